@@ -1,0 +1,14 @@
+//! What works on many futures at once, whoever resolves them: [`wait`], [`as_completed`], and the ordered,
+//! bounded `map` of the executors. `set` is the one mechanism by which a thread waits for several futures.
+
+mod as_completed;
+mod map;
+mod set;
+mod wait;
+
+pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed, as_completed_timeout};
+pub(crate) use map::Host;
+pub use map::{Map, MapOptions};
+pub(crate) use set::AsSource;
+pub use set::Completable;
+pub use wait::{ReturnWhen, Waited, wait};

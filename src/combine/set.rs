@@ -1,0 +1,244 @@
+//! A thread that waits for several futures at once.
+//!
+//! Every future gets a node of one array as its waiter. A completion pushes its node onto a stack and counts; the
+//! count wakes the thread when it reaches what the thread asked for. So a completion costs O(1) however many futures
+//! there are, and a thread that waits for a thousand of them is woken once, not a thousand times.
+//!
+//! No wake-up is lost: the thread first says at which count it wants to be woken (`wake_at`), then reads the count;
+//! a completion first counts, then reads `wake_at`. All four accesses are SeqCst, so one of the two sees the other.
+
+#![allow(unsafe_code)]
+
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::future::{AlreadyFinal, SharedFuture, Source, TaskFuture, Waiter, park};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
+use crate::sync::thread::{self, Thread};
+
+/// A count that no number of completions reaches: far above what memory can hold, far below overflow.
+const ENOUGH: usize = usize::MAX / 4;
+const NEVER: usize = usize::MAX;
+
+/// What [`wait`](crate::wait) and [`as_completed`](crate::as_completed) take: a [`TaskFuture`] or a [`SharedFuture`],
+/// alone or as the second half of a pair whose first half is yours, so that a result finds what it belongs to.
+///
+/// This trait is sealed: the crate implements it for exactly these four.
+#[allow(private_bounds)]
+pub trait Completable: AsSource {}
+
+impl<S: AsSource> Completable for S {}
+
+pub(crate) trait AsSource {
+    fn source(&self) -> &dyn Source;
+    fn source_mut(&mut self) -> &mut dyn Source;
+}
+
+macro_rules! completable {
+    ($([$($generic:ident)*] $type:ty: $self:ident => $source:expr;)*) => {$(
+        impl<$($generic),*> AsSource for $type {
+            fn source(&$self) -> &dyn Source {
+                &$source
+            }
+
+            fn source_mut(&mut $self) -> &mut dyn Source {
+                &mut $source
+            }
+        }
+    )*};
+}
+
+completable! {
+    [T] TaskFuture<T>: self => *self;
+    [T] SharedFuture<T>: self => *self;
+    [K T] (K, TaskFuture<T>): self => self.1;
+    [K T] (K, SharedFuture<T>): self => self.1;
+}
+
+/// One future's place in the array.
+#[repr(C)]
+struct Node {
+    waiter: Waiter,
+    shared: *const Shared,
+    index: usize,
+    /// The node below on the stack.
+    next: AtomicPtr<Node>,
+}
+
+// SAFETY: the pointer is followed only while the registration holds a strong reference to what it points to.
+unsafe impl Send for Node {}
+// SAFETY: as above; everything that changes is atomic.
+unsafe impl Sync for Node {}
+
+struct Shared {
+    nodes: Box<[Node]>,
+    /// Completed nodes that the waiting side has not seen yet, newest first.
+    stack: AtomicPtr<Node>,
+    count: AtomicUsize,
+    wake_at: AtomicUsize,
+    /// A failure counts as enough, once.
+    failure_is_enough: bool,
+    failed: AtomicBool,
+    sleeper: Mutex<Option<Thread>>,
+}
+
+/// The waiting side.
+pub(super) struct CompletionSet<S: Completable> {
+    shared: Arc<Shared>,
+    items: Vec<Option<S>>,
+    /// How many items have been looked through for tasks that this thread may run itself.
+    claimed: usize,
+}
+
+impl<S: Completable> CompletionSet<S> {
+    /// Registers with every future of `items`; those that are done already are counted and on the stack at once.
+    pub(super) fn new(items: impl IntoIterator<Item = S>, failure_is_enough: bool) -> Self {
+        let items: Vec<Option<S>> = items.into_iter().map(Some).collect();
+        let shared = Arc::new_cyclic(|weak| Shared {
+            nodes: (0..items.len()).map(|index| Node::new(weak.as_ptr(), index)).collect(),
+            stack: AtomicPtr::new(ptr::null_mut()),
+            count: AtomicUsize::new(0),
+            wake_at: AtomicUsize::new(NEVER),
+            failure_is_enough,
+            failed: AtomicBool::new(false),
+            sleeper: Mutex::new(None),
+        });
+        let mut set = Self { shared, items, claimed: 0 };
+        for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
+            let source = item.as_mut().expect("nothing was taken yet").source_mut();
+            // The registration holds a strong reference, which `notify` or `unregister` gives up: the array outlives
+            // all that may use it (rule 2 of the waiter contract).
+            let registered = Arc::clone(&set.shared);
+            match source.register(NonNull::from(&node.waiter)) {
+                Ok(()) => std::mem::forget(registered),
+                Err(AlreadyFinal) => set.shared.complete(node, source.has_failed()),
+            }
+        }
+        set
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Blocks until `count` futures are done (or one has failed, where that is enough), or the deadline has passed.
+    /// A queued task that the calling thread may run is run instead of waited for.
+    pub(super) fn wait_for(&mut self, count: usize, deadline: Option<Instant>) -> bool {
+        loop {
+            // SeqCst, here and below: see the head of this file.
+            if self.shared.count.load(SeqCst) >= count {
+                return true;
+            }
+            if !self.claim_one() {
+                return self.sleep_for(count, deadline);
+            }
+        }
+    }
+
+    /// Runs the first task that is still queued and that this thread may run. What could not be claimed once never
+    /// can be, so each item is looked at once.
+    fn claim_one(&mut self) -> bool {
+        while let Some(item) = self.items.get(self.claimed) {
+            self.claimed += 1;
+            if item.as_ref().is_some_and(|item| item.source().claim()) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn sleep_for(&self, count: usize, deadline: Option<Instant>) -> bool {
+        let shared = &*self.shared;
+        *shared.sleeper.lock() = Some(thread::current());
+        shared.wake_at.store(count, SeqCst);
+        let reached = loop {
+            if shared.count.load(SeqCst) >= count {
+                break true;
+            }
+            if !park(deadline) {
+                break shared.count.load(SeqCst) >= count;
+            }
+        };
+        shared.wake_at.store(NEVER, SeqCst);
+        reached
+    }
+
+    /// The indices of what has completed since the last call, in the order of completion.
+    pub(super) fn drain(&mut self, to: &mut impl Extend<usize>) {
+        // Acquire pairs with the Release of `complete`: the links are whole.
+        let mut newest_first = self.shared.stack.swap(ptr::null_mut(), Acquire);
+        let mut indices = Vec::new();
+        // SAFETY: the stack holds nodes of `shared.nodes`, which lives as long as `self.shared`.
+        while let Some(node) = unsafe { newest_first.as_ref() } {
+            indices.push(node.index);
+            newest_first = node.next.load(Relaxed);
+        }
+        to.extend(indices.into_iter().rev());
+    }
+
+    /// Takes an item whose future is done.
+    pub(super) fn take_done(&mut self, index: usize) -> S {
+        self.items[index].take().expect("a future completes once")
+    }
+
+    /// Ends the registrations, and gives back what has not been taken, in the original order.
+    pub(super) fn dissolve(&mut self) -> impl Iterator<Item = S> + use<S> {
+        for (item, node) in self.items.iter_mut().zip(&self.shared.nodes) {
+            let Some(item) = item else { continue };
+            if item.source_mut().unregister(NonNull::from(&node.waiter)).is_ok() {
+                // SAFETY: the registration is undone, so its strong reference, from `new`, is given up here. It is
+                // not the last one: `self` has its own.
+                unsafe { Arc::decrement_strong_count(node.shared) };
+            }
+        }
+        std::mem::take(&mut self.items).into_iter().flatten()
+    }
+}
+
+impl<S: Completable> Drop for CompletionSet<S> {
+    fn drop(&mut self) {
+        drop(self.dissolve());
+    }
+}
+
+impl Node {
+    fn new(shared: *const Shared, index: usize) -> Self {
+        Self { waiter: Waiter::new(Self::notify), shared, index, next: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    unsafe fn notify(waiter: NonNull<Waiter>, failed: bool) {
+        // SAFETY: `waiter` is the first field of a node (repr(C)), alive by the reference that its registration holds.
+        let node = unsafe { waiter.cast::<Self>().as_ref() };
+        // SAFETY: that very reference, which `new` left to this call.
+        let shared = unsafe { Arc::from_raw(node.shared) };
+        shared.complete(node, failed);
+    }
+}
+
+impl Shared {
+    fn complete(&self, node: &Node, failed: bool) {
+        let node_ptr = (&raw const *node).cast_mut();
+        let mut top = self.stack.load(Relaxed);
+        loop {
+            node.next.store(top, Relaxed);
+            // Release: the link is whole for whoever takes the stack.
+            match self.stack.compare_exchange_weak(top, node_ptr, Release, Relaxed) {
+                Ok(_) => break,
+                Err(changed) => top = changed,
+            }
+        }
+        let first_failure = failed && self.failure_is_enough && !self.failed.swap(true, Relaxed);
+        let weight = if first_failure { ENOUGH } else { 1 };
+        let count = self.count.fetch_add(weight, SeqCst) + weight;
+        let wake_at = self.wake_at.load(SeqCst);
+        // The exchange lets one of several completions past the mark do the waking.
+        if count >= wake_at && self.wake_at.compare_exchange(wake_at, NEVER, SeqCst, Relaxed).is_ok() {
+            let sleeper = self.sleeper.lock().clone();
+            if let Some(thread) = sleeper {
+                thread.unpark();
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Waiting for some or all of a set of futures.
+
+use std::time::{Duration, Instant};
+
+use super::set::{Completable, CompletionSet};
+
+/// When [`wait`] returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReturnWhen {
+    /// As soon as any future is done, cancelled ones included.
+    FirstCompleted,
+    /// As soon as any future has failed, or when all are done. A cancelled future has not failed, as in Python.
+    FirstException,
+    /// When all futures are done.
+    #[default]
+    AllCompleted,
+}
+
+/// What [`wait`] found. Both lists keep the order in which the futures were given.
+#[derive(Debug)]
+#[must_use = "the futures are in here"]
+pub struct Waited<F> {
+    /// The futures that are done.
+    pub done: Vec<F>,
+    /// The others. Their tasks go on.
+    pub not_done: Vec<F>,
+}
+
+/// Blocks until the futures are as `return_when` says, or `timeout` has passed since this call (`None`: no limit), and
+/// sorts them into those that are done and those that are not. A time-out is not an error. No futures: returns at once.
+///
+/// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs
+/// `(key, future)`. Called on a worker, it runs tasks of the same pool that are still queued instead of waiting for
+/// them (those of `futures`, no others).
+///
+/// After Python's [`wait`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.wait).
+///
+/// ```
+/// use concurrent_futures::{promise, wait, ReturnWhen};
+///
+/// let (promise, first) = promise();
+/// let (_never, second) = concurrent_futures::promise::<u32>();
+/// promise.set_result(1).unwrap();
+/// let waited = wait([first, second], None, ReturnWhen::FirstCompleted);
+/// assert_eq!((waited.done.len(), waited.not_done.len()), (1, 1));
+/// ```
+pub fn wait<F: Completable>(
+    futures: impl IntoIterator<Item = F>,
+    timeout: Option<Duration>,
+    return_when: ReturnWhen,
+) -> Waited<F> {
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut set = CompletionSet::new(futures, return_when == ReturnWhen::FirstException);
+    let count = match return_when {
+        ReturnWhen::FirstCompleted => set.len().min(1),
+        ReturnWhen::FirstException | ReturnWhen::AllCompleted => set.len(),
+    };
+    set.wait_for(count, deadline);
+    let (done, not_done) = set.dissolve().partition(|item| item.source().is_done());
+    Waited { done, not_done }
+}

@@ -1,0 +1,540 @@
+//! The one allocation of a task: header, owner, and a payload that is the work first and the outcome later.
+//!
+//! ```text
+//! ┌────────┬───────┬───────────┬───────┬───────────────────────────────┐
+//! │ vtable │ state │ callbacks │ owner │ payload: work | value | error │
+//! └────────┴───────┴───────────┴───────┴───────────────────────────────┘
+//! ```
+//!
+//! This module is an unsafe island. Its rules:
+//! 1. A cell lives as long as its reference count (in [`State`]) is above 0. Every `NonNull<Header>` that another
+//!    module holds stands for one reference, taken when it was made and given up once.
+//! 2. Who may touch the payload follows from the phase (see `state`): in PENDING nobody; in RUNNING and
+//!    CANCELLING the thread that made the transition; in a final phase whoever owns the handle, by shared
+//!    reference, or alone if it owns the handle by value.
+//! 3. The payload is `work` in PENDING, nothing while the work runs, `value` in VALUE, `error` in ERROR, nothing
+//!    in CANCELLED and TAKEN.
+//! 4. Between publishing with `release` and the end of the function, the runner touches the cell no more.
+//! 5. A `Vtable`'s functions are called only with cells that were made with that vtable, so the casts from
+//!    `Header` to `Cell<W, T, O>` (header first, repr(C)) are right.
+
+#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
+
+use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, State};
+use super::waiter::Waiter;
+use crate::current;
+use crate::error::TaskError;
+use crate::sync::UnsafeCell;
+use crate::sync::atomic::{AtomicPtr, Ordering::*};
+use crate::unwind;
+
+/// What a cell knows of the executor it belongs to. Small and `Copy`: it is stored in every task.
+pub(crate) trait Owner: Copy + Send + Sync + 'static {
+    /// May the calling thread, which is about to block on a task that is still queued, run it instead?
+    fn may_claim(self) -> bool;
+
+    /// The calling thread has claimed a queued task, run it, and published its outcome.
+    fn claimed(self) {}
+
+    /// The task has run or was cancelled, and the executor's side will not touch its payload again.
+    fn released(self);
+}
+
+/// A callback with its place in the list.
+struct CallbackNode<T> {
+    next: *mut CallbackNode<T>,
+    callback: Callback<T>,
+}
+
+pub(super) type Callback<T> = Box<dyn FnOnce(Result<&T, &TaskError>) + Send>;
+
+pub(super) struct Header {
+    vtable: &'static Vtable,
+    pub(super) state: State,
+    /// A stack of `CallbackNode<T>`, newest first.
+    callbacks: AtomicPtr<()>,
+}
+
+struct Vtable {
+    run: unsafe fn(NonNull<Header>, &dyn Fn(bool)),
+    claim: unsafe fn(NonNull<Header>) -> bool,
+    cancel: unsafe fn(NonNull<Header>) -> bool,
+    fail: unsafe fn(NonNull<Header>, TaskError),
+    take: unsafe fn(NonNull<Header>, *mut ()),
+    outcome: unsafe fn(NonNull<Header>) -> *const (),
+    free: unsafe fn(NonNull<Header>, Phase),
+}
+
+union Payload<W, T> {
+    work: ManuallyDrop<W>,
+    value: ManuallyDrop<T>,
+    error: ManuallyDrop<Box<TaskError>>,
+    none: (),
+}
+
+#[repr(C)]
+struct Cell<W, T, O> {
+    header: Header,
+    owner: O,
+    payload: UnsafeCell<Payload<W, T>>,
+}
+
+/// Makes a cell whose work is still to be done; the two references are the runner's and the handle's.
+pub(super) fn pending<W, T, O>(work: W, owner: O) -> NonNull<Header>
+where
+    W: FnOnce() -> T + Send,
+    T: Send,
+    O: Owner,
+{
+    Cell::<W, T, O>::alloc(Phase::Pending, 2, Payload { work: ManuallyDrop::new(work) }, owner)
+}
+
+/// Makes the cell of a promise: nothing runs it, its producer settles it from outside.
+pub(super) fn promised<T: Send>() -> NonNull<Header> {
+    pending::<fn() -> T, T, Unowned>(|| unreachable!("the work of a promise is done elsewhere"), Unowned)
+}
+
+/// Makes a cell that has its outcome; the one reference is the handle's.
+pub(super) fn ready<T: Send>(outcome: Result<T, TaskError>) -> NonNull<Header> {
+    let (phase, payload) = Cell::<fn() -> T, T, Unowned>::payload(outcome);
+    Cell::alloc(phase, 1, payload, Unowned)
+}
+
+/// The owner of what no executor runs.
+#[derive(Clone, Copy)]
+struct Unowned;
+
+impl Owner for Unowned {
+    fn may_claim(self) -> bool {
+        false
+    }
+
+    fn released(self) {}
+}
+
+/// Settles a promise's cell and gives the producer's reference up. The value comes back if the future was
+/// cancelled before.
+///
+/// # Safety
+/// `cell` was made by [`promised`] with the same `T`; the caller gives the reference of the producer to this call.
+pub(super) unsafe fn settle<T: Send>(
+    cell: NonNull<Header>,
+    outcome: Result<T, TaskError>,
+) -> Result<(), Result<T, TaskError>> {
+    // SAFETY: `promised` makes cells of exactly this type, and the caller's reference keeps it alive.
+    let this = unsafe { cell.cast::<Cell<fn() -> T, T, Unowned>>().as_ref() };
+    if this.header.state.start() == Start::Lost {
+        // SAFETY: the caller's reference.
+        unsafe { release(cell) };
+        return Err(outcome);
+    }
+    let _running = current::Running::enter(cell.addr().get());
+    // SAFETY: `start` was won, and the caller's reference goes into the call.
+    unsafe { Cell::<fn() -> T, T, Unowned>::resolve(cell, outcome, true, &|_| ()) };
+    Ok(())
+}
+
+impl<W, T, O> Cell<W, T, O>
+where
+    W: FnOnce() -> T + Send,
+    T: Send,
+    O: Owner,
+{
+    const VTABLE: Vtable = Vtable {
+        run: Self::run,
+        claim: Self::claim,
+        cancel: Self::cancel,
+        fail: Self::fail,
+        take: Self::take,
+        outcome: Self::outcome,
+        free: Self::free,
+    };
+
+    fn alloc(phase: Phase, refs: usize, payload: Payload<W, T>, owner: O) -> NonNull<Header> {
+        let header = Header {
+            vtable: &Self::VTABLE,
+            state: State::new(phase, refs),
+            callbacks: AtomicPtr::new(ptr::null_mut()),
+        };
+        let cell = Box::new(Self { header, owner, payload: UnsafeCell::new(payload) });
+        NonNull::from(Box::leak(cell)).cast()
+    }
+
+    fn payload(outcome: Result<T, TaskError>) -> (Phase, Payload<W, T>) {
+        match outcome {
+            Ok(value) => (Phase::Value, Payload { value: ManuallyDrop::new(value) }),
+            Err(error) => (Phase::Error, Payload { error: ManuallyDrop::new(Box::new(error)) }),
+        }
+    }
+
+    /// # Safety
+    /// The caller gives the runner's reference to this call.
+    unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
+        // SAFETY: rules 1 and 5: the runner's reference keeps the cell alive until `resolve` or `release`.
+        match unsafe { cell.as_ref() }.state.start() {
+            // SAFETY: `start` was won; the runner's reference goes along.
+            Start::Won => unsafe { Self::execute(cell, true, about_to_publish) },
+            // SAFETY: the runner's reference.
+            Start::Lost => unsafe { release(cell) },
+        }
+    }
+
+    /// # Safety
+    /// The caller holds a reference of its own.
+    unsafe fn claim(cell: NonNull<Header>) -> bool {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        if !this.owner.may_claim() || this.header.state.start() == Start::Lost {
+            return false;
+        }
+        let owner = this.owner;
+        // SAFETY: `start` was won; the caller's reference outlives the call.
+        unsafe { Self::execute(cell, false, &|_| ()) };
+        owner.claimed();
+        true
+    }
+
+    /// Runs the work and publishes what came of it.
+    ///
+    /// # Safety
+    /// The caller has won `start`; it holds a reference, which goes into this call if `release`.
+    unsafe fn execute(cell: NonNull<Header>, release: bool, about_to_publish: &dyn Fn(bool)) {
+        let running = current::Running::enter(cell.addr().get());
+        // SAFETY: alive by the caller's reference.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        let owner = this.owner;
+        // SAFETY: having won `start`, this thread alone has the payload, and it is the work (rules 2 and 3). It is
+        // read out once.
+        let work = this.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
+        let outcome = unwind::catch(work).map_err(TaskError::Panicked);
+        // SAFETY: as the caller's contract; the work is gone from the payload.
+        unsafe { Self::resolve(cell, outcome, release, about_to_publish) };
+        drop(running);
+        owner.released();
+    }
+
+    /// # Safety
+    /// The caller holds a reference of its own.
+    unsafe fn cancel(cell: NonNull<Header>) -> bool {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        match this.header.state.begin_cancel() {
+            BeginCancel::TooLate => return false,
+            BeginCancel::Already => return true,
+            BeginCancel::Won => {}
+        }
+        let owner = this.owner;
+        // SAFETY: having won `begin_cancel`, this thread alone has the payload, and it is the work.
+        unsafe { this.drop_work() };
+        // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
+        unsafe { Self::publish(cell, Phase::Cancelled, false, &|_| ()) };
+        owner.released();
+        true
+    }
+
+    /// Resolves a task that nobody has begun with an error; does nothing to any other.
+    ///
+    /// # Safety
+    /// The caller holds a reference of its own.
+    unsafe fn fail(cell: NonNull<Header>, error: TaskError) {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        if this.header.state.start() == Start::Lost {
+            return;
+        }
+        let owner = this.owner;
+        // SAFETY: having won `start`, this thread alone has the payload, and it is the work.
+        unsafe { this.drop_work() };
+        // SAFETY: `start` was won; the caller's reference stays.
+        unsafe { Self::resolve(cell, Err(error), false, &|_| ()) };
+        owner.released();
+    }
+
+    /// # Safety
+    /// The payload is the work, and the calling thread alone has it.
+    unsafe fn drop_work(&self) {
+        // SAFETY: the caller's contract.
+        let work = self.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
+        unwind::drop_quietly(work);
+    }
+
+    /// # Safety
+    /// The caller has won `start` and the work is gone; it holds a reference, which goes into this call if
+    /// `release`.
+    unsafe fn resolve(
+        cell: NonNull<Header>,
+        outcome: Result<T, TaskError>,
+        release: bool,
+        about_to_publish: &dyn Fn(bool),
+    ) {
+        // SAFETY: alive by the caller's reference.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        let (phase, filled) = Self::payload(outcome);
+        // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
+        this.payload.with_mut(|payload| unsafe { payload.write(filled) });
+        // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
+        unsafe { Self::publish(cell, phase, release, about_to_publish) };
+    }
+
+    /// # Safety
+    /// The payload is what `phase` says and belongs to this thread alone; the caller holds a reference, which goes
+    /// into this call if `release`.
+    unsafe fn publish(cell: NonNull<Header>, phase: Phase, release: bool, about_to_publish: &dyn Fn(bool)) {
+        // SAFETY: alive by the caller's reference until the word is published.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        about_to_publish(true);
+        loop {
+            match this.header.state.publish(phase, release) {
+                Publish::RunCallbacks => {
+                    about_to_publish(false);
+                    this.header.state.retract_callbacks();
+                    // SAFETY: until it is published, the outcome belongs to this thread (rule 2).
+                    unsafe { this.run_callbacks(phase) };
+                    about_to_publish(true);
+                }
+                Publish::Published { waiter } => {
+                    if let Some(waiter) = NonNull::new(waiter) {
+                        // SAFETY: `publish` has taken it out of the word for this thread to notify.
+                        unsafe { Waiter::notify(waiter, phase.is_failure()) };
+                    }
+                    return;
+                }
+                Publish::Alone => {
+                    // SAFETY: the caller's reference is the last one, so the cell is this thread's.
+                    unwind::call_quietly(|| unsafe { Self::free(cell, phase) });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Empties the callback list and runs what was in it, oldest first.
+    ///
+    /// # Safety
+    /// The outcome is as `phase` says, and may be read by this thread.
+    unsafe fn run_callbacks(&self, phase: Phase) {
+        // SAFETY: the callbacks of this cell are for a `T`.
+        let callbacks = unsafe { take_callbacks::<T>(&self.header) };
+        self.payload.with(|payload| {
+            // SAFETY: the caller's contract, and rule 3 for which field it is.
+            let outcome = unsafe {
+                match phase {
+                    Phase::Value => Ok(&*(*payload).value),
+                    Phase::Error => Err(&**(*payload).error),
+                    _ => Err(&TaskError::Cancelled),
+                }
+            };
+            for callback in callbacks {
+                unwind::call_quietly(|| callback(outcome));
+            }
+        });
+    }
+
+    /// Moves the value (in VALUE) or the error (in ERROR) to `to`, and makes the phase TAKEN.
+    ///
+    /// # Safety
+    /// The caller owns the handle; `to` points to room for a `T` in VALUE, for a `Box<TaskError>` in ERROR.
+    unsafe fn take(cell: NonNull<Header>, to: *mut ()) {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        let phase = this.header.state.phase();
+        // SAFETY: the phase is final, so the payload is the handle's (rule 2) and what the phase says (rule 3).
+        // TAKEN, below, keeps it from being read again.
+        this.payload.with_mut(|payload| unsafe {
+            match phase {
+                Phase::Value => to.cast::<T>().write(ManuallyDrop::take(&mut (*payload).value)),
+                Phase::Error => to.cast::<Box<TaskError>>().write(ManuallyDrop::take(&mut (*payload).error)),
+                _ => unreachable!("only a value or an error can be taken"),
+            }
+        });
+        this.header.state.take();
+    }
+
+    /// Where the value (in VALUE) or the `Box<TaskError>` (in ERROR) is.
+    ///
+    /// # Safety
+    /// The caller owns the handle and the phase is final.
+    unsafe fn outcome(cell: NonNull<Header>) -> *const () {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        // Every field of a union starts where the union does.
+        this.payload.with(|payload| payload.cast())
+    }
+
+    /// Frees the cell, then drops what the payload held, so that a panicking destructor leaks nothing.
+    ///
+    /// # Safety
+    /// The caller's reference was the last one, and the payload is as `phase` says.
+    unsafe fn free(cell: NonNull<Header>, phase: Phase) {
+        // SAFETY: `alloc` leaked a box of this type, and nobody else can reach it any more.
+        let this = unsafe { Box::from_raw(cell.cast::<Self>().as_ptr()) };
+        // SAFETY: the payload is read out once; the union has no destructor of its own, so the box does not drop it.
+        let mut payload = this.payload.with_mut(|payload| unsafe { payload.read() });
+        drop(this);
+        // SAFETY: rule 3.
+        unsafe {
+            match phase {
+                Phase::Pending => ManuallyDrop::drop(&mut payload.work),
+                Phase::Value => ManuallyDrop::drop(&mut payload.value),
+                Phase::Error => ManuallyDrop::drop(&mut payload.error),
+                Phase::Running | Phase::Cancelling | Phase::Cancelled | Phase::Taken => payload.none,
+            }
+        }
+    }
+}
+
+// What the rest of `future` calls. Each function is the vtable's of the same name; the contracts are there.
+
+/// # Safety
+/// The caller gives the runner's reference to this call.
+pub(super) unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.run)(cell, about_to_publish) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn claim(cell: NonNull<Header>) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.claim)(cell) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn cancel(cell: NonNull<Header>) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.cancel)(cell) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn fail(cell: NonNull<Header>, error: TaskError) {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.fail)(cell, error) }
+}
+
+/// # Safety
+/// The caller owns the handle of a `T` by value (or may never use the value again), and the phase is final.
+pub(super) unsafe fn take<T>(cell: NonNull<Header>) -> Result<T, TaskError> {
+    // SAFETY: alive by the handle's reference; `to` has room for what the phase says.
+    unsafe {
+        let header = cell.as_ref();
+        match header.state.phase() {
+            Phase::Value => {
+                let mut value = std::mem::MaybeUninit::<T>::uninit();
+                (header.vtable.take)(cell, value.as_mut_ptr().cast());
+                Ok(value.assume_init())
+            }
+            Phase::Error => {
+                let mut error = std::mem::MaybeUninit::<Box<TaskError>>::uninit();
+                (header.vtable.take)(cell, error.as_mut_ptr().cast());
+                Err(*error.assume_init())
+            }
+            Phase::Cancelled => Err(TaskError::Cancelled),
+            Phase::Taken => panic!("the result of this future was taken before"),
+            Phase::Pending | Phase::Running | Phase::Cancelling => unreachable!("the phase is final"),
+        }
+    }
+}
+
+/// The outcome, if there is one that has not been taken.
+///
+/// # Safety
+/// The caller holds the handle of a `T` for `'a`, during which nobody takes the value.
+pub(super) unsafe fn peek<'a, T>(cell: NonNull<Header>) -> Option<Result<&'a T, &'a TaskError>> {
+    // SAFETY: alive by the handle's reference; the casts follow rule 3.
+    unsafe {
+        let header = cell.as_ref();
+        match header.state.phase() {
+            Phase::Value => Some(Ok(&*(header.vtable.outcome)(cell).cast::<T>())),
+            Phase::Error => Some(Err(&**(header.vtable.outcome)(cell).cast::<Box<TaskError>>())),
+            Phase::Cancelled => Some(Err(&TaskError::Cancelled)),
+            _ => None,
+        }
+    }
+}
+
+/// Adds a callback to the list; where the outcome is out already, runs it (and whatever else is left) here.
+///
+/// # Safety
+/// The caller holds the handle of a `T`, and nobody takes the value during the call.
+pub(super) unsafe fn add_callback<T>(cell: NonNull<Header>, callback: Callback<T>) {
+    // SAFETY: alive by the handle's reference.
+    let header = unsafe { cell.as_ref() };
+    let node = Box::into_raw(Box::new(CallbackNode { next: ptr::null_mut(), callback }));
+    let mut newest = header.callbacks.load(Relaxed);
+    loop {
+        // SAFETY: the node is this thread's until the exchange below succeeds.
+        unsafe { (*node).next = newest.cast() };
+        // Release: the node is whole for whoever takes the list.
+        match header.callbacks.compare_exchange_weak(newest, node.cast(), Release, Relaxed) {
+            Ok(_) => break,
+            Err(changed) => newest = changed,
+        }
+    }
+    if header.state.announce_callback().is_ok() {
+        return;
+    }
+    // SAFETY: the caller's contract.
+    for callback in unsafe { take_callbacks::<T>(header) } {
+        // SAFETY: the caller's contract.
+        match unsafe { peek::<T>(cell) } {
+            Some(outcome) => unwind::call_quietly(|| callback(outcome)),
+            None => panic!("the result of this future was taken before"),
+        }
+    }
+}
+
+/// Empties the callback list: what was in it is the caller's to run, oldest first.
+///
+/// # Safety
+/// The cell is that of a `T`.
+unsafe fn take_callbacks<T>(header: &Header) -> Vec<Callback<T>> {
+    // Acquire pairs with the Release of `add_callback`: the nodes are whole.
+    let mut newest_first = header.callbacks.swap(ptr::null_mut(), Acquire).cast::<CallbackNode<T>>();
+    let mut callbacks = Vec::new();
+    while !newest_first.is_null() {
+        // SAFETY: nodes are boxes that `add_callback` leaked into the list; the swap made them this thread's.
+        let node = unsafe { Box::from_raw(newest_first) };
+        newest_first = node.next;
+        callbacks.push(node.callback);
+    }
+    callbacks.reverse();
+    callbacks
+}
+
+/// # Safety
+/// The caller gives up a reference that is its own.
+pub(super) unsafe fn release(cell: NonNull<Header>) {
+    // SAFETY: alive by the caller's reference; where it was the last one, the cell is this thread's.
+    unsafe {
+        let header = cell.as_ref();
+        if let Release::Last(phase) = header.state.release() {
+            (header.vtable.free)(cell, phase);
+        }
+    }
+}
+
+/// Gives the handle's reference up, and drops an outcome that is there: nobody else would want it.
+///
+/// # Safety
+/// The caller owns the handle of a `T` by value and gives it to this call.
+pub(super) unsafe fn release_handle<T>(cell: NonNull<Header>) {
+    // SAFETY: alive by the handle's reference; where it was the last one, the cell is this thread's.
+    unsafe {
+        let header = cell.as_ref();
+        match header.state.release_handle() {
+            ReleaseHandle::Shared => {}
+            ReleaseHandle::Last(phase) => (header.vtable.free)(cell, phase),
+            ReleaseHandle::DropOutcome => {
+                // The runner's reference may be a leftover in some queue, and last long. The outcome must not.
+                let outcome = take::<T>(cell);
+                release(cell);
+                drop(outcome);
+            }
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The caller's half of a task: the handle, and how a thread blocks on it.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr::NonNull;
+use std::time::{Duration, Instant};
+
+use super::cell::{self, Header};
+use super::deadlock;
+use super::shared::SharedFuture;
+use super::state::{AlreadyFinal, Phase};
+use super::waiter::{ThreadWaiter, Waiter};
+use super::{Source, block, poll};
+use crate::error::TaskError;
+
+/// The result of a task, now or later: block on it, `.await` it, cancel it, collect it with others.
+///
+/// One handle serves both worlds: [`result`](Self::result) and its twins block a thread; as a
+/// [`std::future::Future`] it can be awaited in any runtime, with no runtime of its own. The output is
+/// `Result<T, TaskError>` in both.
+///
+/// **Dropping the handle detaches the task: it still runs**, as in Python. Use
+/// [`cancel_on_drop`](Self::cancel_on_drop) for the other rule. Dropping never blocks.
+///
+/// The handle is one machine word. It is `Send` if `T` is, and `Sync` if `T` is `Send` and `Sync` (a callback may
+/// look at the value through a shared reference).
+///
+/// ```
+/// use concurrent_futures::ThreadPoolExecutor;
+///
+/// let pool = ThreadPoolExecutor::new(2)?;
+/// let future = pool.submit(|| 6 * 7);
+/// assert_eq!(future.result()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "dropping a TaskFuture detaches the task: it still runs, but nobody sees its result"]
+pub struct TaskFuture<T> {
+    cell: NonNull<Header>,
+    value: PhantomData<T>,
+}
+
+// SAFETY: the handle can move the value to the thread it is sent to, hence `T: Send`; everything else behind the
+// pointer is the state word and fields that it guards.
+unsafe impl<T: Send> Send for TaskFuture<T> {}
+// SAFETY: through `&self` a thread can get at `&T` (`add_done_callback`, `peek`), hence `T: Sync`; and the last owner
+// may drop the value, hence `T: Send`.
+unsafe impl<T: Send + Sync> Sync for TaskFuture<T> {}
+// The cell is heap memory that nothing points into from outside; polling needs no pinning.
+impl<T> Unpin for TaskFuture<T> {}
+
+/// Tells tasks apart: no two tasks whose handles are alive at the same time have the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TaskId(usize);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+impl<T> TaskFuture<T> {
+    /// # Safety
+    /// The caller gives the handle's reference of a cell of `T` to the new handle.
+    pub(super) unsafe fn from_cell(cell: NonNull<Header>) -> Self {
+        Self { cell, value: PhantomData }
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the handle's reference keeps the cell alive.
+        unsafe { self.cell.as_ref() }
+    }
+
+    /// Blocks until the task is done, and returns what it returned.
+    ///
+    /// Called on a worker of the same pool while the task is still queued, it runs the task in place, on this
+    /// thread, and never any other: so tasks may wait for tasks on a pool of one thread.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong instead: see [`TaskError`]. [`TaskError::WouldDeadlock`] if the calling thread is inside the
+    /// very task it would wait for, or in a circle of tasks that wait for each other.
+    pub fn result(mut self) -> Result<T, TaskError> {
+        match self.wait_until(None) {
+            Ok(_) => self.take(),
+            Err(deadlock::Circle) => Err(TaskError::WouldDeadlock),
+        }
+    }
+
+    /// Like [`result`](Self::result), but for at most so long: then the handle comes back, still good. A duration
+    /// of zero looks once. The outer `Err` is the time-out, the inner one the task's.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use concurrent_futures::promise;
+    ///
+    /// let (promise, future) = promise::<u32>();
+    /// let future = future.result_timeout(Duration::from_millis(1)).unwrap_err(); // too early: still ours
+    /// promise.set_result(5).unwrap();
+    /// assert_eq!(future.result_timeout(Duration::from_millis(1)).unwrap()?, 5);
+    /// # Ok::<(), concurrent_futures::TaskError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, if the task is not done in time. A queued task that this thread claims (see
+    /// [`result`](Self::result)) runs to its end, however long that takes.
+    pub fn result_timeout(mut self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
+        // A time-out too far away to be a point in time is none.
+        let waited = match Instant::now().checked_add(timeout) {
+            Some(deadline) => self.wait_until(Some(deadline)),
+            None => self.wait_until(None),
+        };
+        match waited {
+            Ok(true) => Ok(self.take()),
+            Ok(false) => Err(self),
+            Err(deadlock::Circle) => Ok(Err(TaskError::WouldDeadlock)),
+        }
+    }
+
+    /// Returns the result if the task is done, without blocking.
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, if the task is not done.
+    pub fn try_result(self) -> Result<Result<T, TaskError>, Self> {
+        if self.is_done() { Ok(self.take()) } else { Err(self) }
+    }
+
+    /// Looks at the outcome without taking it; `None` if the task is not done (or its result was taken by polling).
+    ///
+    /// ```
+    /// # use concurrent_futures::promise;
+    /// let (promise, future) = promise::<String>();
+    /// assert!(future.peek().is_none());
+    /// promise.set_result("done".to_owned()).unwrap();
+    /// assert_eq!(future.peek().unwrap().unwrap(), "done");
+    /// ```
+    pub fn peek(&self) -> Option<Result<&T, &TaskError>> {
+        // SAFETY: the handle is borrowed for as long as the result is, and taking needs it by value or `&mut`.
+        unsafe { cell::peek(self.cell) }
+    }
+
+    /// Cancels the task if it has not started; says whether it is (or is being) cancelled. A task that has not
+    /// started is cancelled for certain: it never runs, its closure is dropped before this returns, and whoever waits
+    /// wakes up. A running task goes on, and this is `false`.
+    ///
+    /// The done-callbacks run in this thread. That, and the meaning of the answer, are as in Python.
+    ///
+    /// ```
+    /// use concurrent_futures::promise;
+    ///
+    /// let (promise, future) = promise::<u32>();
+    /// assert!(future.cancel());
+    /// assert!(promise.is_cancelled());
+    /// assert!(future.result().unwrap_err().is_cancelled());
+    /// ```
+    pub fn cancel(&self) -> bool {
+        // SAFETY: the handle's reference.
+        unsafe { cell::cancel(self.cell) }
+    }
+
+    /// True once the task has ended, in whatever way: no call on this handle blocks any more.
+    pub fn is_done(&self) -> bool {
+        self.header().state.phase().is_final()
+    }
+
+    /// True while a worker is at it.
+    pub fn is_running(&self) -> bool {
+        self.header().state.phase() == Phase::Running
+    }
+
+    /// True if the task was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.header().state.phase(), Phase::Cancelled | Phase::Cancelling)
+    }
+
+    /// Calls `callback` with the outcome when the task is done: once, in the thread that resolves the future, after
+    /// the callbacks that were added before; at once, in this thread, if it is done already.
+    ///
+    /// Callbacks run *before* the future is seen as done. So whoever gets the result can rely on them having run;
+    /// and a callback must not wait for somebody who waits for this future. They may submit, cancel, and shut the
+    /// pool down without waiting. A callback that panics is reported by the panic hook; the others still run.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new(1)?;
+    /// let (tx, rx) = mpsc::channel();
+    /// let future = pool.submit(|| 21 * 2);
+    /// future.add_done_callback(move |outcome| tx.send(*outcome.unwrap()).unwrap());
+    /// assert_eq!(rx.recv()?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the result has been taken by polling the handle.
+    pub fn add_done_callback(&self, callback: impl FnOnce(Result<&T, &TaskError>) + Send + 'static) {
+        // SAFETY: the handle is borrowed during the call, and taking needs it by value or `&mut`.
+        unsafe { cell::add_callback(self.cell, Box::new(callback)) }
+    }
+
+    /// What tells this task apart.
+    pub fn id(&self) -> TaskId {
+        TaskId(self.address())
+    }
+
+    /// Turns the handle into one that can be cloned, for many readers of one result.
+    pub fn shared(self) -> SharedFuture<T>
+    where
+        T: Send + Sync + 'static,
+    {
+        SharedFuture::new(self)
+    }
+
+    /// Wraps the handle so that dropping it cancels the task, if it has not started.
+    pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
+        CancelOnDrop(Some(self))
+    }
+
+    /// What the task is called among the running and the blocked ones.
+    pub(super) fn address(&self) -> usize {
+        self.cell.addr().get()
+    }
+
+    /// Puts a waiter in place through a shared reference, for the one shared future that holds this handle.
+    pub(super) fn register_shared(&self, waiter: *mut Waiter) -> Result<(), AlreadyFinal> {
+        self.header().state.set_waiter(waiter)
+    }
+
+    /// A future that has its outcome already.
+    pub(crate) fn ready(outcome: Result<T, TaskError>) -> Self
+    where
+        T: Send,
+    {
+        // SAFETY: the one reference of a ready cell is the handle's.
+        unsafe { Self::from_cell(cell::ready(outcome)) }
+    }
+
+    /// Takes the outcome of a task that is done.
+    pub(super) fn take(self) -> Result<T, TaskError> {
+        let mut this = self;
+        this.take_mut()
+    }
+
+    pub(super) fn take_mut(&mut self) -> Result<T, TaskError> {
+        // SAFETY: `&mut` on the handle is as good as owning it, and the phase that `take` leaves behind keeps the
+        // value from being used again. All callers have seen a final phase.
+        unsafe { cell::take(self.cell) }
+    }
+
+    /// Blocks until the task is done or the deadline has passed; says whether it is done.
+    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
+        if block::ready_or_claimed(self) {
+            return Ok(true);
+        }
+        self.forget_waker();
+        block::wait(self.address(), deadline, || self.is_done(), || self.sleep_until(deadline))
+    }
+
+    fn sleep_until(&self, deadline: Option<Instant>) -> bool {
+        let waiter = ThreadWaiter::new();
+        if self.header().state.set_waiter(waiter.as_waiter()) == Err(AlreadyFinal) {
+            return true;
+        }
+        // From here on, `waiter` may be used by the resolver until it is notified or taken back (rule 2 of the
+        // waiter contract): this function does not return or unwind before.
+        if waiter.wait(deadline) {
+            return true;
+        }
+        match self.header().state.clear_waiter() {
+            Ok(_) => false,
+            Err(AlreadyFinal) => waiter.wait(None),
+        }
+    }
+
+    /// Takes a waker back that an earlier poll has left.
+    pub(super) fn forget_waker(&mut self) {
+        if let Some(waker) = self.take_waker() {
+            drop(waker);
+        }
+    }
+
+    pub(super) fn take_waker(&mut self) -> Option<Box<poll::WakerWaiter>> {
+        if !self.header().state.has_waiter() {
+            return None;
+        }
+        let waiter = NonNull::new(self.header().state.clear_waiter().ok()?)?;
+        // SAFETY: the handle is the only one that puts waiters in place. A blocking wait takes its own back before it
+        // returns, a combinator before it gives the handle away, so this one is a waker's, from `set_waker`.
+        Some(unsafe { poll::WakerWaiter::from_waiter(waiter) })
+    }
+
+    pub(super) fn set_waker(&mut self, waker: Box<poll::WakerWaiter>) -> Result<(), AlreadyFinal> {
+        let waiter = poll::WakerWaiter::into_waiter(waker);
+        self.header().state.set_waiter(waiter.as_ptr()).inspect_err(|_| {
+            // SAFETY: it was not put in place, so it is still this thread's.
+            drop(unsafe { poll::WakerWaiter::from_waiter(waiter) });
+        })
+    }
+}
+
+impl<T> Source for TaskFuture<T> {
+    fn is_done(&self) -> bool {
+        self.is_done()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.header().state.phase().is_failure()
+    }
+
+    fn register(&mut self, waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
+        self.forget_waker();
+        self.header().state.set_waiter(waiter.as_ptr())
+    }
+
+    fn unregister(&mut self, _waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
+        self.header().state.clear_waiter().map(drop)
+    }
+
+    fn claim(&self) -> bool {
+        // SAFETY: the handle's reference.
+        unsafe { cell::claim(self.cell) }
+    }
+}
+
+impl<T> Drop for TaskFuture<T> {
+    fn drop(&mut self) {
+        self.forget_waker();
+        // SAFETY: the handle's reference is given up, once.
+        unsafe { cell::release_handle::<T>(self.cell) };
+    }
+}
+
+impl<T> fmt::Debug for TaskFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.header().state.phase() {
+            Phase::Pending => "pending",
+            Phase::Running => "running",
+            Phase::Cancelling | Phase::Cancelled => "cancelled",
+            Phase::Value => "finished",
+            Phase::Error => "failed",
+            Phase::Taken => "taken",
+        };
+        f.debug_struct("TaskFuture")
+            .field("id", &format_args!("{}", self.id()))
+            .field("state", &format_args!("{state}"))
+            .finish()
+    }
+}
+
+/// A [`TaskFuture`] that cancels its task when it is dropped, if the task has not started by then.
+///
+/// ```
+/// use concurrent_futures::promise;
+///
+/// let (promise, future) = promise::<u32>();
+/// drop(future.cancel_on_drop());
+/// assert!(promise.is_cancelled());
+/// ```
+#[must_use = "dropping it cancels the task"]
+pub struct CancelOnDrop<T>(Option<TaskFuture<T>>);
+
+impl<T> CancelOnDrop<T> {
+    /// The plain handle back: dropping it detaches the task again.
+    pub fn into_inner(mut self) -> TaskFuture<T> {
+        self.0.take().expect("the handle is there until this value is consumed")
+    }
+
+    pub(super) fn inner_mut(&mut self) -> &mut TaskFuture<T> {
+        self.0.as_mut().expect("the handle is there until this value is consumed")
+    }
+}
+
+impl<T> std::ops::Deref for CancelOnDrop<T> {
+    type Target = TaskFuture<T>;
+
+    fn deref(&self) -> &TaskFuture<T> {
+        self.0.as_ref().expect("the handle is there until this value is consumed")
+    }
+}
+
+impl<T> Drop for CancelOnDrop<T> {
+    fn drop(&mut self) {
+        if let Some(future) = &self.0 {
+            future.cancel();
+        }
+    }
+}
+
+impl<T> fmt::Debug for CancelOnDrop<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CancelOnDrop").field(&**self).finish()
+    }
+}
+
+// A handle must stay one word: it is what a program keeps a million of.
+const _: () = assert!(mem::size_of::<TaskFuture<[u64; 9]>>() == mem::size_of::<usize>());

@@ -1,0 +1,54 @@
+//! The core that every executor shares, and that knows none of them.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `state` | the life of a task: one word and its transitions |
+//! | `cell` | the one allocation of a task |
+//! | `waiter` | whoever waits for the end of a task |
+//! | `task` | the runner's half: [`Task`] |
+//! | `handle` | the caller's half: [`TaskFuture`], and how it blocks |
+//! | `block` | the order in which a blocking wait tries things |
+//! | `poll` | the caller's half as a `std::future::Future` |
+//! | `promise` | a producing half for callback code: [`Promise`] |
+//! | `shared` | many readers of one result: [`SharedFuture`] |
+//! | `deadlock` | who of the blocked workers waits for whom |
+//!
+//! An executor makes a pair with [`task()`], runs or fails the [`Task`], and tells the core one thing about itself,
+//! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead.
+
+mod block;
+mod cell;
+mod deadlock;
+mod handle;
+mod poll;
+mod promise;
+mod shared;
+mod state;
+mod task;
+mod waiter;
+
+pub(crate) use cell::Owner;
+pub use handle::{CancelOnDrop, TaskFuture, TaskId};
+pub use promise::{Promise, promise};
+pub use shared::SharedFuture;
+pub(crate) use state::AlreadyFinal;
+pub(crate) use task::{Task, borrowing_task, task};
+pub(crate) use waiter::{Waiter, park};
+
+/// What the combinators need of something they wait for.
+pub(crate) trait Source {
+    /// True once the outcome is there.
+    fn is_done(&self) -> bool;
+
+    /// Whether the outcome is a failure (a cancelled task has not failed). Only for what is done.
+    fn has_failed(&self) -> bool;
+
+    /// Puts a waiter in place, which must obey the contract in `waiter`.
+    fn register(&mut self, waiter: std::ptr::NonNull<Waiter>) -> Result<(), AlreadyFinal>;
+
+    /// Takes that waiter back. Where it cannot, the waiter has been notified, or is about to be.
+    fn unregister(&mut self, waiter: std::ptr::NonNull<Waiter>) -> Result<(), AlreadyFinal>;
+
+    /// Runs the task in place if it is queued and this thread may; says whether it did.
+    fn claim(&self) -> bool;
+}

@@ -1,0 +1,119 @@
+//! The producing half for callback code.
+
+#![allow(unsafe_code)]
+
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr::NonNull;
+
+use super::cell::{self, Header};
+use super::handle::TaskFuture;
+use super::state::Phase;
+use crate::error::{Cause, TaskError};
+
+/// Makes a future that no executor resolves, and the promise that does: the bridge from code that calls back to
+/// code that waits.
+///
+/// ```
+/// use std::thread;
+/// use concurrent_futures::promise;
+///
+/// fn read_sensor(callback: impl FnOnce(f64) + Send + 'static) {
+///     thread::spawn(move || callback(21.5)); // some API that calls back, some time
+/// }
+///
+/// let (promise, future) = promise();
+/// read_sensor(|value| {
+///     let _ = promise.set_result(value);
+/// });
+/// assert_eq!(future.result()?, 21.5);
+/// # Ok::<(), concurrent_futures::TaskError>(())
+/// ```
+pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
+    let cell = cell::promised::<T>();
+    // SAFETY: `promised` counts two references; these are they.
+    (Promise { cell, value: PhantomData }, unsafe { TaskFuture::from_cell(cell) })
+}
+
+/// The producing half of a [`TaskFuture`], made by [`promise()`].
+///
+/// It is used up by setting an outcome, so there is one outcome at most. Dropped unused, it resolves the future to
+/// [`TaskError::Abandoned`]: nobody waits for ever.
+#[must_use = "dropping a Promise resolves its future to TaskError::Abandoned"]
+pub struct Promise<T: Send> {
+    cell: NonNull<Header>,
+    value: PhantomData<T>,
+}
+
+// SAFETY: it moves a `T` into the cell, at most once; all else is the state word.
+unsafe impl<T: Send> Send for Promise<T> {}
+// SAFETY: through `&self` only the state word can be read.
+unsafe impl<T: Send> Sync for Promise<T> {}
+
+impl<T: Send> Promise<T> {
+    /// Resolves the future. Its callbacks run in this thread, before this returns.
+    ///
+    /// # Errors
+    ///
+    /// The value itself, if the future has been cancelled.
+    pub fn set_result(self, value: T) -> Result<(), T> {
+        self.settle(Ok(value)).map_err(|outcome| match outcome {
+            Ok(value) => value,
+            Err(_) => unreachable!("what comes back is what was given"),
+        })
+    }
+
+    /// Resolves the future to a failure: to `error` itself if it is a [`TaskError`], or else to
+    /// [`TaskError::Failed`] with `error` as its source.
+    ///
+    /// ```
+    /// # use concurrent_futures::promise;
+    /// let (promise, future) = promise::<u32>();
+    /// promise.set_error("the sensor is unplugged").unwrap();
+    /// let error = future.result().unwrap_err();
+    /// assert!(error.is_failed());
+    /// assert_eq!(error.to_string(), "the task failed: the sensor is unplugged");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error itself, if the future has been cancelled.
+    pub fn set_error(self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Result<(), TaskError> {
+        let error = match error.into().downcast::<TaskError>() {
+            Ok(error) => *error,
+            Err(other) => TaskError::Failed(Cause::new(other)),
+        };
+        self.settle(Err(error)).map_err(|outcome| match outcome {
+            Err(error) => error,
+            Ok(_) => unreachable!("what comes back is what was given"),
+        })
+    }
+
+    /// True if the future has been cancelled: whoever would produce the value can save the trouble.
+    pub fn is_cancelled(&self) -> bool {
+        // SAFETY: the producer's reference keeps the cell alive.
+        matches!(unsafe { self.cell.as_ref() }.state.phase(), Phase::Cancelled | Phase::Cancelling)
+    }
+
+    pub(crate) fn settle(self, outcome: Result<T, TaskError>) -> Result<(), Result<T, TaskError>> {
+        let cell = self.cell;
+        mem::forget(self);
+        // SAFETY: `promise` made the cell; the producer's reference goes into the call.
+        unsafe { cell::settle(cell, outcome) }
+    }
+}
+
+impl<T: Send> Drop for Promise<T> {
+    fn drop(&mut self) {
+        // SAFETY: as in `settle`. What comes back if the future was cancelled is only the error of this line.
+        let _ = unsafe { cell::settle::<T>(self.cell, Err(TaskError::Abandoned)) };
+    }
+}
+
+impl<T: Send> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Promise").field("cancelled", &self.is_cancelled()).finish()
+    }
+}

@@ -1,0 +1,325 @@
+//! The life of a task: one word, changed only by the named transitions of this file.
+//!
+//! ```text
+//!                    start                    publish
+//!   PENDING ───────────────────▶ RUNNING ───────────────▶ VALUE ──┐ take
+//!      │                            │                             ├──────▶ TAKEN
+//!      │ begin_cancel               └───────────────────▶ ERROR ──┘
+//!      ▼                  publish
+//!   CANCELLING ─────────────────────────────────────────▶ CANCELLED
+//! ```
+//!
+//! - PENDING: the work is in the cell. Whoever moves the word away from PENDING owns the work: a worker, a
+//!   waiter that claims it, or a canceller. That is one compare-exchange, so cancel and start cannot both win.
+//! - RUNNING and CANCELLING: the one who made the transition owns the payload alone, until it publishes.
+//! - VALUE, ERROR, CANCELLED are final: the payload belongs to the handle's side, which reads it, or takes it
+//!   (TAKEN) if it owns the handle by value.
+//!
+//! Beside the phase, the word holds:
+//! - how many parties keep the cell alive (the runner's half and the handle: at most 2);
+//! - CALLBACKS: the callback list may have entries, and the resolver has to run them before it publishes;
+//! - the address of the one [`Waiter`] that waits for the end, or null. Only the owner of the handle puts one
+//!   there or takes it away; publishing takes it out in the same step that makes the phase final. So whoever
+//!   finds the phase not final and its waiter in place knows that it will be notified: no lost wake-up.
+
+use crate::sync::atomic::{AtomicPtr, Ordering::*};
+
+use super::waiter::Waiter;
+
+const PHASE: usize = 0b111;
+const CALLBACKS: usize = 0b1000;
+const REF: usize = 0b1_0000;
+const REFS: usize = 0b11_0000;
+const TAGS: usize = PHASE | CALLBACKS | REFS;
+
+// The tags live in the low bits of a waiter's address.
+const _: () = assert!(align_of::<Waiter>() > TAGS);
+
+/// Where a task stands. See the diagram of the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Phase {
+    Pending = 0,
+    Running = 1,
+    Cancelling = 2,
+    /// The first of the final phases: all that follow are final too.
+    Value = 3,
+    Error = 4,
+    Cancelled = 5,
+    Taken = 6,
+}
+
+impl Phase {
+    fn from_bits(bits: usize) -> Self {
+        match bits & PHASE {
+            0 => Self::Pending,
+            1 => Self::Running,
+            2 => Self::Cancelling,
+            3 => Self::Value,
+            4 => Self::Error,
+            5 => Self::Cancelled,
+            6 => Self::Taken,
+            _ => unreachable!("no transition leads to a seventh phase"),
+        }
+    }
+
+    pub(crate) fn is_final(self) -> bool {
+        self as usize >= Self::Value as usize
+    }
+
+    /// An outcome that somebody who waits for a failure should hear of. Cancelled is not a failure, as in Python.
+    pub(crate) fn is_failure(self) -> bool {
+        self == Self::Error
+    }
+}
+
+/// The word at one moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Snapshot(*mut Waiter);
+
+impl Snapshot {
+    fn bits(self) -> usize {
+        self.0.addr() & TAGS
+    }
+
+    fn phase(self) -> Phase {
+        Phase::from_bits(self.bits())
+    }
+
+    fn refs(self) -> usize {
+        (self.bits() & REFS) / REF
+    }
+
+    fn has_callbacks(self) -> bool {
+        self.bits() & CALLBACKS != 0
+    }
+
+    fn waiter(self) -> *mut Waiter {
+        self.0.map_addr(|addr| addr & !TAGS)
+    }
+
+    fn with_waiter(self, waiter: *mut Waiter) -> Self {
+        Self(waiter.map_addr(|addr| addr | self.bits()))
+    }
+
+    fn with_phase(self, phase: Phase) -> Self {
+        Self(self.0.map_addr(|addr| (addr & !PHASE) | phase as usize))
+    }
+
+    fn with_callbacks(self, on: bool) -> Self {
+        Self(self.0.map_addr(|addr| if on { addr | CALLBACKS } else { addr & !CALLBACKS }))
+    }
+
+    fn with_ref_less(self) -> Self {
+        debug_assert!(self.refs() > 0);
+        Self(self.0.map_addr(|addr| addr - REF))
+    }
+}
+
+/// What [`State::start`] found.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The caller owns the work and must publish an outcome.
+    Won,
+    /// Somebody else started or cancelled the task: there is nothing to do.
+    Lost,
+}
+
+/// What [`State::begin_cancel`] found.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BeginCancel {
+    /// The caller owns the work, must drop it and publish [`Phase::Cancelled`].
+    Won,
+    /// It is cancelled, or another thread is at it.
+    Already,
+    /// It has started, or has ended otherwise.
+    TooLate,
+}
+
+/// What [`State::publish`] did.
+#[must_use]
+#[derive(Debug)]
+pub(crate) enum Publish {
+    /// Nothing yet: there are callbacks to run first.
+    RunCallbacks,
+    /// The outcome is out.
+    Published {
+        /// Who has to be notified now, or null.
+        waiter: *mut Waiter,
+    },
+    /// Nobody is left to see the outcome, so the phase did not change and the caller owns the whole cell: it
+    /// drops the payload and frees the cell.
+    Alone,
+}
+
+/// What [`State::release`] left.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Release {
+    /// Others keep the cell.
+    Shared,
+    /// That was the last reference: the caller frees the cell, whose payload is as this phase says.
+    Last(Phase),
+}
+
+/// What [`State::release_handle`] left.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ReleaseHandle {
+    /// The runner keeps the cell, and drops the outcome when there is one.
+    Shared,
+    /// That was the last reference: the caller frees the cell, whose payload is as this phase says.
+    Last(Phase),
+    /// Nothing was given up yet: there is an outcome, which the caller has to take and drop first.
+    DropOutcome,
+}
+
+/// The word is final already, so nobody will be notified any more.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct AlreadyFinal;
+
+pub(crate) struct State(AtomicPtr<Waiter>);
+
+impl State {
+    pub(crate) fn new(phase: Phase, refs: usize) -> Self {
+        Self(AtomicPtr::new(std::ptr::without_provenance_mut(phase as usize | refs * REF)))
+    }
+
+    /// The phase as others may see it. Acquire: a final phase makes the outcome readable.
+    pub(crate) fn phase(&self) -> Phase {
+        self.load().phase()
+    }
+
+    pub(crate) fn has_waiter(&self) -> bool {
+        !self.load().waiter().is_null()
+    }
+
+    /// PENDING → RUNNING. Acquire: the work, written by the submitter, is readable.
+    pub(crate) fn start(&self) -> Start {
+        self.update(|now| match now.phase() {
+            Phase::Pending => Ok((Start::Won, now.with_phase(Phase::Running))),
+            _ => Err(Start::Lost),
+        })
+    }
+
+    /// PENDING → CANCELLING.
+    pub(crate) fn begin_cancel(&self) -> BeginCancel {
+        self.update(|now| match now.phase() {
+            Phase::Pending => Ok((BeginCancel::Won, now.with_phase(Phase::Cancelling))),
+            Phase::Cancelling | Phase::Cancelled => Err(BeginCancel::Already),
+            _ => Err(BeginCancel::TooLate),
+        })
+    }
+
+    /// RUNNING or CANCELLING → a final phase, which takes the waiter out and, if `release`, gives up one
+    /// reference, all in one step: after it the caller must not touch the cell unless it holds another reference.
+    /// Release: the outcome and all that the task did is visible to whoever sees the phase.
+    pub(crate) fn publish(&self, outcome: Phase, release: bool) -> Publish {
+        debug_assert!(outcome.is_final());
+        self.update(|now| {
+            debug_assert!(matches!(now.phase(), Phase::Running | Phase::Cancelling));
+            if now.has_callbacks() {
+                return Err(Publish::RunCallbacks);
+            }
+            if release && now.refs() == 1 {
+                return Err(Publish::Alone);
+            }
+            let waiter = now.waiter();
+            let next = now.with_phase(outcome).with_waiter(std::ptr::null_mut());
+            let next = if release { next.with_ref_less() } else { next };
+            Ok((Publish::Published { waiter }, next))
+        })
+    }
+
+    /// VALUE or ERROR → TAKEN, by the owner of the handle.
+    pub(crate) fn take(&self) {
+        self.update(|now| {
+            debug_assert!(matches!(now.phase(), Phase::Value | Phase::Error));
+            Ok(((), now.with_phase(Phase::Taken)))
+        })
+    }
+
+    /// Puts the waiter in place. Only the owner of the handle may, and only where none is.
+    pub(crate) fn set_waiter(&self, waiter: *mut Waiter) -> Result<(), AlreadyFinal> {
+        self.update(|now| {
+            debug_assert!(now.waiter().is_null());
+            match now.phase().is_final() {
+                true => Err(Err(AlreadyFinal)),
+                false => Ok((Ok(()), now.with_waiter(waiter))),
+            }
+        })
+    }
+
+    /// Takes the waiter back before it was notified: it is the caller's again (null where none was). Where the
+    /// word is final the resolver has taken it, and has notified it or is about to.
+    pub(crate) fn clear_waiter(&self) -> Result<*mut Waiter, AlreadyFinal> {
+        self.update(|now| match now.phase().is_final() {
+            true => Err(Err(AlreadyFinal)),
+            false => Ok((Ok(now.waiter()), now.with_waiter(std::ptr::null_mut()))),
+        })
+    }
+
+    /// Announces that the callback list has an entry. If the word is final, the resolver may have missed it.
+    pub(crate) fn announce_callback(&self) -> Result<(), AlreadyFinal> {
+        self.update(|now| match now.phase().is_final() {
+            true => Err(Err(AlreadyFinal)),
+            false => Ok((Ok(()), now.with_callbacks(true))),
+        })
+    }
+
+    /// The resolver is about to empty the callback list.
+    pub(crate) fn retract_callbacks(&self) {
+        self.update(|now| Ok(((), now.with_callbacks(false))));
+    }
+
+    /// Gives up the handle's reference.
+    pub(crate) fn release_handle(&self) -> ReleaseHandle {
+        let now = self.load();
+        if now.refs() == 1 {
+            return ReleaseHandle::Last(now.phase());
+        }
+        self.update(|now| match (now.refs(), now.phase()) {
+            (1, phase) => Err(ReleaseHandle::Last(phase)),
+            (_, Phase::Value | Phase::Error) => Err(ReleaseHandle::DropOutcome),
+            _ => Ok((ReleaseHandle::Shared, now.with_ref_less())),
+        })
+    }
+
+    /// Gives up the runner's reference, or the handle's where no outcome is left.
+    pub(crate) fn release(&self) -> Release {
+        // A sole owner needs no read-modify-write: nobody else can touch the word any more. Acquire (in `load`)
+        // orders what the others did before they let go.
+        let now = self.load();
+        if now.refs() == 1 {
+            return Release::Last(now.phase());
+        }
+        self.update(|now| match now.refs() {
+            1 => Err(Release::Last(now.phase())),
+            _ => Ok((Release::Shared, now.with_ref_less())),
+        })
+    }
+
+    fn load(&self) -> Snapshot {
+        Snapshot(self.0.load(Acquire))
+    }
+
+    /// The only compare-exchange loop. `step` is a pure function of the word: a new word, or nothing to change.
+    /// AcqRel on success serves every transition: each of them either hands the payload over or takes it, and the
+    /// documentation of each says which. Acquire on failure, because a step may decide on what it sees.
+    #[inline(always)]
+    fn update<R>(&self, step: impl Fn(Snapshot) -> Result<(R, Snapshot), R>) -> R {
+        let mut now = self.load();
+        loop {
+            let (outcome, next) = match step(now) {
+                Ok(change) => change,
+                Err(outcome) => return outcome,
+            };
+            match self.0.compare_exchange_weak(now.0, next.0, AcqRel, Acquire) {
+                Ok(_) => return outcome,
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The runner's half of a task: what lies in an executor's queue.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::mem;
+use std::ptr::NonNull;
+
+use super::cell::{self, Header, Owner};
+use super::handle::TaskFuture;
+use crate::error::TaskError;
+use crate::unwind;
+
+/// Makes the two halves of a task, in one allocation.
+pub(crate) fn task<F, T, O>(work: F, owner: O) -> (Task, TaskFuture<T>)
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+    O: Owner,
+{
+    // SAFETY: both types live for ever.
+    unsafe { borrowing_task(work, owner) }
+}
+
+/// [`task()`] for a closure that borrows.
+///
+/// # Safety
+/// The task has been run, claimed, cancelled or failed, and `Owner::released` has been called, before anything that
+/// the closure or its result borrows ends.
+pub(crate) unsafe fn borrowing_task<F, T, O>(work: F, owner: O) -> (Task, TaskFuture<T>)
+where
+    F: FnOnce() -> T + Send,
+    T: Send,
+    O: Owner,
+{
+    let cell = cell::pending(work, owner);
+    // SAFETY: `pending` counts two references; these are they.
+    (Task(cell), unsafe { TaskFuture::from_cell(cell) })
+}
+
+/// A task that waits for somebody to run it. Dropping it resolves its future to [`TaskError::Abandoned`].
+///
+/// Cancelled tasks, and those that a waiter has claimed, stay in their queue as empty shells; running a shell
+/// does nothing.
+pub(crate) struct Task(NonNull<Header>);
+
+// SAFETY: a task owns its closure, which is `Send` (bound of `borrowing_task`), and its state is an atomic word.
+unsafe impl Send for Task {}
+
+impl Task {
+    /// Runs the task, unless it was cancelled or claimed, and resolves its future.
+    ///
+    /// `about_to_publish(true)` is called when the closure has returned and the callbacks have run, right before
+    /// anybody can see the outcome; `about_to_publish(false)` if callbacks turn up in between after all.
+    pub(crate) fn run(self, about_to_publish: &dyn Fn(bool)) {
+        let cell = self.into_cell();
+        // SAFETY: this half's reference goes into the call. A panic can come only from the destructor of what an
+        // already dropped handle left behind.
+        unwind::call_quietly(|| unsafe { cell::run(cell, about_to_publish) });
+    }
+
+    /// Cancels the task if nobody has begun it.
+    pub(crate) fn cancel(self) {
+        // SAFETY: this half's reference, which lasts until `self` is dropped.
+        unsafe { cell::cancel(self.0) };
+        self.discard();
+    }
+
+    /// Resolves the task with an error if nobody has begun it.
+    pub(crate) fn fail(self, error: TaskError) {
+        // SAFETY: this half's reference, which lasts until `self` is dropped.
+        unsafe { cell::fail(self.0, error) };
+        self.discard();
+    }
+
+    fn discard(self) {
+        let cell = self.into_cell();
+        // SAFETY: this half's reference is given up, once.
+        unwind::call_quietly(|| unsafe { cell::release(cell) });
+    }
+
+    fn into_cell(self) -> NonNull<Header> {
+        let cell = self.0;
+        mem::forget(self);
+        cell
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        Task(self.0).fail(TaskError::Abandoned);
+    }
+}
+
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Task").field(&self.0).finish()
+    }
+}

@@ -1,0 +1,101 @@
+//! Whoever waits for the end of a task: a blocked thread, a `Waker`, a set that collects completions. To the
+//! resolver they are all one thing, a [`Waiter`] that is notified once.
+//!
+//! Contract (the rules that the unsafe code of this folder and of `combine` relies on):
+//! 1. A waiter is registered in at most one task, by the owner of that task's handle.
+//! 2. From registration until it is notified or taken back ([`State::clear_waiter`](super::state::State)), it
+//!    neither moves nor dies.
+//! 3. The resolver notifies it exactly once, after the outcome is published, and does not touch it after
+//!    `notify` returns; `notify` itself may let it die.
+
+use std::ptr::NonNull;
+use std::time::Instant;
+
+use crate::sync::atomic::{AtomicBool, Ordering::*};
+use crate::sync::thread::{self, Thread};
+
+/// The header of every waiter. The alignment leaves room for the tags of the state word.
+#[repr(C, align(64))]
+pub(crate) struct Waiter {
+    notify: unsafe fn(NonNull<Waiter>, failed: bool),
+}
+
+impl Waiter {
+    pub(crate) const fn new(notify: unsafe fn(NonNull<Waiter>, failed: bool)) -> Self {
+        Self { notify }
+    }
+
+    /// # Safety
+    /// The caller is the resolver and has taken `waiter` out of the state word (rule 3).
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn notify(waiter: NonNull<Waiter>, failed: bool) {
+        // SAFETY: by rule 2 the waiter is alive until it is notified, which happens here and once.
+        unsafe { (waiter.as_ref().notify)(waiter, failed) }
+    }
+}
+
+/// A thread that blocks on one task. It lives on that thread's stack.
+#[repr(C)]
+pub(super) struct ThreadWaiter {
+    waiter: Waiter,
+    thread: Thread,
+    notified: AtomicBool,
+}
+
+impl ThreadWaiter {
+    pub(super) fn new() -> Self {
+        Self { waiter: Waiter::new(Self::notify), thread: thread::current(), notified: AtomicBool::new(false) }
+    }
+
+    pub(super) fn as_waiter(&self) -> *mut Waiter {
+        (&raw const *self).cast::<Waiter>().cast_mut()
+    }
+
+    /// Blocks until the task has notified this waiter, or until the deadline; says whether it was notified.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            // Acquire pairs with the Release of `notify`: the notifier is done with this waiter.
+            if self.notified.load(Acquire) {
+                return true;
+            }
+            if !park(deadline) {
+                return self.notified.load(Acquire);
+            }
+        }
+    }
+
+    #[allow(unsafe_code)]
+    unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool) {
+        // SAFETY: `waiter` is the first field of a `ThreadWaiter` (repr(C)), alive by rule 2.
+        let this = unsafe { waiter.cast::<Self>().as_ref() };
+        // As soon as the flag is up the waiting thread may return and its stack frame be gone, so the handle that
+        // wakes it is taken before.
+        let thread = this.thread.clone();
+        this.notified.store(true, Release);
+        thread.unpark();
+    }
+}
+
+/// Parks until an unpark or the deadline; false if the deadline has passed.
+#[cfg(not(loom))]
+pub(crate) fn park(deadline: Option<Instant>) -> bool {
+    let Some(deadline) = deadline else {
+        thread::park();
+        return true;
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return false;
+    }
+    thread::park_timeout(left);
+    true
+}
+
+/// The models know no time: a wait with a deadline has either not begun or ends when it is notified.
+#[cfg(loom)]
+pub(crate) fn park(deadline: Option<Instant>) -> bool {
+    if deadline.is_none() {
+        thread::park();
+    }
+    deadline.is_none()
+}

@@ -1,0 +1,93 @@
+//! Whether, and how long, a thread that has nothing to do watches a memory location before it sleeps.
+//!
+//! Waking a sleeping thread costs microseconds (tens of them where its CPU has halted), so a short wait is
+//! cheaper awake. But a thread that spins while others want the CPU is worse than useless. Two rules:
+//! 1. Nobody spins unless a CPU is free for it, as far as this process can know ([`room_for`]).
+//! 2. Everybody spins for a time that follows his own luck ([`Patience`]): it doubles when spinning paid off,
+//!    halves when it did not, and never exceeds [`LONGEST`].
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The longest spin, about half of the dearest wake-up.
+const LONGEST: Duration = Duration::from_micros(50);
+const SHORTEST: Duration = Duration::from_micros(1);
+
+/// How many pool workers of this process are awake. A statistic, not a lock: hence Relaxed.
+static AWAKE: AtomicUsize = AtomicUsize::new(0);
+
+pub(crate) fn worker_wakes() {
+    AWAKE.fetch_add(1, Relaxed);
+}
+
+pub(crate) fn worker_sleeps() {
+    AWAKE.fetch_sub(1, Relaxed);
+}
+
+/// The logical CPUs this process may use, cgroup quotas and affinity included. Read once.
+pub(crate) fn cpus() -> usize {
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    *CPUS.get_or_init(|| num_cpus::get().max(1))
+}
+
+/// Is there a CPU for so many threads beside the workers that are awake?
+pub(crate) fn room_for(threads: usize) -> bool {
+    AWAKE.load(Relaxed) + threads <= cpus()
+}
+
+/// How long this thread is willing to spin at the moment.
+#[derive(Debug)]
+pub(crate) struct Patience(Cell<Duration>);
+
+impl Patience {
+    pub(crate) const fn new() -> Self {
+        Self(Cell::new(LONGEST))
+    }
+
+    /// Watches `done` until it is true (and says so) or patience has run out.
+    pub(crate) fn spin_until(&self, mut done: impl FnMut() -> bool) -> bool {
+        let limit = self.0.get();
+        let start = Instant::now();
+        loop {
+            // Reading the clock costs as much as ten pauses, so it is read once a batch.
+            for _ in 0..32 {
+                if done() {
+                    self.rewarded();
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() >= limit {
+                self.0.set((limit / 2).max(SHORTEST));
+                return false;
+            }
+        }
+    }
+
+    /// The thread went to sleep and was woken this much later: a short sleep says that spinning would have paid.
+    pub(crate) fn slept(&self, time: Duration) {
+        if time < LONGEST {
+            self.rewarded();
+        }
+    }
+
+    fn rewarded(&self) {
+        self.0.set((self.0.get() * 2).min(LONGEST));
+    }
+}
+
+thread_local! {
+    static OWN: Patience = const { Patience::new() };
+}
+
+/// Spins for the calling thread, a waiter, if there is room; says whether `done` became true.
+pub(crate) fn until(done: impl FnMut() -> bool) -> bool {
+    !cfg!(loom) && room_for(1) && OWN.with(|own| own.spin_until(done))
+}
+
+/// Tells the calling thread's patience how long it slept in vain or not.
+pub(crate) fn slept(time: Duration) {
+    OWN.with(|own| own.slept(time));
+}

@@ -1,0 +1,149 @@
+//! How a pool is built.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use super::capacity::{Capacity, QueuePolicy};
+use super::core::{Config, Core};
+use super::{ThreadPoolExecutor, default};
+use crate::error::BuildError;
+use crate::unwind;
+
+/// The most workers that one executor can have: 32,768, which is above what Linux lets a process have by default.
+pub const MAX_WORKERS: usize = 32_768;
+
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
+/// Settings of a [`ThreadPoolExecutor`], made by [`ThreadPoolExecutor::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use concurrent_futures::ThreadPoolExecutor;
+///
+/// let pool = ThreadPoolExecutor::builder()
+///     .max_workers(3)
+///     .thread_name_prefix("fetch")
+///     .keep_alive(Duration::from_secs(10))
+///     .build()?;
+/// let name = pool.submit(|| std::thread::current().name().map(str::to_owned)).result()?;
+/// assert_eq!(name.as_deref(), Some("fetch_0"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+#[derive(Clone, Default)]
+pub struct ThreadPoolBuilder {
+    max_workers: Option<usize>,
+    thread_name_prefix: Option<String>,
+    stack_size: Option<usize>,
+    initializer: Option<Hook>,
+    finalizer: Option<Hook>,
+    queue_capacity: Option<(usize, QueuePolicy)>,
+    keep_alive: Option<Duration>,
+}
+
+impl ThreadPoolBuilder {
+    /// At most so many threads, 1 to [`MAX_WORKERS`]. They start on demand. Without it:
+    /// [`io_workers()`](crate::io_workers), as in Python.
+    pub fn max_workers(mut self, workers: usize) -> Self {
+        self.max_workers = Some(workers);
+        self
+    }
+
+    /// Threads are called `PREFIX_0`, `PREFIX_1` and so on (Linux shows the first 15 bytes). Without it:
+    /// `ThreadPoolExecutor-N`, where N counts the executors of the process that have no prefix of their own.
+    pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.thread_name_prefix = Some(prefix.into());
+        self
+    }
+
+    /// The stack of each thread, in bytes; rounded up to what the system allows. Without it: std's default, 2 MiB.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Runs in every thread before its first task. If it panics, the executor is broken: everything queued, and
+    /// everything submitted later, fails with [`TaskError::Broken`](crate::TaskError::Broken); tasks that are running in
+    /// other threads finish.
+    pub fn initializer(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
+        self.initializer = Some(Arc::new(f));
+        self
+    }
+
+    /// Runs in every thread after its last task, if its initializer succeeded. A panic is reported by the panic hook and
+    /// goes no further.
+    pub fn finalizer(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
+        self.finalizer = Some(Arc::new(f));
+        self
+    }
+
+    /// At most so many tasks are queued, not counting those that run; `policy` says what happens to one more. Without
+    /// it the queue is unbounded. Tasks of a `map` or a scope are not counted; bound a map by its
+    /// [`buffer`](crate::MapOptions::buffer).
+    pub fn queue_capacity(mut self, tasks: usize, policy: QueuePolicy) -> Self {
+        self.queue_capacity = Some((tasks, policy));
+        self
+    }
+
+    /// A thread that has had nothing to do for so long ends. Without it threads stay, as in Python.
+    pub fn keep_alive(mut self, time: Duration) -> Self {
+        self.keep_alive = Some(time);
+        self
+    }
+
+    /// Makes the executor. No thread is started before the first task.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if a setting makes no sense.
+    pub fn build(self) -> Result<ThreadPoolExecutor, BuildError> {
+        let max_workers = self.max_workers.unwrap_or_else(default::io_workers);
+        check_workers(max_workers)?;
+        let capacity = match self.queue_capacity {
+            Some((0, _)) => return Err(BuildError::NoQueueCapacity),
+            Some((tasks, policy)) => Some(Capacity::new(tasks, policy)),
+            None => None,
+        };
+        let thread_name_prefix = self.thread_name_prefix.unwrap_or_else(next_prefix);
+        if thread_name_prefix.contains('\0') {
+            return Err(BuildError::BadThreadName);
+        }
+        unwind::install_hook();
+        let config = Config {
+            thread_name_prefix,
+            stack_size: self.stack_size,
+            initializer: self.initializer,
+            finalizer: self.finalizer,
+            keep_alive: self.keep_alive,
+        };
+        Ok(ThreadPoolExecutor { core: Core::new(config, max_workers, capacity) })
+    }
+}
+
+pub(super) fn check_workers(workers: usize) -> Result<(), BuildError> {
+    match workers {
+        0 => Err(BuildError::NoWorkers),
+        1..=MAX_WORKERS => Ok(()),
+        asked => Err(BuildError::TooManyWorkers { asked, limit: MAX_WORKERS }),
+    }
+}
+
+fn next_prefix() -> String {
+    static COUNTER: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: the number only has to be different from all others.
+    format!("ThreadPoolExecutor-{}", COUNTER.fetch_add(1, Relaxed))
+}
+
+impl fmt::Debug for ThreadPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPoolBuilder")
+            .field("max_workers", &self.max_workers)
+            .field("thread_name_prefix", &self.thread_name_prefix)
+            .field("stack_size", &self.stack_size)
+            .field("queue_capacity", &self.queue_capacity)
+            .field("keep_alive", &self.keep_alive)
+            .finish_non_exhaustive()
+    }
+}

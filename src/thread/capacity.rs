@@ -1,0 +1,95 @@
+//! The bound of a bounded queue: permits to be queued.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+/// What [`submit`](crate::ThreadPoolExecutor::submit) does when the queue is full
+/// ([`queue_capacity`](crate::ThreadPoolBuilder::queue_capacity)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum QueuePolicy {
+    /// Blocks until there is room, or the pool is shut down. A worker of the pool itself does not block, as it might
+    /// be the one who has to make room: it runs the task in place.
+    #[default]
+    Block,
+    /// Does not take the task: the future resolves to [`TaskError::QueueFull`](crate::TaskError::QueueFull) at once.
+    Fail,
+    /// Runs the task in the calling thread; the future is done when `submit` returns.
+    CallerRuns,
+}
+
+/// How many more tasks may be queued.
+#[derive(Debug)]
+pub(super) struct Capacity {
+    pub(super) policy: QueuePolicy,
+    room: Mutex<Room>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Room {
+    free: usize,
+    closed: bool,
+}
+
+/// The right to be queued. It travels in the task's closure, so it is given up when the task starts and when it is
+/// cancelled, whichever comes first.
+#[derive(Debug)]
+pub(super) struct Permit(Arc<Capacity>);
+
+impl Capacity {
+    pub(super) fn new(tasks: usize, policy: QueuePolicy) -> Arc<Self> {
+        Arc::new(Self { policy, room: Mutex::new(Room { free: tasks, closed: false }), changed: Condvar::new() })
+    }
+
+    /// A permit, if there is one now.
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+        let mut room = self.room.lock();
+        if room.free == 0 {
+            return None;
+        }
+        room.free -= 1;
+        Some(Permit(Arc::clone(self)))
+    }
+
+    /// Blocks until there is a permit; `None` if the pool is closed.
+    pub(super) fn acquire(self: &Arc<Self>) -> Option<Permit> {
+        let mut room = self.room.lock();
+        while room.free == 0 && !room.closed {
+            self.changed.wait(&mut room);
+        }
+        if room.closed {
+            return None;
+        }
+        room.free -= 1;
+        Some(Permit(Arc::clone(self)))
+    }
+
+    /// Wakes everybody who waits for room: there will be none.
+    pub(super) fn close(&self) {
+        self.room.lock().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.room.lock().free += 1;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Permit {
+    /// The closure, with the permit in it until it starts.
+    pub(super) fn carried_by<F, T>(self, f: F) -> impl FnOnce() -> T + Send + 'static
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        move || {
+            drop(self);
+            f()
+        }
+    }
+}

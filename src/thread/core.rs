@@ -1,0 +1,259 @@
+//! What the handle of a pool and its workers share.
+
+use std::sync::atomic::{AtomicUsize, Ordering::*, fence};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam::utils::CachePadded;
+use parking_lot::Mutex;
+
+use super::capacity::Capacity;
+use super::options::Priority;
+use super::queues::{self, Shared};
+use super::roster::Roster;
+use super::sleep::{Counts, Sleep};
+use super::worker;
+use crate::combine::Host;
+use crate::error::{Cause, TaskError, spawn_error};
+use crate::future::{Owner, Task, TaskFuture, task};
+
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
+/// What a pool was built with.
+pub(super) struct Config {
+    pub(super) thread_name_prefix: String,
+    pub(super) stack_size: Option<usize>,
+    pub(super) initializer: Option<Hook>,
+    pub(super) finalizer: Option<Hook>,
+    pub(super) keep_alive: Option<Duration>,
+}
+
+pub(super) struct Core {
+    pub(super) config: Config,
+    pub(super) queues: Shared,
+    pub(super) sleep: CachePadded<Sleep>,
+    pub(super) max_workers: AtomicUsize,
+    pub(super) roster: Roster,
+    pub(super) capacity: Option<Arc<Capacity>>,
+    /// Why the pool is broken, once it is.
+    broken: OnceLock<Cause>,
+    /// Serialises growth, so that one shortage starts one thread.
+    growing: Mutex<()>,
+}
+
+/// What every task of a pool knows of it: its address, which is compared and never followed.
+///
+/// A task that is queued keeps its pool's core alive (the core ends only when nothing is queued), so a core with that
+/// address that the calling worker holds is the task's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolId(usize);
+
+impl Owner for PoolId {
+    #[inline]
+    fn may_claim(self) -> bool {
+        worker::current_pool() == Some(self)
+    }
+
+    fn claimed(self) {
+        worker::with_current(worker::Worker::count_claimed);
+    }
+
+    #[inline]
+    fn released(self) {}
+}
+
+impl PartialEq for PoolId {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Core {
+    pub(super) fn new(config: Config, max_workers: usize, capacity: Option<Arc<Capacity>>) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            queues: Shared::new(),
+            sleep: CachePadded::new(Sleep::new()),
+            max_workers: AtomicUsize::new(max_workers),
+            roster: Roster::new(),
+            capacity,
+            broken: OnceLock::new(),
+            growing: Mutex::new(()),
+        })
+    }
+
+    pub(super) fn id(&self) -> PoolId {
+        PoolId((&raw const *self).addr())
+    }
+
+    /// Why nothing new is taken, if so.
+    pub(super) fn closed_because(&self) -> Option<TaskError> {
+        let counts = self.sleep.counts();
+        counts.is_closed().then(|| self.reason(counts, TaskError::ShutDown))
+    }
+
+    fn reason(&self, counts: Counts, otherwise: TaskError) -> TaskError {
+        match self.broken.get() {
+            Some(cause) if counts.is_broken() => TaskError::Broken(cause.clone()),
+            _ => otherwise,
+        }
+    }
+
+    /// Queues a closure, unless the pool is closed: then the future says so.
+    pub(super) fn submit<F, T>(self: &Arc<Self>, f: F, priority: Priority) -> TaskFuture<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if let Some(reason) = self.closed_because() {
+            return TaskFuture::ready(Err(reason));
+        }
+        let (task, future) = task(f, self.id());
+        self.push(task, priority);
+        future
+    }
+
+    /// Queues a task, and sees to it that somebody will run it.
+    pub(super) fn push(self: &Arc<Self>, task: Task, priority: Priority) {
+        self.push_quietly(task, priority);
+        self.notify();
+    }
+
+    /// Queues a task of a batch; the caller notifies.
+    pub(super) fn push_quietly(&self, task: Task, priority: Priority) {
+        match priority {
+            Priority::Normal => {
+                if let Err(task) = worker::push_own(self.id(), task) {
+                    self.queues.push(task, priority);
+                }
+            }
+            Priority::High | Priority::Low => self.queues.push(task, priority),
+        }
+    }
+
+    /// Rule 1 of `sleep`: work has been published.
+    pub(super) fn notify(self: &Arc<Self>) {
+        fence(SeqCst);
+        let counts = self.sleep.counts();
+        if counts.asleep() > 0 {
+            if counts.searching() == 0 {
+                self.sleep.wake_one();
+            }
+        } else if counts.threads() < self.max_workers.load(Relaxed) {
+            self.grow_if_short(counts);
+        }
+        if counts.is_closed() && counts.threads() == 0 {
+            // The pool ended between the check for it and the push: nobody else will ever look.
+            self.refuse_queued(&TaskError::ShutDown);
+        }
+    }
+
+    /// Starts a thread if more tasks wait than there are threads that will look for one.
+    #[cold]
+    fn grow_if_short(self: &Arc<Self>, counts: Counts) {
+        let waiting = self.queues.len() + worker::own_len(self.id());
+        if counts.searching() >= waiting || counts.is_closed() && counts.threads() > 0 {
+            return;
+        }
+        let started = {
+            let _growing = self.growing.lock();
+            let counts = self.sleep.counts();
+            if counts.threads() >= self.max_workers.load(Relaxed) || counts.searching() >= waiting {
+                return;
+            }
+            worker::start(self)
+        };
+        // With other threads there, the tasks wait for them. Without, nobody would ever come.
+        if let Err(error) = started {
+            if self.sleep.counts().threads() == 0 {
+                self.refuse_queued(&spawn_error(error));
+            }
+        }
+    }
+
+    /// Empties the shared queues, and those of the workers, of what has not started.
+    pub(super) fn drain(&self, mut each: impl FnMut(Task)) {
+        for priority in [Priority::High, Priority::Normal, Priority::Low] {
+            while let Some(task) = self.queues.pop(priority) {
+                each(task);
+            }
+        }
+        for peer in &*self.roster.peers() {
+            while let Some(task) = queues::steal(&peer.tasks) {
+                each(task);
+            }
+        }
+    }
+
+    fn refuse_queued(&self, reason: &TaskError) {
+        self.drain(|task| task.fail(reason.clone()));
+    }
+
+    /// What a worker does with a task instead of running it, while the pool is refusing.
+    pub(super) fn refuse(&self, task: Task, counts: Counts) {
+        match self.reason(counts, TaskError::Cancelled) {
+            TaskError::Cancelled => task.cancel(),
+            reason => task.fail(reason),
+        }
+    }
+
+    /// Takes nothing new; the workers end when the queues are empty.
+    pub(super) fn close(&self) {
+        self.sleep.close();
+        self.closed();
+    }
+
+    /// Takes nothing new, and cancels what has not started.
+    pub(super) fn close_and_cancel(&self) {
+        self.sleep.cancel();
+        self.closed();
+        self.drain(Task::cancel);
+    }
+
+    /// A worker's initializer failed: nothing can run any more.
+    pub(super) fn break_down(&self, cause: Cause) {
+        let _ = self.broken.set(cause);
+        if self.sleep.break_down() {
+            self.closed();
+        }
+        let reason = self.reason(self.sleep.counts(), TaskError::ShutDown);
+        self.refuse_queued(&reason);
+    }
+
+    fn closed(&self) {
+        if let Some(capacity) = &self.capacity {
+            capacity.close();
+        }
+        self.sleep.wake_all();
+    }
+}
+
+/// The pool as a map sees it.
+pub(super) struct MapHost(pub(super) Arc<Core>);
+
+impl Host for MapHost {
+    fn start(&self, runner: Box<dyn FnOnce() + Send>) {
+        // Nobody waits for a runner, and one that is refused drops its closure, which is how the map hears of it.
+        drop(self.0.submit(runner, Priority::Normal));
+    }
+
+    fn workers(&self) -> usize {
+        self.0.max_workers.load(Relaxed)
+    }
+
+    fn refusal(&self) -> Option<TaskError> {
+        let counts = self.0.sleep.counts();
+        counts.is_refusing().then(|| self.0.reason(counts, TaskError::Cancelled))
+    }
+
+    fn may_help(&self) -> bool {
+        self.0.id().may_claim()
+    }
+
+    fn yield_to_urgent(&self) {
+        // A runner is a task of its own, not on top of any other, so nothing that it could be holding is in the way.
+        while let Some(task) = self.0.queues.pop(Priority::High) {
+            task.run(&|_| ());
+        }
+    }
+}

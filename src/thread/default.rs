@@ -1,0 +1,55 @@
+//! How many workers, and the pool that is always there.
+
+use std::sync::OnceLock;
+
+use super::ThreadPoolExecutor;
+use crate::spin;
+
+/// How many workers suit a CPU-bound job: one for each logical CPU that this process may use, cgroup quotas and CPU
+/// affinity included.
+///
+/// A thread that computes keeps its CPU busy; one thread more than there are CPUs only makes them take turns.
+///
+/// ```
+/// assert!(concurrent_futures::cpu_workers() >= 1);
+/// ```
+pub fn cpu_workers() -> usize {
+    spin::cpus()
+}
+
+/// How many workers suit an I/O-bound job, and the default of [`ThreadPoolExecutor`]: four more than there are CPUs, but
+/// no more than 32.
+///
+/// A thread that waits for a disk or a server uses no CPU meanwhile, so more of them than CPUs keep more requests in
+/// flight. The formula is that of Python's
+/// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor):
+/// the 4 keep a small machine responsive, the 32 keep a large one from starting threads that nobody asked for. A job that
+/// spends nearly all its time waiting can use more: measure, as the `sizing` example does.
+///
+/// ```
+/// use concurrent_futures::{cpu_workers, io_workers};
+/// assert_eq!(io_workers(), (cpu_workers() + 4).min(32));
+/// ```
+pub fn io_workers() -> usize {
+    (spin::cpus() + 4).min(32)
+}
+
+/// The executor that is always there, shared by the whole process: what `run_in_executor(None, ..)` uses in Python.
+///
+/// It has [`io_workers()`] workers, starts them on demand and never ends; when the program ends, what it is doing is cut
+/// off.
+///
+/// ```
+/// use concurrent_futures::default_executor;
+///
+/// let sum = default_executor().submit(|| (1..=10).sum::<u32>());
+/// assert_eq!(sum.result()?, 55);
+/// # Ok::<(), concurrent_futures::TaskError>(())
+/// ```
+pub fn default_executor() -> &'static ThreadPoolExecutor {
+    static DEFAULT: OnceLock<ThreadPoolExecutor> = OnceLock::new();
+    DEFAULT.get_or_init(|| {
+        let builder = ThreadPoolExecutor::builder().thread_name_prefix("default");
+        builder.build().expect("the default settings are valid")
+    })
+}

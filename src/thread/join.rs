@@ -1,0 +1,161 @@
+//! `join`: two closures, at once if somebody is free, else one after the other.
+//!
+//! The second closure is offered as a job on the caller's stack: no allocation, and nothing to be freed. The caller runs
+//! the first closure, then takes the second back if nobody has begun it. If somebody has, the caller helps him, and only
+//! him: it takes jobs from the *thief's* queue. Those are parts of the very job that the caller waits for, because a
+//! worker steals only when its own queue of jobs is empty; so whatever locks the caller holds, it runs nothing that it
+//! was not waiting for anyway. (Leapfrogging: Wagner and Calder, 1993.)
+//!
+//! This module is an unsafe island. Its rules:
+//! 1. A [`JobRef`] points to a [`StackJob`] that does not move or die before it is taken back or its latch is set.
+//! 2. A `JobRef` is executed at most once: the deque gives each entry to one taker.
+//! 3. Whoever executes a job does not touch it after setting its latch.
+
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
+use std::thread;
+
+use super::queues;
+use super::worker::Worker;
+use crate::spin;
+use crate::unwind::AbortOnUnwind;
+
+/// A job of some stack, its type hidden.
+pub(super) struct JobRef {
+    job: *const (),
+    execute: unsafe fn(*const (), &Worker),
+}
+
+// SAFETY: a `StackJob` may be executed by another thread: its closure and result are `Send` (bounds of `join`).
+unsafe impl Send for JobRef {}
+
+impl JobRef {
+    pub(super) fn execute(self, worker: &Worker) {
+        // SAFETY: rules 1 and 2: the job is alive, and this is its one execution.
+        unsafe { (self.execute)(self.job, worker) }
+    }
+}
+
+const OPEN: u8 = 0;
+const SLEEPING: u8 = 1;
+const SET: u8 = 2;
+
+const NOBODY: usize = usize::MAX;
+
+struct StackJob<F, R> {
+    f: UnsafeCell<Option<F>>,
+    result: UnsafeCell<Option<thread::Result<R>>>,
+    latch: AtomicU8,
+    /// The number of the worker that took the job.
+    thief: AtomicUsize,
+    /// On whose stack this is; that worker cannot end before the latch is set.
+    owner: *const Worker,
+}
+
+impl<F, R> StackJob<F, R>
+where
+    F: FnOnce() -> R + Send,
+    R: Send,
+{
+    fn new(f: F, owner: &Worker) -> Self {
+        Self {
+            f: UnsafeCell::new(Some(f)),
+            result: UnsafeCell::new(None),
+            latch: AtomicU8::new(OPEN),
+            thief: AtomicUsize::new(NOBODY),
+            owner,
+        }
+    }
+
+    /// # Safety
+    /// Rules 1 and 2 are the caller's from here on.
+    unsafe fn as_job_ref(&self) -> JobRef {
+        JobRef { job: (&raw const *self).cast(), execute: Self::execute }
+    }
+
+    unsafe fn execute(this: *const (), worker: &Worker) {
+        // A panic that left this function would leave the owner waiting for ever.
+        let abort = AbortOnUnwind;
+        // SAFETY: rule 1.
+        let this = unsafe { &*this.cast::<Self>() };
+        // Release: the owner may look into the worker's queue of jobs from now on.
+        this.thief.store(worker.number, Release);
+        // SAFETY: rule 2: nobody else takes the closure.
+        let f = unsafe { (*this.f.get()).take() }.expect("a job is executed once");
+        let result = catch_unwind(AssertUnwindSafe(f));
+        // SAFETY: the owner reads the result only after the latch is set.
+        unsafe { *this.result.get() = Some(result) };
+        // SAFETY: the owner is in `join` as long as the latch is not set. Once it is, the owner may be gone, so the
+        // handle that wakes it is taken before.
+        let owner = unsafe { (*this.owner).thread.clone() };
+        // AcqRel: hands the result over, and sees that the owner sleeps. Rule 3 from here on.
+        if this.latch.swap(SET, AcqRel) == SLEEPING {
+            owner.unpark();
+        }
+        std::mem::forget(abort);
+    }
+
+    fn is_set(&self) -> bool {
+        self.latch.load(Acquire) == SET
+    }
+
+    /// Helps the thief, then spins, then sleeps, until the latch is set.
+    fn wait(&self, worker: &Worker) {
+        while !self.is_set() {
+            if self.help(worker) || spin::until(|| self.is_set()) || self.help(worker) {
+                continue;
+            }
+            // AcqRel: as in `execute`.
+            if self.latch.compare_exchange(OPEN, SLEEPING, AcqRel, Acquire).is_ok() {
+                while !self.is_set() {
+                    thread::park();
+                }
+            }
+        }
+    }
+
+    /// Runs one job of whoever took this one, if there is one to take.
+    fn help(&self, worker: &Worker) -> bool {
+        let thief = self.thief.load(Acquire);
+        let peers = worker.peers();
+        let Some(peer) = peers.iter().find(|peer| peer.number == thief) else { return false };
+        match queues::steal(&peer.jobs) {
+            Some(job) => {
+                job.execute(worker);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Runs both closures, on this worker or one of them on another, and returns when both have ended.
+pub(super) fn join<A, B, RA, RB>(worker: &Worker, a: A, b: B) -> (RA, RB)
+where
+    A: FnOnce() -> RA,
+    B: FnOnce() -> RB + Send,
+    RB: Send,
+{
+    let job = StackJob::new(b, worker);
+    // SAFETY: this function does not return or unwind before it has taken the job back or seen the latch set.
+    worker.jobs.push(unsafe { job.as_job_ref() });
+    worker.core.notify();
+    let first = catch_unwind(AssertUnwindSafe(a));
+    // What is on top now is the own job, if anything is: all that `a` offered has been taken back or stolen, and thieves
+    // take the oldest first.
+    let taken_back = worker.jobs.pop();
+    if taken_back.is_none() {
+        job.wait(worker);
+    }
+    let first = first.unwrap_or_else(|panic| resume_unwind(panic));
+    match job.result.into_inner() {
+        Some(second) => (first, second.unwrap_or_else(|panic| resume_unwind(panic))),
+        None => {
+            let b = job.f.into_inner().expect("it was taken back");
+            (first, b())
+        }
+    }
+}

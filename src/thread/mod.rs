@@ -1,0 +1,442 @@
+//! The thread pool.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `builder`, `options`, `stats`, `shutdown`, `default` | what the user sees beside the pool itself |
+//! | `core` | what the handle and the workers share: submit, notify, close |
+//! | `queues` | where tasks wait |
+//! | `worker` | a thread that finds work and runs it |
+//! | `sleep` | when a worker sleeps, and who wakes it |
+//! | `roster` | which threads there are, and when they are gone |
+//! | `capacity` | the bound of a bounded queue |
+//! | `scope`, `join` | closures that borrow |
+
+mod builder;
+mod capacity;
+mod core;
+mod default;
+mod join;
+mod options;
+mod queues;
+mod roster;
+mod scope;
+mod shutdown;
+mod sleep;
+mod stats;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+pub use builder::{MAX_WORKERS, ThreadPoolBuilder};
+pub use capacity::QueuePolicy;
+pub use default::{cpu_workers, default_executor, io_workers};
+pub use options::{Priority, TaskOptions};
+pub use scope::{Scope, ScopedFuture};
+pub use shutdown::Shutdown;
+pub use stats::ThreadPoolStats;
+
+use self::core::{Core, MapHost};
+use crate::combine::{Map, MapOptions};
+use crate::error::{BuildError, MapError, ShutdownError, SubmitError, TaskError};
+use crate::future::{Owner, Task, TaskFuture, task};
+
+/// A pool of threads that run closures, each behind a [`TaskFuture`].
+///
+/// Threads start on demand, up to a limit, and are reused. Tasks start first in, first out, those submitted from inside
+/// other tasks included; when a worker has nothing to do it takes tasks from others, so what is stolen may overtake.
+/// A task that waits for another task of the same pool runs it in place if it is still queued, so waiting inside tasks
+/// cannot exhaust the pool; it never runs anything that it does not wait for.
+///
+/// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then joins the
+/// threads. Dropped while the thread unwinds from a panic, it cancels what has not started first; dropped inside one of
+/// its own tasks, it does not wait. [`shutdown`](Self::shutdown) offers the other ways.
+///
+/// After Python's
+/// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor).
+/// With `panic = "abort"` a panicking task ends the process, as everywhere in Rust.
+///
+/// ```
+/// use concurrent_futures::ThreadPoolExecutor;
+///
+/// let pool = ThreadPoolExecutor::new(4)?;
+///
+/// // One task, one future.
+/// let future = pool.submit(|| "hello".len());
+/// assert_eq!(future.result()?, 5);
+///
+/// // The same function over many inputs, results in order.
+/// let squares: Result<Vec<u64>, _> = pool.map(|x| x * x, 0..10u64).collect();
+/// assert_eq!(squares?.last(), Some(&81));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ThreadPoolExecutor {
+    core: Arc<Core>,
+}
+
+impl ThreadPoolExecutor {
+    /// A pool of at most so many threads, everything else as by default.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`].
+    pub fn new(max_workers: usize) -> Result<Self, BuildError> {
+        Self::builder().max_workers(max_workers).build()
+    }
+
+    /// Settings for a pool.
+    pub fn builder() -> ThreadPoolBuilder {
+        ThreadPoolBuilder::default()
+    }
+
+    /// Submits a closure, and returns a handle to its result at once.
+    ///
+    /// It never panics, and blocks only if the pool was built with a bounded queue that is full
+    /// ([`QueuePolicy::Block`]). On a pool that is shut down or broken, or if no thread could be started to run the task,
+    /// the future is resolved already, to the reason: [`TaskError::ShutDown`], [`TaskError::Broken`],
+    /// [`TaskError::Spawn`].
+    ///
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new(2)?;
+    /// let name = String::from("world");
+    /// let future = pool.submit(move || format!("Hello, {name}!"));
+    /// assert_eq!(future.result()?, "Hello, world!");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn submit<F, T>(&self, f: F) -> TaskFuture<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.submit_with(f, Priority::Normal)
+    }
+
+    /// Like [`submit`](Self::submit), but never blocks, and gives the closure back if the pool does not take it.
+    ///
+    /// ```
+    /// use concurrent_futures::{Shutdown, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new(1)?;
+    /// pool.shutdown(Shutdown::Wait)?;
+    /// let error = pool.try_submit(|| 42).unwrap_err();
+    /// assert!(error.is_shut_down());
+    /// assert_eq!(error.into_closure()(), 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`], with the closure in it, if the queue is full, or the pool shut down or broken.
+    pub fn try_submit<F, T>(&self, f: F) -> Result<TaskFuture<T>, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.try_submit_with(f, Priority::Normal, |f| f)
+    }
+
+    /// Submits many closures at once: cheaper than one by one, because the workers are told once. Handles come in the
+    /// order of the closures. The bound of a bounded queue applies to each of them.
+    ///
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new(2)?;
+    /// let futures = pool.submit_all((0..100).map(|n| move || n * 2));
+    /// let sum: i32 = futures.into_iter().map(|future| future.result().unwrap()).sum();
+    /// assert_eq!(sum, 9900);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn submit_all<F, T>(&self, closures: impl IntoIterator<Item = F>) -> Vec<TaskFuture<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let closures = closures.into_iter();
+        if self.core.capacity.is_some() || self.core.closed_because().is_some() {
+            return closures.map(|f| self.submit(f)).collect();
+        }
+        // Whatever the input does (it may panic, or end late), what was pushed is announced.
+        struct Notify<'a>(&'a Arc<Core>);
+        impl Drop for Notify<'_> {
+            fn drop(&mut self) {
+                self.0.notify();
+            }
+        }
+        let notify = Notify(&self.core);
+        let id = self.core.id();
+        let mut futures = Vec::with_capacity(closures.size_hint().0);
+        for (n, f) in closures.enumerate() {
+            let (task, future) = task(f, id);
+            self.core.push_quietly(task, Priority::Normal);
+            futures.push(future);
+            // The first few are told one by one, so that as many workers as there are start at once.
+            if n < self.core.max_workers.load(Relaxed) {
+                self.core.notify();
+            }
+        }
+        drop(notify);
+        futures
+    }
+
+    /// Calls `f` with every item of `items`, on the workers, and yields the results in the order of the items. Each is a
+    /// `Result` of its own: a failed item does not end the map.
+    ///
+    /// All items are taken, and work starts, at the call. Items that take very little time are run several at a time.
+    /// Dropping the iterator half-way cancels the items that have not started.
+    ///
+    /// After Python's
+    /// [`Executor.map`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Executor.map) in
+    /// version 3.16. For two inputs, `zip` them.
+    ///
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new(3)?;
+    /// let words = ["one", "two", "three"];
+    /// let lengths: Vec<usize> = pool.map(str::len, words).map(Result::unwrap).collect();
+    /// assert_eq!(lengths, [3, 3, 5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map<F, I, R>(&self, f: F, items: I) -> Map<I::IntoIter, R>
+    where
+        I: IntoIterator,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        self.map_with(MapOptions::new(), f, items).expect("the default options are valid")
+    }
+
+    /// [`map`](Self::map) with options: chunk size, a bound on what is in flight, a time-out, results as they come.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`] if the chunk size or the buffer is 0.
+    pub fn map_with<F, I, R>(&self, options: MapOptions, f: F, items: I) -> Result<Map<I::IntoIter, R>, MapError>
+    where
+        I: IntoIterator,
+        I::Item: Send + 'static,
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        Map::new(Arc::new(MapHost(Arc::clone(&self.core))), options, f, items.into_iter())
+    }
+
+    /// A task that can be given a name or a priority before it is submitted.
+    pub fn task<F>(&self, f: F) -> TaskOptions<'_, F> {
+        TaskOptions::new(self, f)
+    }
+
+    /// Runs `f`, which may submit closures that borrow from the caller to the scope that it is given, and returns when
+    /// `f` and all these tasks have ended. The shape is that of [`std::thread::scope`].
+    ///
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// let pool = ThreadPoolExecutor::new(2)?;
+    /// let text = String::from("borrowed, not moved");
+    /// let (letters, words) = pool.scope(|scope| {
+    ///     let letters = scope.submit(|| text.chars().filter(|c| c.is_alphabetic()).count());
+    ///     let words = scope.submit(|| text.split(' ').count());
+    ///     (letters.result().unwrap(), words.result().unwrap())
+    /// });
+    /// assert_eq!((letters, words), (16, 3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `f` panics; or if a task panicked whose handle was dropped instead of asked for its result. All tasks have ended
+    /// by then.
+    pub fn scope<'env, F, T>(&'env self, f: F) -> T
+    where
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+    {
+        scope::scope(self, f)
+    }
+
+    /// Runs both closures, at the same time if a worker is free, and returns both results. It costs next to nothing if
+    /// none is, so it suits divide and conquer. Nested joins go depth first.
+    ///
+    /// Called outside the pool, it runs on a worker, and blocks until both have ended.
+    ///
+    /// ```
+    /// use concurrent_futures::ThreadPoolExecutor;
+    ///
+    /// fn sum(pool: &ThreadPoolExecutor, numbers: &[u64]) -> u64 {
+    ///     if numbers.len() <= 1000 {
+    ///         return numbers.iter().sum();
+    ///     }
+    ///     let (left, right) = numbers.split_at(numbers.len() / 2);
+    ///     let (left, right) = pool.join(|| sum(pool, left), || sum(pool, right));
+    ///     left + right
+    /// }
+    ///
+    /// let pool = ThreadPoolExecutor::new(2)?;
+    /// let numbers: Vec<u64> = (1..=100_000).collect();
+    /// assert_eq!(sum(&pool, &numbers), 5_000_050_000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If one of the closures panics, with its payload (the first one's, if both do), when both have ended. If the pool
+    /// cannot run anything: shut down, broken, or no thread could be started.
+    pub fn join<A, B, RA, RB>(&self, a: A, b: B) -> (RA, RB)
+    where
+        A: FnOnce() -> RA + Send,
+        B: FnOnce() -> RB + Send,
+        RA: Send,
+        RB: Send,
+    {
+        if self.core.id().may_claim() {
+            return worker::with_current(|worker| join::join(worker, a, b)).expect("this is a worker of the pool");
+        }
+        let joined = self.scope(|scope| {
+            let inside = || worker::with_current(|worker| join::join(worker, a, b));
+            scope.submit(inside).result()
+        });
+        match joined.map_err(TaskError::resume_panic) {
+            Ok(results) => results.expect("tasks of the pool run on its workers"),
+            Err(error) => panic!("nothing can be joined: {error}"),
+        }
+    }
+
+    /// How the pool is doing.
+    pub fn stats(&self) -> ThreadPoolStats {
+        let counts = self.core.sleep.counts();
+        let (completed, busy) = self.core.roster.tally().read();
+        let own = self.core.roster.peers().iter().map(|peer| peer.tasks.len()).sum::<usize>();
+        ThreadPoolStats {
+            max_workers: self.core.max_workers.load(Relaxed),
+            workers: counts.threads(),
+            busy: busy as usize,
+            queued: self.core.queues.len() + own,
+            completed,
+        }
+    }
+
+    /// Changes how many threads there may be. More start when there is work for them; what is too many ends as soon as
+    /// it is not running a task.
+    ///
+    /// ```
+    /// use concurrent_futures::{BuildError, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new(1)?;
+    /// pool.resize(8)?;
+    /// assert_eq!(pool.stats().max_workers, 8);
+    /// assert_eq!(pool.resize(0), Err(BuildError::NoWorkers));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`]; the pool stays as it was.
+    pub fn resize(&self, max_workers: usize) -> Result<(), BuildError> {
+        builder::check_workers(max_workers)?;
+        let before = self.core.max_workers.swap(max_workers, Relaxed);
+        if max_workers < before {
+            self.core.sleep.wake_all();
+        } else {
+            self.core.notify();
+        }
+        Ok(())
+    }
+
+    /// Ends the pool: it takes nothing new from now on, and `how` says what becomes of what it has. Can be called any
+    /// number of times, from any thread; all callers that wait return when the threads are gone.
+    ///
+    /// ```
+    /// use concurrent_futures::{Shutdown, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new(1)?;
+    /// let future = pool.submit(|| 42);
+    /// pool.shutdown(Shutdown::Wait)?;
+    /// assert!(future.is_done());
+    /// assert!(pool.submit(|| 43).result().unwrap_err().is_shut_down());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError::WouldDeadlock`] if a worker of this pool would wait for its own end;
+    /// [`ShutdownError::TimedOut`] after [`Shutdown::Within`].
+    pub fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError> {
+        shutdown::shut_down(&self.core, how)
+    }
+
+    fn submit_with<F, T>(&self, f: F, priority: Priority) -> TaskFuture<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let Some(capacity) = &self.core.capacity else { return self.core.submit(f, priority) };
+        let (policy, inside) = (capacity.policy, self.core.id().may_claim());
+        let permit = capacity.try_acquire().or_else(|| match policy {
+            QueuePolicy::Block if !inside => capacity.acquire(),
+            _ => None,
+        });
+        match (permit, policy) {
+            (Some(permit), _) => self.core.submit(permit.carried_by(f), priority),
+            (None, QueuePolicy::Fail) => {
+                TaskFuture::ready(Err(self.core.closed_because().unwrap_or(TaskError::QueueFull)))
+            }
+            (None, QueuePolicy::Block | QueuePolicy::CallerRuns) => match self.core.closed_because() {
+                Some(reason) => TaskFuture::ready(Err(reason)),
+                None => {
+                    let (task, future) = task(f, self.core.id());
+                    Task::run(task, &|_| ());
+                    future
+                }
+            },
+        }
+    }
+
+    /// `wrap` is applied when nothing can go wrong any more, so that what comes back otherwise is the bare closure.
+    fn try_submit_with<F, G, T>(
+        &self,
+        f: F,
+        priority: Priority,
+        wrap: impl FnOnce(F) -> G,
+    ) -> Result<TaskFuture<T>, SubmitError<F>>
+    where
+        G: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if let Some(reason) = self.core.closed_because() {
+            return Err(SubmitError::new(f, reason));
+        }
+        let Some(capacity) = &self.core.capacity else { return Ok(self.core.submit(wrap(f), priority)) };
+        match capacity.try_acquire() {
+            Some(permit) => Ok(self.core.submit(permit.carried_by(wrap(f)), priority)),
+            None => Err(SubmitError::new(f, TaskError::QueueFull)),
+        }
+    }
+}
+
+impl Drop for ThreadPoolExecutor {
+    fn drop(&mut self) {
+        let how = match std::thread::panicking() {
+            true => Shutdown::CancelPending,
+            false => Shutdown::Wait,
+        };
+        // Inside one of its own tasks it closes, and cannot wait: that is what the error would say.
+        let _ = self.shutdown(how);
+    }
+}
+
+impl fmt::Debug for ThreadPoolExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        f.debug_struct("ThreadPoolExecutor")
+            .field("name", &self.core.config.thread_name_prefix)
+            .field("workers", &format_args!("{}/{}", stats.workers, stats.max_workers))
+            .field("busy", &stats.busy)
+            .field("queued", &stats.queued)
+            .finish()
+    }
+}

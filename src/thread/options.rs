@@ -1,0 +1,96 @@
+//! Options of a single task.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::ThreadPoolExecutor;
+use crate::current;
+use crate::error::SubmitError;
+use crate::future::TaskFuture;
+
+/// Which of the queued tasks start first. Within one priority it is first in, first out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Starts when nothing else is queued.
+    Low,
+    /// What [`submit`](ThreadPoolExecutor::submit) uses.
+    #[default]
+    Normal,
+    /// Starts before all others.
+    High,
+}
+
+/// A task that is not submitted yet: made by [`ThreadPoolExecutor::task`], to be given a name or a priority.
+///
+/// ```
+/// use concurrent_futures::{Priority, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new(2)?;
+/// let future = pool.task(|| 6 * 7).name("answer").priority(Priority::High).submit();
+/// assert_eq!(future.result()?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a task runs only when it is submitted"]
+pub struct TaskOptions<'pool, F> {
+    pool: &'pool ThreadPoolExecutor,
+    f: F,
+    name: Option<Arc<str>>,
+    priority: Priority,
+}
+
+impl<'pool, F> TaskOptions<'pool, F> {
+    pub(super) fn new(pool: &'pool ThreadPoolExecutor, f: F) -> Self {
+        Self { pool, f, name: None, priority: Priority::default() }
+    }
+
+    /// A name to be found by: it is in the error if the task panics.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// When the task starts relative to others that are queued. Without it: [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Submits the task as [`ThreadPoolExecutor::submit`] does.
+    pub fn submit<T>(self) -> TaskFuture<T>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let Self { pool, f, name, priority } = self;
+        match name {
+            None => pool.submit_with(f, priority),
+            Some(name) => pool.submit_with(move || current::named(name, f), priority),
+        }
+    }
+
+    /// Submits the task as [`ThreadPoolExecutor::try_submit`] does.
+    ///
+    /// # Errors
+    ///
+    /// As there; the closure comes back.
+    pub fn try_submit<T>(self) -> Result<TaskFuture<T>, SubmitError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let Self { pool, f, name, priority } = self;
+        match name {
+            None => pool.try_submit_with(f, priority, |f| f),
+            Some(name) => pool.try_submit_with(f, priority, |f| move || current::named(name, f)),
+        }
+    }
+}
+
+impl<F> fmt::Debug for TaskOptions<'_, F> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("TaskOptions")
+            .field("name", &self.name)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
+    }
+}

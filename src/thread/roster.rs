@@ -1,0 +1,125 @@
+//! The threads of a pool: who is there, under which number, and when they are all gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam::deque::Stealer;
+use parking_lot::{Condvar, Mutex};
+
+use super::join::JobRef;
+use super::stats::Tally;
+use crate::future::Task;
+
+/// What the workers of a pool see of each other.
+pub(super) struct Peer {
+    pub(super) number: usize,
+    pub(super) tasks: Stealer<Task>,
+    pub(super) jobs: Stealer<JobRef>,
+    pub(super) tally: Arc<Tally>,
+}
+
+pub(super) type Peers = Arc<[Arc<Peer>]>;
+
+pub(super) struct Roster {
+    table: Mutex<Table>,
+    /// Changes with every change of the table's peers, so that workers can keep a copy of the list.
+    version: AtomicUsize,
+    /// Signalled when the last thread ends.
+    emptied: Condvar,
+}
+
+struct Table {
+    peers: Peers,
+    /// The numbers in use, started or about to be.
+    numbers: Vec<usize>,
+    handles: Vec<JoinHandle<()>>,
+    /// What the workers that have ended did.
+    past: Tally,
+}
+
+impl Roster {
+    pub(super) fn new() -> Self {
+        let table = Table { peers: Arc::from([]), numbers: Vec::new(), handles: Vec::new(), past: Tally::default() };
+        Self { table: Mutex::new(table), version: AtomicUsize::new(0), emptied: Condvar::new() }
+    }
+
+    /// Starts a thread by `spawn`, under the lowest free number.
+    pub(super) fn start(&self, spawn: impl FnOnce(usize) -> std::io::Result<JoinHandle<()>>) -> std::io::Result<()> {
+        let mut table = self.table.lock();
+        let number = (0..).find(|number| !table.numbers.contains(number)).expect("there are more numbers than threads");
+        // Threads that have ended need no joining; keeping their handles would keep their stacks.
+        table.handles.retain(|handle| !handle.is_finished());
+        let handle = spawn(number)?;
+        table.handles.push(handle);
+        table.numbers.push(number);
+        Ok(())
+    }
+
+    pub(super) fn enter(&self, peer: Arc<Peer>) {
+        self.change(|peers| peers.push(peer));
+    }
+
+    pub(super) fn leave(&self, number: usize) {
+        self.change(|peers| peers.retain(|peer| peer.number != number));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Peer>>)) {
+        let mut table = self.table.lock();
+        let mut peers = table.peers.to_vec();
+        change(&mut peers);
+        table.peers = peers.into();
+        // Release pairs with the Acquire of `version`: who sees the number finds the list.
+        self.version.fetch_add(1, Release);
+    }
+
+    /// The thread with that number is about to return.
+    pub(super) fn ended(&self, number: usize, tally: &Tally) {
+        let mut table = self.table.lock();
+        table.past.add(tally);
+        table.numbers.retain(|other| *other != number);
+        if table.numbers.is_empty() {
+            self.emptied.notify_all();
+        }
+    }
+
+    pub(super) fn version(&self) -> usize {
+        self.version.load(Acquire)
+    }
+
+    pub(super) fn peers(&self) -> Peers {
+        Arc::clone(&self.table.lock().peers)
+    }
+
+    /// What all workers, past and present, have done.
+    pub(super) fn tally(&self) -> Tally {
+        let table = self.table.lock();
+        let sum = Tally::default();
+        sum.add(&table.past);
+        table.peers.iter().for_each(|peer| sum.add(&peer.tally));
+        sum
+    }
+
+    /// Blocks until no thread is left, or the deadline; says whether none is left. All of them have been joined then.
+    pub(super) fn wait_until_empty(&self, deadline: Option<Instant>) -> bool {
+        let mut table = self.table.lock();
+        while !table.numbers.is_empty() {
+            match deadline {
+                None => self.emptied.wait(&mut table),
+                Some(deadline) => {
+                    if self.emptied.wait_until(&mut table, deadline).timed_out() && !table.numbers.is_empty() {
+                        return false;
+                    }
+                }
+            }
+        }
+        let handles = std::mem::take(&mut table.handles);
+        // Under the lock, so that of several callers none returns before the threads are gone. They have given up the
+        // table and have only their last instructions left.
+        for handle in handles {
+            let _ = handle.join();
+        }
+        true
+    }
+}

@@ -1,0 +1,294 @@
+//! Tasks that borrow from the caller's stack.
+//!
+//! This module is an unsafe island: it gives an executor closures that do not live for ever. What makes that right:
+//! 1. Every task of a scope is counted before it is queued, and discounted (`Owner::released`) when its closure is gone
+//!    and the executor's side will not touch its result again.
+//! 2. [`scope`] does not return, nor unwind, before the count is 0.
+//! 3. A result that is left in a task is dropped by its handle, at the latest (`cell::release_handle`); a handle whose
+//!    result borrows cannot outlive what it borrows, as its type says so.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::ThreadPoolExecutor;
+use super::core::PoolId;
+use super::options::Priority;
+use crate::combine::AsSource;
+use crate::error::{TaskError, TaskPanic};
+use crate::future::{Owner, Source, TaskFuture, borrowing_task};
+
+/// Where tasks that borrow are submitted; made by [`ThreadPoolExecutor::scope`].
+pub struct Scope<'scope, 'env: 'scope> {
+    pool: &'env ThreadPoolExecutor,
+    data: Arc<Data>,
+    // Invariance, as for `std::thread::Scope`: neither lifetime may be shortened or lengthened by the user.
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+struct Data {
+    pool: PoolId,
+    /// Tasks that are not released yet.
+    tasks: AtomicUsize,
+    /// The thread that waits at the end of the scope.
+    thread: Thread,
+    /// The handles that were dropped before their task was done: what the end of the scope waits for, and may claim. Their
+    /// lifetime, `'scope`, is erased; the scope does not end before the list is empty for good.
+    detached: Mutex<Vec<Box<dyn Detached>>>,
+    /// The first panic of a task whose result nobody took.
+    panic: Mutex<Option<TaskPanic>>,
+}
+
+/// What a task knows of its scope. The task holds a strong reference behind the pointer until it is released.
+#[derive(Clone, Copy)]
+struct ScopeOwner {
+    pool: PoolId,
+    data: *const Data,
+}
+
+// SAFETY: `Data` is `Send` and `Sync`, and the pointer stands for an `Arc` of it.
+unsafe impl Send for ScopeOwner {}
+// SAFETY: as above.
+unsafe impl Sync for ScopeOwner {}
+
+impl Owner for ScopeOwner {
+    fn may_claim(self) -> bool {
+        self.pool.may_claim()
+    }
+
+    fn claimed(self) {
+        self.pool.claimed();
+    }
+
+    fn released(self) {
+        // SAFETY: `submit` leaked this reference for this call, which comes once (rule 1).
+        let data = unsafe { Arc::from_raw(self.data) };
+        // Release pairs with the Acquire of `wait`: all that the task did is over for whoever sees the count.
+        if data.tasks.fetch_sub(1, Release) == 1 {
+            data.thread.unpark();
+        }
+    }
+}
+
+/// The result of a task of a scope. Like a [`TaskFuture`], but bound to the scope: dropping it leaves the task to the end
+/// of the scope, which waits for it.
+///
+/// It dereferences to `TaskFuture` for all that does not consume the handle (`cancel`, `is_done`, ...).
+#[must_use = "dropping it leaves the task to the end of the scope; a panic of the task then becomes the scope's"]
+pub struct ScopedFuture<'scope, T: Send + 'scope> {
+    future: Option<TaskFuture<T>>,
+    data: Arc<Data>,
+    scope: PhantomData<&'scope mut &'scope ()>,
+}
+
+/// A handle that nobody holds any more.
+trait Detached: Send {
+    fn is_done(&self) -> bool;
+
+    /// Claims the task or waits for it, and gives its panic, if that is how it ended.
+    fn finish(self: Box<Self>) -> Option<TaskPanic>;
+}
+
+impl<T: Send> Detached for TaskFuture<T> {
+    fn is_done(&self) -> bool {
+        self.is_done()
+    }
+
+    fn finish(self: Box<Self>) -> Option<TaskPanic> {
+        match (*self).result() {
+            Err(TaskError::Panicked(panic)) => Some(panic),
+            _ => None,
+        }
+    }
+}
+
+/// Runs `f` with a scope on the pool, and returns when all tasks of the scope have ended.
+pub(super) fn scope<'env, F, T>(pool: &'env ThreadPoolExecutor, f: F) -> T
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
+{
+    let data = Data {
+        pool: pool.core.id(),
+        tasks: AtomicUsize::new(0),
+        thread: thread::current(),
+        detached: Mutex::new(Vec::new()),
+        panic: Mutex::new(None),
+    };
+    let scope = Scope { pool, data: Arc::new(data), scope: PhantomData, env: PhantomData };
+    let outcome = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    scope.wait();
+    match outcome {
+        Err(panic) => resume_unwind(panic),
+        Ok(value) => {
+            if let Some(panic) = scope.data.panic.lock().take() {
+                panic.resume();
+            }
+            value
+        }
+    }
+}
+
+impl<'scope> Scope<'scope, '_> {
+    /// Submits a closure that may borrow what outlives the scope. As [`ThreadPoolExecutor::submit`], except that a bound
+    /// on the queue does not apply.
+    pub fn submit<F, T>(&'scope self, f: F) -> ScopedFuture<'scope, T>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let core = &self.pool.core;
+        let future = match core.closed_because() {
+            Some(reason) => TaskFuture::ready(Err(reason)),
+            None => {
+                // Relaxed: the count is read by this scope's own thread, or behind the Release of `released`.
+                self.data.tasks.fetch_add(1, Relaxed);
+                let owner = ScopeOwner { pool: self.data.pool, data: Arc::into_raw(Arc::clone(&self.data)) };
+                // SAFETY: rules 1 and 2 of this module.
+                let (task, future) = unsafe { borrowing_task(f, owner) };
+                core.push(task, Priority::Normal);
+                future
+            }
+        };
+        ScopedFuture { future: Some(future), data: Arc::clone(&self.data), scope: PhantomData }
+    }
+
+    /// Blocks until every task has been released. On a worker of the pool, tasks that are still queued are run here.
+    fn wait(&self) {
+        self.data.finish_detached();
+        // Acquire pairs with the Release of `released`.
+        while self.data.tasks.load(Acquire) > 0 {
+            thread::park();
+        }
+        // The tasks may have dropped handles since.
+        self.data.finish_detached();
+    }
+}
+
+impl Data {
+    fn note(&self, panic: Option<TaskPanic>) {
+        if let Some(panic) = panic {
+            self.panic.lock().get_or_insert(panic);
+        }
+    }
+
+    fn finish_detached(&self) {
+        loop {
+            let Some(detached) = self.detached.lock().pop() else { return };
+            self.note(detached.finish());
+        }
+    }
+
+    /// Takes a handle over that was dropped before its task was done.
+    ///
+    /// # Safety
+    /// The handle is one of this scope, which has not ended.
+    unsafe fn detach(&self, future: Box<dyn Detached + '_>) {
+        // SAFETY: only the lifetime changes. The scope, which is what the handle may borrow from, ends after
+        // `finish_detached` has emptied the list for the last time.
+        let future = unsafe { mem::transmute::<Box<dyn Detached + '_>, Box<dyn Detached + 'static>>(future) };
+        let mut done = Vec::new();
+        let mut detached = self.detached.lock();
+        // Those that are done by now are let go whenever the list is full: it stays in proportion to what is queued and
+        // running, at a constant cost each.
+        if detached.len() == detached.capacity() {
+            let (ended, running): (Vec<_>, Vec<_>) = detached.drain(..).partition(|other| other.is_done());
+            *detached = running;
+            detached.reserve(ended.len() + 1);
+            done = ended;
+        }
+        detached.push(future);
+        drop(detached);
+        done.into_iter().for_each(|done| self.note(done.finish()));
+    }
+}
+
+impl<'scope, T: Send + 'scope> ScopedFuture<'scope, T> {
+    /// Blocks until the task is done, and returns what it returned: see [`TaskFuture::result`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn result(mut self) -> Result<T, TaskError> {
+        self.take().result()
+    }
+
+    /// Like [`result`](Self::result), but for at most so long: see [`TaskFuture::result_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, if the task is not done in time.
+    pub fn result_timeout(mut self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
+        match self.take().result_timeout(timeout) {
+            Ok(result) => Ok(result),
+            Err(future) => {
+                self.future = Some(future);
+                Err(self)
+            }
+        }
+    }
+
+    fn take(&mut self) -> TaskFuture<T> {
+        self.future.take().expect("the handle is there until it is consumed")
+    }
+
+    fn inner(&self) -> &TaskFuture<T> {
+        self.future.as_ref().expect("the handle is there until it is consumed")
+    }
+
+    fn inner_mut(&mut self) -> &mut TaskFuture<T> {
+        self.future.as_mut().expect("the handle is there until it is consumed")
+    }
+}
+
+impl<'scope, T: Send + 'scope> Deref for ScopedFuture<'scope, T> {
+    type Target = TaskFuture<T>;
+
+    fn deref(&self) -> &TaskFuture<T> {
+        self.inner()
+    }
+}
+
+impl<'scope, T: Send + 'scope> AsSource for ScopedFuture<'scope, T> {
+    fn source(&self) -> &dyn Source {
+        self.inner()
+    }
+
+    fn source_mut(&mut self) -> &mut dyn Source {
+        self.inner_mut()
+    }
+}
+
+impl<'scope, T: Send + 'scope> Drop for ScopedFuture<'scope, T> {
+    fn drop(&mut self) {
+        let Some(future) = self.future.take() else { return };
+        let future: Box<dyn Detached + '_> = Box::new(future);
+        match future.is_done() {
+            true => self.data.note(future.finish()),
+            // SAFETY: a `ScopedFuture` cannot outlive its scope, and this one is alive.
+            false => unsafe { self.data.detach(future) },
+        }
+    }
+}
+
+impl<'scope, T: Send + 'scope> fmt::Debug for ScopedFuture<'scope, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ScopedFuture").field(&self.future).finish()
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("tasks", &self.data.tasks.load(Relaxed)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,208 @@
+//! When a worker sleeps, and who wakes it.
+//!
+//! # States
+//!
+//! A worker is *busy* (it runs a task), *searching* (it looks for one, or has just been started or woken to do so), or
+//! *asleep*. [`Sleep`] counts the last two, and all the threads, in one word.
+//!
+//! # Rules
+//!
+//! 1. Whoever makes work available publishes it first, then reads the word (SeqCst fence between). It wakes a sleeper
+//!    only if nobody is searching: a burst of ten thousand submits wakes one worker, not ten thousand times one.
+//! 2. A worker that stops searching because it found something, and sees that there is more, wakes the next one. So the
+//!    woken ones multiply as long as there is work.
+//! 3. A worker that falls asleep counts itself as asleep first, then looks for work once more (SeqCst between).
+//! 4. The most recent sleeper is woken first: its cache is the warmest, and the surplus ones reach their keep-alive.
+//!
+//! # No wake-up is lost
+//!
+//! Say work W is published while some worker sleeps and nobody ever takes W. Its publisher read the word after
+//! publishing. If it saw no searcher and a sleeper, it woke that sleeper, which then searches and finds W or something
+//! else, in which case rule 2 passes the duty on. If it saw a searcher S: S's own next change of the word comes later in
+//! the order of SeqCst operations than the publisher's read, so whatever S does next, it looks after it: if S falls
+//! asleep, rule 3 makes it find W; if S finds other work, rule 2 makes it look for more, and W is there. If it saw
+//! neither a searcher nor a sleeper, every worker was busy then, and each will search before it sleeps.
+
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use crate::sync::thread::{self, Thread};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::future::park;
+
+const ASLEEP: u64 = 1;
+const SEARCHING: u64 = 1 << 16;
+const THREADS: u64 = 1 << 32;
+const CLOSED: u64 = 1 << 48;
+const CANCELLING: u64 = 1 << 49;
+const BROKEN: u64 = 1 << 50;
+const FIELD: u64 = 0xffff;
+
+/// The word at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counts(u64);
+
+impl Counts {
+    pub(super) fn asleep(self) -> usize {
+        (self.0 & FIELD) as usize
+    }
+
+    pub(super) fn searching(self) -> usize {
+        ((self.0 / SEARCHING) & FIELD) as usize
+    }
+
+    pub(super) fn threads(self) -> usize {
+        ((self.0 / THREADS) & FIELD) as usize
+    }
+
+    /// Nothing new is taken.
+    pub(super) fn is_closed(self) -> bool {
+        self.0 & CLOSED != 0
+    }
+
+    /// What is queued must not be run: it is to be cancelled, or failed where the pool is broken.
+    pub(super) fn is_refusing(self) -> bool {
+        self.0 & (CANCELLING | BROKEN) != 0
+    }
+
+    pub(super) fn is_broken(self) -> bool {
+        self.0 & BROKEN != 0
+    }
+}
+
+/// The place where one worker sleeps.
+#[derive(Debug)]
+pub(super) struct Bed {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Bed {
+    /// Made by the worker itself.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { thread: thread::current(), woken: AtomicBool::new(false) })
+    }
+
+    fn wake(&self) {
+        // Release pairs with the Acquire of `sleep`: what the waker did is visible to the woken.
+        self.woken.store(true, Release);
+        self.thread.unpark();
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Sleep {
+    word: AtomicU64,
+    /// Who sleeps, most recent last. The count of sleepers changes only under this lock.
+    asleep: Mutex<Vec<Arc<Bed>>>,
+}
+
+impl Sleep {
+    pub(super) fn new() -> Self {
+        Self { word: AtomicU64::new(0), asleep: Mutex::new(Vec::new()) }
+    }
+
+    /// SeqCst: the rules of the module speak of one order of all accesses to this word.
+    pub(super) fn counts(&self) -> Counts {
+        Counts(self.word.load(SeqCst))
+    }
+
+    /// A thread is about to be started, to search.
+    pub(super) fn add_thread(&self) {
+        self.word.fetch_add(THREADS + SEARCHING, SeqCst);
+    }
+
+    /// A searching thread is about to end (or could not be started).
+    pub(super) fn remove_thread(&self) {
+        self.word.fetch_sub(THREADS + SEARCHING, SeqCst);
+    }
+
+    /// [`remove_thread`](Self::remove_thread), if there are more than `max`: says whether. Of several threads that are
+    /// one too many together, one goes.
+    pub(super) fn remove_thread_above(&self, max: usize) -> bool {
+        let above = |word| (Counts(word).threads() > max).then(|| word - THREADS - SEARCHING);
+        self.word.fetch_update(SeqCst, SeqCst, above).is_ok()
+    }
+
+    pub(super) fn start_searching(&self) {
+        self.word.fetch_add(SEARCHING, SeqCst);
+    }
+
+    pub(super) fn stop_searching(&self) {
+        self.word.fetch_sub(SEARCHING, SeqCst);
+    }
+
+    pub(super) fn close(&self) {
+        self.word.fetch_or(CLOSED, SeqCst);
+    }
+
+    pub(super) fn cancel(&self) {
+        self.word.fetch_or(CLOSED | CANCELLING, SeqCst);
+    }
+
+    /// Says whether this call broke the pool first.
+    pub(super) fn break_down(&self) -> bool {
+        !Counts(self.word.fetch_or(CLOSED | BROKEN, SeqCst)).is_broken()
+    }
+
+    /// Wakes the most recent sleeper, if there is one; it is counted as searching from now on.
+    pub(super) fn wake_one(&self) {
+        let woken = {
+            let mut asleep = self.asleep.lock();
+            let Some(bed) = asleep.pop() else { return };
+            self.word.fetch_add(SEARCHING - ASLEEP, SeqCst);
+            bed
+        };
+        woken.wake();
+    }
+
+    pub(super) fn wake_all(&self) {
+        let woken = {
+            let mut asleep = self.asleep.lock();
+            let woken = std::mem::take(&mut *asleep);
+            self.word.fetch_add((SEARCHING - ASLEEP) * woken.len() as u64, SeqCst);
+            woken
+        };
+        woken.iter().for_each(|bed| bed.wake());
+    }
+
+    /// Puts a searching worker to sleep, unless `found` says that there is something to do after all. Returns when it
+    /// has been woken, when `found`, or at the deadline, and says which; the worker is searching again in all cases.
+    pub(super) fn sleep(&self, bed: &Arc<Bed>, deadline: Option<Instant>, found: impl FnOnce() -> bool) -> Woken {
+        bed.woken.store(false, Relaxed);
+        {
+            let mut asleep = self.asleep.lock();
+            asleep.push(Arc::clone(bed));
+            self.word.fetch_add(ASLEEP.wrapping_sub(SEARCHING), SeqCst);
+        }
+        if found() && self.get_up(bed) {
+            return Woken::Found;
+        }
+        loop {
+            if bed.woken.load(Acquire) {
+                return Woken::Called;
+            }
+            if !park(deadline) && self.get_up(bed) {
+                return Woken::TimedOut;
+            }
+        }
+    }
+
+    /// Takes a worker off the list of sleepers; false if a waker has done so already, and will call it.
+    fn get_up(&self, bed: &Arc<Bed>) -> bool {
+        let mut asleep = self.asleep.lock();
+        let Some(at) = asleep.iter().rposition(|other| Arc::ptr_eq(other, bed)) else { return false };
+        asleep.remove(at);
+        self.word.fetch_add(SEARCHING - ASLEEP, SeqCst);
+        true
+    }
+}
+
+/// Why [`Sleep::sleep`] returned.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    Called,
+    Found,
+    TimedOut,
+}

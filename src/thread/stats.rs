@@ -1,0 +1,71 @@
+//! What a pool tells of itself.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts of one worker. Only that worker writes them, so they are plain loads and stores (Relaxed: a statistic).
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    completed: AtomicU64,
+    busy: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn busy(&self) {
+        self.busy.store(1, Relaxed);
+    }
+
+    pub(super) fn idle(&self) {
+        self.busy.store(0, Relaxed);
+    }
+
+    pub(super) fn done(&self) {
+        self.completed.store(self.completed.load(Relaxed) + 1, Relaxed);
+        self.idle();
+    }
+
+    /// Takes back the last `done`.
+    pub(super) fn not_done_yet(&self) {
+        self.completed.store(self.completed.load(Relaxed) - 1, Relaxed);
+        self.busy();
+    }
+
+    /// For sums, under the lock of the roster.
+    pub(super) fn add(&self, other: &Self) {
+        self.completed.store(self.completed.load(Relaxed) + other.completed.load(Relaxed), Relaxed);
+        self.busy.store(self.busy.load(Relaxed) + other.busy.load(Relaxed), Relaxed);
+    }
+
+    /// How many tasks were done, and how many are at the moment being run.
+    pub(super) fn read(&self) -> (u64, u64) {
+        (self.completed.load(Relaxed), self.busy.load(Relaxed))
+    }
+}
+
+/// A snapshot of a [`ThreadPoolExecutor`](crate::ThreadPoolExecutor). The numbers are read one after the other while the
+/// pool goes on, so they need not add up; when nothing happens they are exact.
+///
+/// ```
+/// use concurrent_futures::ThreadPoolExecutor;
+///
+/// let pool = ThreadPoolExecutor::new(4)?;
+/// pool.submit(|| ()).result()?;
+/// let stats = pool.stats();
+/// assert_eq!((stats.max_workers, stats.workers, stats.queued), (4, 1, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadPoolStats {
+    /// How many workers the pool may have.
+    pub max_workers: usize,
+    /// How many it has: threads start on demand.
+    pub workers: usize,
+    /// How many of them are running a task.
+    pub busy: usize,
+    /// How many tasks are queued. Tasks that were cancelled, or run by a waiter, count until a worker comes across
+    /// their empty shell.
+    pub queued: usize,
+    /// How many tasks have been run to their end, well or badly. A [`map`](crate::ThreadPoolExecutor::map) counts as a
+    /// few tasks, however many items it has.
+    pub completed: u64,
+}

@@ -1,0 +1,357 @@
+//! A worker: one thread that finds work and runs it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering::*, fence};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use crossbeam::deque::Worker as Deque;
+
+use super::core::{Core, PoolId};
+use super::join::JobRef;
+use super::options::Priority;
+use super::queues;
+use super::roster::{Peer, Peers};
+use super::sleep::{Bed, Woken};
+use super::stats::Tally;
+use crate::error::Cause;
+use crate::future::Task;
+use crate::spin::{self, Patience};
+use crate::unwind;
+
+/// Every so many tasks a worker looks at the shared queue first, so that tasks which submit tasks for ever cannot keep
+/// what came from outside waiting for ever. (Go and tokio use the same number.)
+const FAIRNESS: u32 = 61;
+
+thread_local! {
+    /// The worker that this thread is.
+    static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
+}
+
+pub(super) struct Worker {
+    pub(super) core: Arc<Core>,
+    pub(super) number: usize,
+    /// Tasks submitted from inside, first in, first out.
+    tasks: Deque<Task>,
+    /// The second halves of the `join`s on this thread's stack, newest first.
+    pub(super) jobs: Deque<JobRef>,
+    bed: Arc<Bed>,
+    pub(super) thread: Thread,
+    tally: Arc<Tally>,
+    /// Counted as searching in `core.sleep`.
+    searching: Cell<bool>,
+    ticks: Cell<u32>,
+    patience: Patience,
+    /// A copy of the list of peers, and the version it has.
+    peers: RefCell<(usize, Peers)>,
+}
+
+/// What a worker can find.
+enum Work {
+    Task(Task),
+    Job(JobRef),
+}
+
+/// Starts a thread for the pool; it is counted before it runs.
+pub(super) fn start(core: &Arc<Core>) -> io::Result<()> {
+    core.sleep.add_thread();
+    let started = core.roster.start(|number| {
+        let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));
+        if let Some(size) = core.config.stack_size {
+            builder = builder.stack_size(size);
+        }
+        let core = Arc::clone(core);
+        builder.spawn(move || Worker::main(core, number))
+    });
+    if started.is_err() {
+        core.sleep.remove_thread();
+    }
+    started
+}
+
+/// The pool whose worker the calling thread is.
+pub(super) fn current_pool() -> Option<PoolId> {
+    with_current(|worker| worker.core.id())
+}
+
+/// Runs `f` with the worker that the calling thread is, if it is one.
+#[allow(unsafe_code)]
+pub(super) fn with_current<R>(f: impl FnOnce(&Worker) -> R) -> Option<R> {
+    // SAFETY: `main` sets the pointer to a worker on its stack, and resets it before that worker goes; the pointer is
+    // thread-local, so no other thread follows it.
+    unsafe { CURRENT.get().as_ref() }.map(f)
+}
+
+/// Puts a task into the own queue of the calling thread, if it is a worker of that pool.
+pub(super) fn push_own(pool: PoolId, task: Task) -> Result<(), Task> {
+    let mut task = Some(task);
+    with_current(|worker| {
+        if worker.core.id() == pool {
+            if let Some(task) = task.take() {
+                worker.tasks.push(task);
+            }
+        }
+    });
+    task.map_or(Ok(()), Err)
+}
+
+/// How many tasks are in the own queue of the calling thread, if it is a worker of that pool.
+pub(super) fn own_len(pool: PoolId) -> usize {
+    with_current(|worker| if worker.core.id() == pool { worker.tasks.len() + worker.jobs.len() } else { 0 })
+        .unwrap_or(0)
+}
+
+impl Worker {
+    fn main(core: Arc<Core>, number: usize) {
+        spin::worker_wakes();
+        let worker = Self::enter(core, number);
+        CURRENT.set(&raw const worker);
+        if worker.initialize() {
+            worker.run();
+            worker.finalize();
+        } else {
+            while !worker.leave() {
+                worker.refuse_all();
+            }
+        }
+        CURRENT.set(ptr::null());
+        spin::worker_sleeps();
+        worker.core.roster.ended(number, &worker.tally);
+    }
+
+    fn enter(core: Arc<Core>, number: usize) -> Self {
+        let (tasks, jobs) = (Deque::new_fifo(), Deque::new_lifo());
+        let tally = Arc::new(Tally::default());
+        let peer = Peer { number, tasks: tasks.stealer(), jobs: jobs.stealer(), tally: Arc::clone(&tally) };
+        core.roster.enter(Arc::new(peer));
+        let peers = RefCell::new((usize::MAX, Peers::from([])));
+        Self {
+            core,
+            number,
+            tasks,
+            jobs,
+            bed: Bed::new(),
+            thread: thread::current(),
+            tally,
+            searching: Cell::new(true),
+            ticks: Cell::new(0),
+            patience: Patience::new(),
+            peers,
+        }
+    }
+
+    fn initialize(&self) -> bool {
+        let Some(initializer) = &self.core.config.initializer else { return true };
+        let outcome = unwind::catch(|| initializer());
+        if let Err(panic) = &outcome {
+            self.core.break_down(Cause::new(format!("the initializer of a worker panicked: {}", panic.message())));
+        }
+        outcome.is_ok()
+    }
+
+    fn finalize(&self) {
+        if let Some(finalizer) = &self.core.config.finalizer {
+            unwind::call_quietly(|| finalizer());
+        }
+    }
+
+    /// The loop of a worker's life.
+    fn run(&self) {
+        loop {
+            let Some(work) = self.find().or_else(|| self.search()) else {
+                if self.leave() {
+                    return;
+                }
+                continue;
+            };
+            self.begin();
+            match work {
+                Work::Task(task) => self.execute(task),
+                Work::Job(job) => job.execute(self),
+            }
+            if self.leave_if_surplus() {
+                return;
+            }
+        }
+    }
+
+    /// Where work is looked for, in this order: own tasks before shared ones, because they are the older the longer a
+    /// worker has been away from the shared queue, but every now and then the other way round.
+    fn find(&self) -> Option<Work> {
+        let shared = &self.core.queues;
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        let fair = if ticks % FAIRNESS == 0 { shared.pop(Priority::Normal) } else { None };
+        shared
+            .pop(Priority::High)
+            .or(fair)
+            .or_else(|| self.tasks.pop())
+            .or_else(|| shared.pop_batch(&self.tasks))
+            .map(Work::Task)
+            .or_else(|| self.steal())
+            .or_else(|| shared.pop(Priority::Low).map(Work::Task))
+    }
+
+    /// Takes the oldest job or task of another worker, beginning with the next in number.
+    fn steal(&self) -> Option<Work> {
+        let peers = self.peers();
+        let start = peers.iter().position(|peer| peer.number == self.number).unwrap_or(0);
+        let others = peers[start..].iter().chain(&peers[..start]).filter(|peer| peer.number != self.number);
+        others.into_iter().find_map(|peer| {
+            let job = queues::steal(&peer.jobs).map(Work::Job);
+            job.or_else(|| queues::steal(&peer.tasks).map(Work::Task))
+        })
+    }
+
+    pub(super) fn peers(&self) -> Peers {
+        let version = self.core.roster.version();
+        let mut copy = self.peers.borrow_mut();
+        if copy.0 != version {
+            *copy = (version, self.core.roster.peers());
+        }
+        Arc::clone(&copy.1)
+    }
+
+    /// Looks on, awake at first and then asleep, until there is work (`Some`) or the worker should end (`None`).
+    fn search(&self) -> Option<Work> {
+        self.start_searching();
+        loop {
+            // SeqCst: this look comes after the announcement that this worker searches (see `sleep`).
+            fence(SeqCst);
+            if let Some(work) = self.find() {
+                return Some(work);
+            }
+            if self.should_end() {
+                return None;
+            }
+            if spin::room_for(1) && self.patience.spin_until(|| self.is_wanted()) {
+                continue;
+            }
+            let start = Instant::now();
+            let deadline = self.core.config.keep_alive.and_then(|time| start.checked_add(time));
+            spin::worker_sleeps();
+            let woken = self.core.sleep.sleep(&self.bed, deadline, || {
+                fence(SeqCst);
+                self.is_wanted()
+            });
+            spin::worker_wakes();
+            match woken {
+                Woken::TimedOut => return None,
+                Woken::Called | Woken::Found => self.patience.slept(start.elapsed()),
+            }
+        }
+    }
+
+    /// Is there anything to find, or a reason to end?
+    fn is_wanted(&self) -> bool {
+        !self.core.queues.is_empty()
+            || self.should_end()
+            || self.peers().iter().any(|peer| !peer.tasks.is_empty() || !peer.jobs.is_empty())
+    }
+
+    fn should_end(&self) -> bool {
+        self.core.sleep.counts().is_closed() || self.is_surplus()
+    }
+
+    fn is_surplus(&self) -> bool {
+        self.core.sleep.counts().threads() > self.core.max_workers.load(Relaxed)
+    }
+
+    /// Work was found: no longer searching, and if there is more, somebody else is wanted (rule 2 of `sleep`).
+    fn begin(&self) {
+        self.stop_searching();
+        let counts = self.core.sleep.counts();
+        let could_be_more = counts.asleep() > 0 || counts.threads() < self.core.max_workers.load(Relaxed);
+        if could_be_more && !(self.tasks.is_empty() && self.core.queues.is_empty()) {
+            self.core.notify();
+        }
+    }
+
+    fn execute(&self, task: Task) {
+        let counts = self.core.sleep.counts();
+        if counts.is_refusing() {
+            self.core.refuse(task, counts);
+            return;
+        }
+        self.tally.busy();
+        task.run(&|publishing| self.about_to_publish(publishing));
+        self.tally.idle();
+    }
+
+    /// While the pool could grow, a worker counts as searching from the moment its result is out: whoever sees the
+    /// result and submits again finds it free, and starts no thread.
+    fn about_to_publish(&self, publishing: bool) {
+        if !publishing {
+            self.tally.not_done_yet();
+            self.stop_searching();
+            return;
+        }
+        self.tally.done();
+        let grown = self.core.sleep.counts().threads() >= self.core.max_workers.load(Relaxed);
+        if !grown && self.tasks.is_empty() {
+            self.start_searching();
+        }
+    }
+
+    fn start_searching(&self) {
+        if !self.searching.replace(true) {
+            self.core.sleep.start_searching();
+        }
+    }
+
+    fn stop_searching(&self) {
+        if self.searching.replace(false) {
+            self.core.sleep.stop_searching();
+        }
+    }
+
+    /// A waiter on this thread has run a queued task in place.
+    pub(super) fn count_claimed(&self) {
+        self.tally.done();
+        self.tally.busy();
+    }
+
+    /// Ends the life of a worker that is one too many; false if it is not, or if work turned up that nobody else might
+    /// see.
+    fn leave_if_surplus(&self) -> bool {
+        if !self.is_surplus() {
+            return false;
+        }
+        self.start_searching();
+        self.core.sleep.remove_thread_above(self.core.max_workers.load(Relaxed)) && self.left()
+    }
+
+    /// Ends the life of a worker; false if work turned up meanwhile that nobody else might see.
+    fn leave(&self) -> bool {
+        self.start_searching();
+        self.core.sleep.remove_thread();
+        self.left()
+    }
+
+    /// Rule 3 of `sleep`, as if this were falling asleep for good: this worker is not counted any more, so now it has
+    /// to look once more.
+    fn left(&self) -> bool {
+        while let Some(task) = self.tasks.pop() {
+            self.core.queues.push(task, Priority::Normal);
+        }
+        fence(SeqCst);
+        if !self.core.queues.is_empty() {
+            if self.core.sleep.counts().threads() == 0 {
+                self.core.sleep.add_thread();
+                return false;
+            }
+            self.core.notify();
+        }
+        self.core.roster.leave(self.number);
+        true
+    }
+
+    /// The initializer has failed: what is queued fails with it.
+    fn refuse_all(&self) {
+        let counts = self.core.sleep.counts();
+        self.core.drain(|task| self.core.refuse(task, counts));
+    }
+}

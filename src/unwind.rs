@@ -1,0 +1,89 @@
+//! Panics: caught where user code runs, described well, and never allowed to take a worker down.
+//!
+//! std gives the place of a panic only to the panic hook, so [`install_hook`] puts one in front of the hook
+//! that is there. It notes place and backtrace in a thread-local and then calls the old hook: what is printed
+//! does not change. [`catch`] picks the note up.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::cell::RefCell;
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::Once;
+
+use crate::current;
+use crate::error::{PanicLocation, TaskPanic};
+
+thread_local! {
+    static LAST: RefCell<Option<Note>> = const { RefCell::new(None) };
+}
+
+/// What the hook saw of the newest panic on this thread.
+struct Note {
+    location: Option<PanicLocation>,
+    backtrace: Option<Backtrace>,
+}
+
+/// Puts the note-taking hook in front of the current one, once a process. Pools call it when they are built.
+pub(crate) fn install_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            take_note(info);
+            previous(info);
+        }));
+    });
+}
+
+fn take_note(info: &PanicHookInfo<'_>) {
+    let location = info.location().map(PanicLocation::from_std);
+    let backtrace = Some(Backtrace::capture()).filter(|b| b.status() == BacktraceStatus::Captured);
+    // `try_*`: a panic while the thread-local is being destroyed or borrowed must not panic again.
+    let _ = LAST.try_with(|last| {
+        if let Ok(mut last) = last.try_borrow_mut() {
+            *last = Some(Note { location, backtrace });
+        }
+    });
+}
+
+/// Runs user code; a panic comes back as the error that describes it.
+pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, TaskPanic> {
+    // What `f` captured is consumed by it, so nothing half-changed can be seen through it afterwards; state
+    // that it shares with others is its author's, exactly as with `std::thread::spawn`.
+    panic::catch_unwind(AssertUnwindSafe(f)).map_err(describe)
+}
+
+fn describe(payload: Box<dyn Any + Send>) -> TaskPanic {
+    let note = LAST.try_with(|last| last.try_borrow_mut().ok().and_then(|mut note| note.take()));
+    let (location, backtrace) = match note.ok().flatten() {
+        Some(note) => (note.location, note.backtrace),
+        None => (None, None),
+    };
+    TaskPanic::new(payload, location, backtrace, current::task_name())
+}
+
+/// Drops a value whose destructor may panic. Such a panic has been reported by the panic hook when this
+/// returns, and goes no further; a payload whose own destructor panics again is leaked.
+pub(crate) fn drop_quietly<T>(value: T) {
+    call_quietly(move || drop(value));
+}
+
+/// Runs code whose panic concerns nobody but the panic hook, such as a done-callback.
+pub(crate) fn call_quietly(f: impl FnOnce()) {
+    let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) else { return };
+    let Err(second) = panic::catch_unwind(AssertUnwindSafe(move || drop(payload))) else { return };
+    std::mem::forget(second);
+}
+
+/// Aborts the process if it is dropped by unwinding: for stretches in which the scheduler's own state is
+/// half-changed and no unwinding can be survived.
+#[derive(Debug)]
+pub(crate) struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}

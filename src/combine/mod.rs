@@ -3,6 +3,8 @@
 
 mod as_completed;
 mod map;
+#[cfg(all(test, loom))]
+mod models;
 mod set;
 mod wait;
 

@@ -1,11 +1,12 @@
 //! A thread that waits for several futures at once.
 //!
-//! Every future gets a node of one array as its waiter. A completion pushes its node onto a stack and counts; the
-//! count wakes the thread when it reaches what the thread asked for. So a completion costs O(1) however many futures
-//! there are, and a thread that waits for a thousand of them is woken once, not a thousand times.
+//! Every future gets a node of one array as its waiter. A completion pushes its node onto a stack and adds to one
+//! number, the *balance*: how many futures have completed, less what the waiting thread demands at the moment. The
+//! completion that lifts a negative balance to 0 wakes the thread. So a completion costs O(1) however many futures there
+//! are, and a thread that waits for a thousand of them is woken once, not a thousand times.
 //!
-//! No wake-up is lost: the thread first says at which count it wants to be woken (`wake_at`), then reads the count;
-//! a completion first counts, then reads `wake_at`. All four accesses are SeqCst, so one of the two sees the other.
+//! No wake-up is lost: the thread subtracts its demand in one step, and either sees a balance that meets it, or has made
+//! the balance negative, so that the completion that meets it will see that.
 
 #![allow(unsafe_code)]
 
@@ -15,12 +16,11 @@ use std::time::Instant;
 
 use crate::future::{AlreadyFinal, SharedFuture, Source, TaskFuture, Waiter, park};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
+use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
 use crate::sync::thread::{self, Thread};
 
-/// A count that no number of completions reaches: far above what memory can hold, far below overflow.
-const ENOUGH: usize = usize::MAX / 4;
-const NEVER: usize = usize::MAX;
+/// What a failure is worth where one is enough: far above any demand, far below overflow.
+const ENOUGH: isize = isize::MAX / 4;
 
 /// What [`wait`](crate::wait) and [`as_completed`](crate::as_completed) take: a [`TaskFuture`] or a [`SharedFuture`],
 /// alone or as the second half of a pair whose first half is yours, so that a result finds what it belongs to.
@@ -76,8 +76,7 @@ struct Shared {
     nodes: Box<[Node]>,
     /// Completed nodes that the waiting side has not seen yet, newest first.
     stack: AtomicPtr<Node>,
-    count: AtomicUsize,
-    wake_at: AtomicUsize,
+    balance: AtomicIsize,
     /// A failure counts as enough, once.
     failure_is_enough: bool,
     failed: AtomicBool,
@@ -99,8 +98,7 @@ impl<S: Completable> CompletionSet<S> {
         let shared = Arc::new_cyclic(|weak| Shared {
             nodes: (0..items.len()).map(|index| Node::new(weak.as_ptr(), index)).collect(),
             stack: AtomicPtr::new(ptr::null_mut()),
-            count: AtomicUsize::new(0),
-            wake_at: AtomicUsize::new(NEVER),
+            balance: AtomicIsize::new(0),
             failure_is_enough,
             failed: AtomicBool::new(false),
             sleeper: Mutex::new(None),
@@ -126,13 +124,14 @@ impl<S: Completable> CompletionSet<S> {
     /// Blocks until `count` futures are done (or one has failed, where that is enough), or the deadline has passed.
     /// A queued task that the calling thread may run is run instead of waited for.
     pub(super) fn wait_for(&mut self, count: usize, deadline: Option<Instant>) -> bool {
+        let demand = isize::try_from(count).expect("no more futures than fit into memory");
         loop {
-            // SeqCst, here and below: see the head of this file.
-            if self.shared.count.load(SeqCst) >= count {
+            // There is no demand outside `sleep_for`. Acquire pairs with the Release of `complete`.
+            if self.shared.balance.load(Acquire) >= demand {
                 return true;
             }
             if !self.claim_one() {
-                return self.sleep_for(count, deadline);
+                return self.sleep_for(demand, deadline);
             }
         }
     }
@@ -149,20 +148,14 @@ impl<S: Completable> CompletionSet<S> {
         false
     }
 
-    fn sleep_for(&self, count: usize, deadline: Option<Instant>) -> bool {
-        let shared = &*self.shared;
-        *shared.sleeper.lock() = Some(thread::current());
-        shared.wake_at.store(count, SeqCst);
-        let reached = loop {
-            if shared.count.load(SeqCst) >= count {
-                break true;
-            }
-            if !park(deadline) {
-                break shared.count.load(SeqCst) >= count;
-            }
-        };
-        shared.wake_at.store(NEVER, SeqCst);
-        reached
+    fn sleep_for(&self, demand: isize, deadline: Option<Instant>) -> bool {
+        let balance = &self.shared.balance;
+        *self.shared.sleeper.lock() = Some(thread::current());
+        // Release: whoever lifts the balance to 0 finds the sleeper.
+        balance.fetch_sub(demand, AcqRel);
+        while balance.load(Acquire) < 0 && park(deadline) {}
+        // The demand is withdrawn; what came last counts.
+        balance.fetch_add(demand, AcqRel) >= 0
     }
 
     /// The indices of what has completed since the last call, in the order of completion.
@@ -231,10 +224,9 @@ impl Shared {
         }
         let first_failure = failed && self.failure_is_enough && !self.failed.swap(true, Relaxed);
         let weight = if first_failure { ENOUGH } else { 1 };
-        let count = self.count.fetch_add(weight, SeqCst) + weight;
-        let wake_at = self.wake_at.load(SeqCst);
-        // The exchange lets one of several completions past the mark do the waking.
-        if count >= wake_at && self.wake_at.compare_exchange(wake_at, NEVER, SeqCst, Relaxed).is_ok() {
+        // Release: the stack is as it is for whoever sees the sum. Acquire: the sleeper is there.
+        let before = self.balance.fetch_add(weight, AcqRel);
+        if before < 0 && before + weight >= 0 {
             let sleeper = self.sleeper.lock().clone();
             if let Some(thread) = sleeper {
                 thread.unpark();

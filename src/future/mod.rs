@@ -20,6 +20,8 @@ mod block;
 mod cell;
 mod deadlock;
 mod handle;
+#[cfg(all(test, loom))]
+mod models;
 mod poll;
 mod promise;
 mod shared;

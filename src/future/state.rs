@@ -184,7 +184,7 @@ pub(crate) struct State(AtomicPtr<Waiter>);
 
 impl State {
     pub(crate) fn new(phase: Phase, refs: usize) -> Self {
-        Self(AtomicPtr::new(std::ptr::without_provenance_mut(phase as usize | refs * REF)))
+        Self(AtomicPtr::new(std::ptr::without_provenance_mut(phase as usize | (refs * REF))))
     }
 
     /// The phase as others may see it. Acquire: a final phase makes the outcome readable.

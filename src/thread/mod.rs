@@ -16,6 +16,8 @@ mod capacity;
 mod core;
 mod default;
 mod join;
+#[cfg(all(test, loom))]
+mod models;
 mod options;
 mod queues;
 mod roster;

@@ -9,8 +9,8 @@
 //!
 //! 1. Whoever makes work available publishes it first, then reads the word (SeqCst fence between). It wakes a sleeper
 //!    only if nobody is searching: a burst of ten thousand submits wakes one worker, not ten thousand times one.
-//! 2. A worker that stops searching because it found something, and sees that there is more, wakes the next one. So the
-//!    woken ones multiply as long as there is work.
+//! 2. A worker that stops searching because it found something, and sees that there is more, wakes the next one (SeqCst
+//!    fence between). So the woken ones multiply as long as there is work.
 //! 3. A worker that falls asleep counts itself as asleep first, then looks for work once more (SeqCst between).
 //! 4. The most recent sleeper is woken first: its cache is the warmest, and the surplus ones reach their keep-alive.
 //!
@@ -24,7 +24,7 @@
 //! neither a searcher nor a sleeper, every worker was busy then, and each will search before it sleeps.
 
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*, fence};
 use crate::sync::thread::{self, Thread};
 use std::sync::Arc;
 use std::time::Instant;
@@ -129,8 +129,10 @@ impl Sleep {
         self.word.fetch_add(SEARCHING, SeqCst);
     }
 
+    /// The caller looks for more work next (rule 2); the fence puts that look after the change of the word.
     pub(super) fn stop_searching(&self) {
         self.word.fetch_sub(SEARCHING, SeqCst);
+        fence(SeqCst);
     }
 
     pub(super) fn close(&self) {

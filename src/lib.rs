@@ -22,3 +22,8 @@ pub use thread::{
     MAX_WORKERS, Priority, QueuePolicy, Scope, ScopedFuture, Shutdown, TaskOptions, ThreadPoolBuilder,
     ThreadPoolExecutor, ThreadPoolStats, cpu_workers, default_executor, io_workers,
 };
+
+/// The code blocks of the guide for Python programmers are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/from-python.md")]
+mod from_python {}

@@ -1,4 +1,4 @@
-//! What works on many futures at once, whoever resolves them: [`wait`], [`as_completed`], and the ordered,
+//! What works on many futures at once, whoever resolves them: [`wait()`], [`as_completed()`], and the ordered,
 //! bounded `map` of the executors. `set` is the one mechanism by which a thread waits for several futures.
 
 mod as_completed;

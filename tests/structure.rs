@@ -1,0 +1,76 @@
+//! The structure that `docs/architecture.md` promises: which module may import which, and where unsafe code may stand.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the floor up. A module may import from its own line and from the lines above it in this list.
+const LAYERS: &[&[&str]] =
+    &[&["error", "sync", "unwind", "current", "spin"], &["future"], &["combine"], &["thread"], &["lib"]];
+
+/// The only files that may contain `unsafe`. Each states its invariants at its head.
+const ISLANDS: &[&str] = &[
+    "future/cell.rs",
+    "future/handle.rs",
+    "future/models.rs",
+    "future/poll.rs",
+    "future/promise.rs",
+    "future/shared.rs",
+    "future/task.rs",
+    "future/waiter.rs",
+    "combine/set.rs",
+    "thread/join.rs",
+    "thread/scope.rs",
+    "thread/worker.rs",
+];
+
+fn sources() -> Vec<(String, String)> {
+    fn walk(dir: &Path, to: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, to) } else { to.push(path) }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    walk(&root, &mut paths);
+    assert!(paths.len() > 20, "the sources were not found");
+    paths
+        .into_iter()
+        .map(|path| (path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+fn layer(module: &str) -> usize {
+    LAYERS.iter().position(|layer| layer.contains(&module)).unwrap_or_else(|| panic!("{module} is in no layer"))
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn modules_import_only_from_below() {
+    let mut imports = 0;
+    for (file, text) in sources() {
+        let module = file.split('/').next().unwrap().trim_end_matches(".rs");
+        for line in code_lines(&text) {
+            for import in line.split("crate::").skip(1) {
+                let imported = import.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                if imported.chars().next().is_some_and(char::is_lowercase) {
+                    imports += 1;
+                    assert!(layer(imported) <= layer(module), "{file} imports crate::{imported}: {line}");
+                }
+            }
+        }
+    }
+    assert!(imports > 50, "the imports were not found");
+}
+
+#[test]
+fn unsafe_code_stands_on_its_islands_only() {
+    for (file, text) in sources() {
+        let allows = code_lines(&text).any(|line| line.contains("allow(unsafe_code)"));
+        let island = ISLANDS.contains(&file.as_str());
+        assert_eq!(allows, island, "{file}: the list of islands and the file disagree");
+    }
+}

@@ -1,0 +1,245 @@
+//! What the tests share: a watchdog, gates, drop counters, child processes.
+
+use std::any::Any;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use concurrent_futures::ThreadPoolExecutor;
+
+/// How long a test may take before it counts as hung. Nothing here waits for it: it only ends what would never end.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs `body` on a thread of its own, and ends the process with a message if it takes longer than `limit`.
+pub(crate) fn watchdog<R: Send + 'static>(limit: Duration, body: impl FnOnce() -> R + Send + 'static) -> R {
+    let name = thread::current().name().unwrap_or("a test").to_owned();
+    let (done, ended) = mpsc::channel();
+    let body = move || {
+        let outcome = catch_unwind(AssertUnwindSafe(body));
+        let _ = done.send(outcome);
+    };
+    let runner = thread::Builder::new().name(name.clone()).spawn(body).expect("the test's thread starts");
+    match ended.recv_timeout(limit) {
+        Ok(outcome) => {
+            let _ = runner.join();
+            outcome.unwrap_or_else(|panic| resume_unwind(panic))
+        }
+        Err(RecvTimeoutError::Disconnected) => unreachable!("the outcome is always sent"),
+        Err(RecvTimeoutError::Timeout) => {
+            // Straight to the file: the captured output of a test dies with the process.
+            let _ = writeln!(std::io::stderr(), "\n{name}: not done after {limit:?}, it hangs");
+            std::process::abort();
+        }
+    }
+}
+
+/// [`watchdog`] with the usual limit.
+pub(crate) fn guarded<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    watchdog(LIMIT, body)
+}
+
+/// A pool of so many threads.
+pub(crate) fn pool(max_workers: usize) -> ThreadPoolExecutor {
+    ThreadPoolExecutor::new(max_workers).unwrap()
+}
+
+/// A door that is shut at first; once open it stays open.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn pass(&self) {
+        let mut open = self.0.0.lock().unwrap();
+        while !*open {
+            open = self.0.1.wait(open).unwrap();
+        }
+    }
+}
+
+/// Occupies so many workers of a pool until it is released (or dropped).
+pub(crate) struct Plug {
+    gate: Gate,
+    futures: Vec<concurrent_futures::TaskFuture<()>>,
+}
+
+impl Plug {
+    /// Returns when all of these workers are busy.
+    pub(crate) fn new(pool: &ThreadPoolExecutor, workers: usize) -> Self {
+        let gate = Gate::new();
+        let started = Arc::new(Counter::default());
+        let futures = (0..workers)
+            .map(|_| {
+                let (gate, started) = (gate.clone(), Arc::clone(&started));
+                pool.submit(move || {
+                    started.add();
+                    gate.pass();
+                })
+            })
+            .collect();
+        started.wait_for(workers);
+        Self { gate, futures }
+    }
+
+    /// Lets the workers go on, and waits until they have done with the plug.
+    pub(crate) fn release(mut self) {
+        self.gate.open();
+        for future in self.futures.drain(..) {
+            future.result().unwrap();
+        }
+    }
+
+    /// Lets the workers go on.
+    pub(crate) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+}
+
+impl Drop for Plug {
+    fn drop(&mut self) {
+        self.gate.open();
+    }
+}
+
+/// A number that can be waited for.
+#[derive(Default)]
+pub(crate) struct Counter {
+    value: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Counter {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn add(&self) {
+        *self.value.lock().unwrap() += 1;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        *self.value.lock().unwrap()
+    }
+
+    /// Blocks until the number is at least `value`.
+    pub(crate) fn wait_for(&self, value: usize) {
+        let mut now = self.value.lock().unwrap();
+        while *now < value {
+            now = self.changed.wait(now).unwrap();
+        }
+    }
+}
+
+/// Counts how often it and its siblings were dropped.
+#[derive(Clone, Default)]
+pub(crate) struct Drops(Arc<AtomicUsize>);
+
+impl Drops {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A value whose drop is counted.
+    pub(crate) fn token(&self) -> Token {
+        Token(Arc::clone(&self.0))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(SeqCst)
+    }
+}
+
+/// See [`Drops::token`].
+#[derive(Debug)]
+pub(crate) struct Token(Arc<AtomicUsize>);
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// A value whose destructor panics (once; never while unwinding, which would abort).
+#[derive(Debug)]
+pub(crate) struct PanicsOnDrop(pub(crate) Token);
+
+impl Drop for PanicsOnDrop {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("a destructor panics, as this test wants it");
+        }
+    }
+}
+
+/// The message of a caught panic.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "no text".to_owned(),
+    }
+}
+
+/// Spins, politely, until `condition` holds: for states that nothing announces. The watchdog ends it if it never does.
+pub(crate) fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::yield_now();
+    }
+}
+
+/// Set in the child process in which a test runs its dangerous half.
+const CHILD: &str = "CONCURRENT_FUTURES_TEST_CHILD";
+
+/// True in the child process that [`in_child`] has started.
+pub(crate) fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Runs the test of this name (path included) again in a child process, where [`is_child`] is true, and returns how it
+/// ended. A child that hangs is ended by its own watchdog: its body must be [`guarded`].
+pub(crate) fn in_child(test: &str) -> Output {
+    let this = std::env::current_exe().unwrap();
+    let mut command = Command::new(this);
+    command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]);
+    command.env(CHILD, "1").env_remove("RUST_BACKTRACE").output().unwrap()
+}
+
+/// What a child printed, for the message of a failed assertion.
+pub(crate) fn printed(output: &Output) -> String {
+    format!(
+        "{:?}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// How many threads of this process have a name that starts so (Linux keeps 15 bytes of it).
+pub(crate) fn threads_named(prefix: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("proc is mounted");
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(prefix)).count()
+}
+
+/// Bounds the address space to what is in use now and so much more.
+pub(crate) fn limit_address_space(more: u64) {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
+    let pages: u64 = statm.split(' ').next().unwrap().parse().unwrap();
+    let limit = Some(pages * rustix::param::page_size() as u64 + more);
+    setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
+}

@@ -289,18 +289,18 @@ impl fmt::Display for PanicLocation {
     }
 }
 
-/// A shared cause: any error, or a text.
+/// A shared cause: any error, or a text. One pointer, so that errors, and with them all results, stay small.
 #[derive(Clone)]
-pub struct Cause(Arc<dyn Error + Send + Sync>);
+pub struct Cause(Arc<Box<dyn Error + Send + Sync>>);
 
 impl Cause {
     pub(crate) fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(Arc::from(cause.into()))
+        Self(Arc::new(cause.into()))
     }
 
     /// The error itself, for `downcast_ref`.
     pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
-        &*self.0
+        &**self.0
     }
 }
 
@@ -370,7 +370,7 @@ impl<F> SubmitError<F> {
         Self { closure, reason }
     }
 
-    /// Why: the queue is full, the executor is shut down or broken, or no worker could be started.
+    /// Why: the queue is full, or the executor is shut down or broken.
     pub fn reason(&self) -> &TaskError {
         &self.reason
     }
@@ -439,3 +439,6 @@ impl CompletionTimeout {
 pub(crate) fn spawn_error(error: io::Error) -> TaskError {
     TaskError::Spawn(Cause::new(error))
 }
+
+// A result is a value and little more: a map makes a vector of them.
+const _: () = assert!(size_of::<Result<u64, TaskError>>() == 16);

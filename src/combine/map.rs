@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -96,6 +97,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// Queues a runner. Dropping it unrun is how a refusal or a cancellation is told.
     fn start(&self, runner: Box<dyn FnOnce() + Send>);
 
+    /// Why a runner has been dropped unrun, to be asked while it is being dropped.
+    fn why_dropped(&self) -> TaskError;
+
     /// How many runners make sense.
     fn workers(&self) -> usize;
 
@@ -145,6 +149,7 @@ where
             host,
             chunk_size: options.chunk_size,
             ordered: options.ordered,
+            cancelled: AtomicBool::new(false),
             track: Mutex::new(Track::new()),
             arrived: Condvar::new(),
         });
@@ -259,6 +264,8 @@ struct Job<A, R, F> {
     host: Arc<dyn Host>,
     chunk_size: Option<usize>,
     ordered: bool,
+    /// Nobody wants the results any more. Changes under the lock of the track.
+    cancelled: AtomicBool,
     track: Mutex<Track<A, R>>,
     /// Signalled when the chunk that `awaited` asks for is there.
     arrived: Condvar,
@@ -274,7 +281,6 @@ struct Track<A, R> {
     runners: usize,
     /// What the consumer sleeps for.
     awaited: Option<usize>,
-    cancelled: bool,
 }
 
 /// Consecutive inputs that one runner has taken.
@@ -286,7 +292,7 @@ struct Chunk<A> {
 impl<A, R> Track<A, R> {
     fn new() -> Self {
         let (waiting, done) = (BTreeMap::new(), BTreeMap::new());
-        Self { waiting, end: 0, done, runners: 0, awaited: None, cancelled: false }
+        Self { waiting, end: 0, done, runners: 0, awaited: None }
     }
 
     fn unbegun(&self) -> usize {
@@ -401,16 +407,24 @@ where
         let Chunk { first, mut items } = chunk;
         let mut results = Vec::with_capacity(items.len());
         let start = Instant::now();
-        while let Some(item) = items.pop_front() {
-            results.push(unwind::catch(|| (self.f)(item)).map_err(TaskError::Panicked));
-            if !items.is_empty() && pace.is_slow(results.len(), start) {
-                break;
+        // A panic ends the stretch, not the chunk: one `catch` serves many items.
+        while !items.is_empty() && !self.is_interrupted(results.len(), pace, start) {
+            let stretch = unwind::catch(|| {
+                while let Some(item) = items.pop_front() {
+                    results.push(Ok((self.f)(item)));
+                    if self.is_interrupted(results.len(), pace, start) {
+                        return;
+                    }
+                }
+            });
+            if let Err(panic) = stretch {
+                results.push(Err(TaskError::Panicked(panic)));
             }
         }
         pace.took(start.elapsed());
         let mut track = self.track.lock();
         let (rest_first, rest) = (first + results.len(), items);
-        if track.cancelled {
+        if self.cancelled.load(Relaxed) {
             drop(track);
             unwind::drop_quietly((results, rest));
             return;
@@ -424,6 +438,11 @@ where
         self.wake_consumer(&mut track);
         drop(track);
         self.start_runners(missing);
+    }
+
+    /// Between two items: is the map gone, or has the chunk taken too long?
+    fn is_interrupted(&self, done: usize, pace: &Pace, start: Instant) -> bool {
+        done > 0 && (self.cancelled.load(Relaxed) || pace.is_slow(done, start))
     }
 
     fn wake_consumer(&self, track: &mut Track<A, R>) {
@@ -478,7 +497,7 @@ where
 {
     fn drop(&mut self) {
         if let Some(job) = self.0.take() {
-            job.give_up(job.host.refusal().unwrap_or(TaskError::Cancelled));
+            job.give_up(job.host.why_dropped());
         }
     }
 }
@@ -542,7 +561,8 @@ where
 
     fn cancel(&self) {
         let mut track = self.track.lock();
-        track.cancelled = true;
+        // Relaxed: whoever adds to the track reads it under the lock, and between items a moment later will do.
+        self.cancelled.store(true, Relaxed);
         let dropped = (std::mem::take(&mut track.waiting), std::mem::take(&mut track.done));
         drop(track);
         // Destructors of the caller's values run in the caller's thread, outside the lock.

@@ -130,7 +130,8 @@ impl<S: Completable> CompletionSet<S> {
             if self.shared.balance.load(Acquire) >= demand {
                 return true;
             }
-            if !self.claim_one() {
+            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if late || !self.claim_one() {
                 return self.sleep_for(demand, deadline);
             }
         }

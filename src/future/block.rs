@@ -7,9 +7,16 @@ use super::deadlock::{self, Circle};
 use crate::current;
 use crate::spin;
 
-/// The first two: true if the task is done, or was queued and has now been run in place.
-pub(super) fn ready_or_claimed(source: &impl Source) -> bool {
-    source.is_done() || source.claim()
+/// The first two: `Some(true)` if the task is done, or was queued and has now been run in place; `Some(false)` if the
+/// deadline has passed already, so that nothing may be tried; `None` if there is something to wait for.
+pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>) -> Option<bool> {
+    if source.is_done() {
+        return Some(true);
+    }
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Some(false);
+    }
+    source.claim().then_some(true)
 }
 
 /// The rest, for a task that this thread may not run: true if it is done, false if the deadline has passed.
@@ -19,10 +26,8 @@ pub(super) fn wait(
     is_done: impl Fn() -> bool,
     sleep: impl FnOnce() -> bool,
 ) -> Result<bool, Circle> {
-    match deadline {
-        None if current::is_running(address) => return Err(Circle),
-        Some(deadline) if deadline <= Instant::now() => return Ok(is_done()),
-        _ => {}
+    if deadline.is_none() && current::is_running(address) {
+        return Err(Circle);
     }
     if spin::until(is_done) {
         return Ok(true);

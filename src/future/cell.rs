@@ -59,7 +59,7 @@ pub(super) struct Header {
 }
 
 struct Vtable {
-    run: unsafe fn(NonNull<Header>, &dyn Fn(bool)),
+    run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
     claim: unsafe fn(NonNull<Header>) -> bool,
     cancel: unsafe fn(NonNull<Header>) -> bool,
     fail: unsafe fn(NonNull<Header>, TaskError),
@@ -172,14 +172,12 @@ where
 
     /// # Safety
     /// The caller gives the runner's reference to this call.
-    unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
-        // SAFETY: rules 1 and 5: the runner's reference keeps the cell alive until `resolve` or `release`.
-        match unsafe { cell.as_ref() }.state.start() {
-            // SAFETY: `start` was won; the runner's reference goes along.
-            Start::Won => unsafe { Self::execute(cell, true, about_to_publish) },
-            // SAFETY: the runner's reference.
-            Start::Lost => unsafe { release(cell) },
-        }
+    unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
+        // SAFETY: rules 1 and 5: the runner's reference keeps the cell alive until `execute` or `release`.
+        let won = unsafe { cell.as_ref() }.state.start() == Start::Won;
+        // SAFETY: the runner's reference goes along; `execute` wants `start` to be won.
+        unsafe { if won { Self::execute(cell, true, about_to_publish) } else { release(cell) } }
+        won
     }
 
     /// # Safety
@@ -226,11 +224,13 @@ where
             BeginCancel::Already => return true,
             BeginCancel::Won => {}
         }
+        let running = current::Running::enter(cell.addr().get());
         let owner = this.owner;
         // SAFETY: having won `begin_cancel`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
         unsafe { Self::publish(cell, Phase::Cancelled, false, &|_| ()) };
+        drop(running);
         owner.released();
         true
     }
@@ -245,11 +245,13 @@ where
         if this.header.state.start() == Start::Lost {
             return;
         }
+        let running = current::Running::enter(cell.addr().get());
         let owner = this.owner;
         // SAFETY: having won `start`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
         // SAFETY: `start` was won; the caller's reference stays.
         unsafe { Self::resolve(cell, Err(error), false, &|_| ()) };
+        drop(running);
         owner.released();
     }
 
@@ -285,24 +287,36 @@ where
     unsafe fn publish(cell: NonNull<Header>, phase: Phase, release: bool, about_to_publish: &dyn Fn(bool)) {
         // SAFETY: alive by the caller's reference until the word is published.
         let this = unsafe { cell.cast::<Self>().as_ref() };
-        about_to_publish(true);
         loop {
+            let announced = this.header.state.would_publish(release);
+            if announced {
+                about_to_publish(true);
+            }
+            let retract = || {
+                if announced {
+                    about_to_publish(false);
+                }
+            };
             match this.header.state.publish(phase, release) {
                 Publish::RunCallbacks => {
-                    about_to_publish(false);
+                    retract();
                     this.header.state.retract_callbacks();
                     // SAFETY: until it is published, the outcome belongs to this thread (rule 2).
                     unsafe { this.run_callbacks(phase) };
-                    about_to_publish(true);
                 }
                 Publish::Published { waiter } => {
-                    if let Some(waiter) = NonNull::new(waiter) {
-                        // SAFETY: `publish` has taken it out of the word for this thread to notify.
-                        unsafe { Waiter::notify(waiter, phase.is_failure()) };
+                    let Some(waiter) = NonNull::new(waiter) else { return };
+                    // SAFETY: `publish` has taken it out of the word for this thread to notify.
+                    unsafe {
+                        if Waiter::runs_user_code(waiter) {
+                            retract();
+                        }
+                        Waiter::notify(waiter, phase.is_failure());
                     }
                     return;
                 }
                 Publish::Alone => {
+                    retract();
                     // SAFETY: the caller's reference is the last one, so the cell is this thread's.
                     unwind::call_quietly(|| unsafe { Self::free(cell, phase) });
                     return;
@@ -390,7 +404,7 @@ where
 
 /// # Safety
 /// The caller gives the runner's reference to this call.
-pub(super) unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
+pub(super) unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
     // SAFETY: passed on.
     unsafe { (cell.as_ref().vtable.run)(cell, about_to_publish) }
 }

@@ -255,8 +255,8 @@ impl<T> TaskFuture<T> {
 
     /// Blocks until the task is done or the deadline has passed; says whether it is done.
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        if block::ready_or_claimed(self) {
-            return Ok(true);
+        if let Some(done) = block::ready_or_claimed(self, deadline) {
+            return Ok(done);
         }
         self.forget_waker();
         block::wait(self.address(), deadline, || self.is_done(), || self.sleep_until(deadline))

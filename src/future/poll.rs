@@ -25,7 +25,7 @@ pub(super) struct WakerWaiter {
 
 impl WakerWaiter {
     fn new(waker: Waker) -> Box<Self> {
-        Box::new(Self { waiter: Waiter::new(Self::notify), waker })
+        Box::new(Self { waiter: Waiter::of_user_code(Self::notify), waker })
     }
 
     pub(super) fn into_waiter(self: Box<Self>) -> NonNull<Waiter> {

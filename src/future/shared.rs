@@ -65,8 +65,11 @@ unsafe impl Send for Entry {}
 impl<T: Send + Sync + 'static> SharedFuture<T> {
     pub(super) fn new(mut future: TaskFuture<T>) -> Self {
         future.forget_waker();
-        let inner =
-            Arc::new(Inner { waiter: Waiter::new(Inner::<T>::notify), future, waiting: Mutex::new(Some(Vec::new())) });
+        let inner = Arc::new(Inner {
+            waiter: Waiter::of_user_code(Inner::<T>::notify),
+            future,
+            waiting: Mutex::new(Some(Vec::new())),
+        });
         // The registration holds a strong reference until `notify` gives it up: rule 2 of the waiter contract.
         let waiter = Arc::into_raw(Arc::clone(&inner)).cast::<Waiter>().cast_mut();
         if inner.future.register_shared(waiter) == Err(AlreadyFinal) {
@@ -188,8 +191,8 @@ impl<T> SharedFuture<T> {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        if block::ready_or_claimed(self) {
-            return Ok(true);
+        if let Some(done) = block::ready_or_claimed(self, deadline) {
+            return Ok(done);
         }
         block::wait(self.inner.future.address(), deadline, || self.is_done(), || self.sleep_until(deadline))
     }

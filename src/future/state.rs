@@ -233,6 +233,13 @@ impl State {
         })
     }
 
+    /// Whether [`publish`](Self::publish), called now, would publish. Another thread may still add a callback or drop
+    /// the handle before the call.
+    pub(crate) fn would_publish(&self, release: bool) -> bool {
+        let now = self.load();
+        !now.has_callbacks() && !(release && now.refs() == 1)
+    }
+
     /// VALUE or ERROR → TAKEN, by the owner of the handle.
     pub(crate) fn take(&self) {
         self.update(|now| {

@@ -48,15 +48,18 @@ pub(crate) struct Task(NonNull<Header>);
 unsafe impl Send for Task {}
 
 impl Task {
-    /// Runs the task, unless it was cancelled or claimed, and resolves its future.
+    /// Runs the task, unless it was cancelled or claimed, and resolves its future; says whether it ran.
     ///
-    /// `about_to_publish(true)` is called when the closure has returned and the callbacks have run, right before
-    /// anybody can see the outcome; `about_to_publish(false)` if callbacks turn up in between after all.
-    pub(crate) fn run(self, about_to_publish: &dyn Fn(bool)) {
+    /// `about_to_publish(true)` is called when the closure has returned and nothing that is the user's is left to run,
+    /// right before anybody can see the outcome; `about_to_publish(false)` if something turns up after all: a callback
+    /// that was added meanwhile, a waker to wake, a result to drop.
+    pub(crate) fn run(self, about_to_publish: &dyn Fn(bool)) -> bool {
         let cell = self.into_cell();
         // SAFETY: this half's reference goes into the call. A panic can come only from the destructor of what an
         // already dropped handle left behind.
-        unwind::call_quietly(|| unsafe { cell::run(cell, about_to_publish) });
+        let mut ran = false;
+        unwind::call_quietly(|| ran = unsafe { cell::run(cell, about_to_publish) });
+        ran
     }
 
     /// Cancels the task if nobody has begun it.

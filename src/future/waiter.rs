@@ -18,11 +18,26 @@ use crate::sync::thread::{self, Thread};
 #[repr(C, align(64))]
 pub(crate) struct Waiter {
     notify: unsafe fn(NonNull<Waiter>, failed: bool),
+    /// Whether notifying may run code that is not this crate's: a waker, a destructor.
+    runs_user_code: bool,
 }
 
 impl Waiter {
     pub(crate) const fn new(notify: unsafe fn(NonNull<Waiter>, failed: bool)) -> Self {
-        Self { notify }
+        Self { notify, runs_user_code: false }
+    }
+
+    /// A waiter whose `notify` may run code that is not this crate's.
+    pub(super) const fn of_user_code(notify: unsafe fn(NonNull<Waiter>, failed: bool)) -> Self {
+        Self { notify, runs_user_code: true }
+    }
+
+    /// # Safety
+    /// As [`notify`](Self::notify), which must still be to come.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn runs_user_code(waiter: NonNull<Waiter>) -> bool {
+        // SAFETY: alive by rule 2.
+        unsafe { waiter.as_ref() }.runs_user_code
     }
 
     /// # Safety

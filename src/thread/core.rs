@@ -1,5 +1,6 @@
 //! What the handle of a pool and its workers share.
 
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::*, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -37,8 +38,8 @@ pub(super) struct Core {
     pub(super) capacity: Option<Arc<Capacity>>,
     /// Why the pool is broken, once it is.
     broken: OnceLock<Cause>,
-    /// Serialises growth, so that one shortage starts one thread.
-    growing: Mutex<()>,
+    /// Why there is no thread, if the last attempt to start the first one failed.
+    no_thread: Mutex<Option<TaskError>>,
 }
 
 /// What every task of a pool knows of it: its address, which is compared and never followed.
@@ -78,7 +79,7 @@ impl Core {
             roster: Roster::new(),
             capacity,
             broken: OnceLock::new(),
-            growing: Mutex::new(()),
+            no_thread: Mutex::new(None),
         })
     }
 
@@ -139,12 +140,13 @@ impl Core {
             if counts.searching() == 0 {
                 self.sleep.wake_one();
             }
+        } else if counts.is_closed() {
+            if counts.threads() == 0 {
+                // The pool ended between the check for it and the push: nobody else will ever look.
+                self.refuse_queued(&self.reason(counts, TaskError::ShutDown));
+            }
         } else if counts.threads() < self.max_workers.load(Relaxed) {
             self.grow_if_short(counts);
-        }
-        if counts.is_closed() && counts.threads() == 0 {
-            // The pool ended between the check for it and the push: nobody else will ever look.
-            self.refuse_queued(&TaskError::ShutDown);
         }
     }
 
@@ -152,22 +154,31 @@ impl Core {
     #[cold]
     fn grow_if_short(self: &Arc<Self>, counts: Counts) {
         let waiting = self.queues.len() + worker::own_len(self.id());
-        if counts.searching() >= waiting || counts.is_closed() && counts.threads() > 0 {
+        if counts.searching() >= waiting {
             return;
         }
-        let started = {
-            let _growing = self.growing.lock();
-            let counts = self.sleep.counts();
-            if counts.threads() >= self.max_workers.load(Relaxed) || counts.searching() >= waiting {
-                return;
-            }
-            worker::start(self)
-        };
-        // With other threads there, the tasks wait for them. Without, nobody would ever come.
-        if let Err(error) = started {
-            if self.sleep.counts().threads() == 0 {
-                self.refuse_queued(&spawn_error(error));
-            }
+        if let Err(error) = worker::start(self, waiting) {
+            self.start_failed(error);
+        }
+        let counts = self.sleep.counts();
+        if counts.is_closed() && counts.threads() == 0 {
+            self.refuse_queued(&self.reason(counts, TaskError::ShutDown));
+        }
+    }
+
+    /// With other threads there, the tasks wait for them. Without, nobody would ever come.
+    #[cold]
+    fn start_failed(&self, error: io::Error) {
+        fence(SeqCst);
+        let counts = self.sleep.counts();
+        if counts.threads() == 0 {
+            let reason = spawn_error(error);
+            *self.no_thread.lock() = Some(reason.clone());
+            self.refuse_queued(&reason);
+            *self.no_thread.lock() = None;
+        } else if counts.asleep() > 0 && counts.searching() == 0 && !self.queues.is_empty() {
+            // The thread that could not be started was counted as searching, and others may have relied on it.
+            self.sleep.wake_one();
         }
     }
 
@@ -235,6 +246,11 @@ impl Host for MapHost {
     fn start(&self, runner: Box<dyn FnOnce() + Send>) {
         // Nobody waits for a runner, and one that is refused drops its closure, which is how the map hears of it.
         drop(self.0.submit(runner, Priority::Normal));
+    }
+
+    fn why_dropped(&self) -> TaskError {
+        let why = self.refusal().or_else(|| self.0.closed_because()).or_else(|| self.0.no_thread.lock().clone());
+        why.unwrap_or(TaskError::Cancelled)
     }
 
     fn workers(&self) -> usize {

@@ -42,12 +42,15 @@ pub use stats::ThreadPoolStats;
 use self::core::{Core, MapHost};
 use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, MapError, ShutdownError, SubmitError, TaskError};
-use crate::future::{Owner, Task, TaskFuture, task};
+use crate::future::{Owner, TaskFuture, task};
 
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
 ///
 /// Threads start on demand, up to a limit, and are reused. Tasks start first in, first out, those submitted from inside
-/// other tasks included; when a worker has nothing to do it takes tasks from others, so what is stolen may overtake.
+/// other tasks included. With one worker that is exact. With several, each takes up to 32 tasks at a time into a queue of its
+/// own, where it also puts what its tasks submit, and idle workers steal from others: so tasks that one thread submits
+/// start in their order but for what is stolen, and a task that is submitted from inside may overtake older ones from
+/// outside, though none of these waits for ever.
 /// A task that waits for another task of the same pool runs it in place if it is still queued, so waiting inside tasks
 /// cannot exhaust the pool; it never runs anything that it does not wait for.
 ///
@@ -391,7 +394,7 @@ impl ThreadPoolExecutor {
                 Some(reason) => TaskFuture::ready(Err(reason)),
                 None => {
                     let (task, future) = task(f, self.core.id());
-                    Task::run(task, &|_| ());
+                    task.run(&|_| ());
                     future
                 }
             },

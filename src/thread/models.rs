@@ -72,7 +72,7 @@ impl Model {
 fn submit_against_falling_asleep() {
     loom::model(|| {
         let model = Model::new();
-        model.sleep.add_thread();
+        assert!(model.sleep.add_thread_below(2));
         let worker = {
             let model = Arc::clone(&model);
             thread::spawn(move || model.work(2))
@@ -88,7 +88,7 @@ fn submit_against_falling_asleep() {
 fn close_against_falling_asleep() {
     loom::model(|| {
         let model = Model::new();
-        model.sleep.add_thread();
+        assert!(model.sleep.add_thread_below(2));
         let worker = {
             let model = Arc::clone(&model);
             thread::spawn(move || model.work(usize::MAX))
@@ -108,7 +108,7 @@ fn two_workers_and_two_tasks() {
         let model = Model::new();
         let workers: Vec<_> = (0..2)
             .map(|_| {
-                model.sleep.add_thread();
+                assert!(model.sleep.add_thread_below(2));
                 let model = Arc::clone(&model);
                 thread::spawn(move || model.work(2))
             })

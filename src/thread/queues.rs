@@ -31,6 +31,11 @@ impl Shared {
         until_settled(|| self.normal.steal_batch_and_pop(own))
     }
 
+    /// Moves some tasks behind those that the worker has.
+    pub(super) fn move_batch(&self, own: &Deque<Task>) {
+        until_settled(|| self.normal.steal_batch(own));
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.high.is_empty() && self.normal.is_empty() && self.low.is_empty()
     }

@@ -1,5 +1,6 @@
 //! The threads of a pool: who is there, under which number, and when they are all gone.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::thread::JoinHandle;
@@ -28,6 +29,8 @@ pub(super) struct Roster {
     version: AtomicUsize,
     /// Signalled when the last thread ends.
     emptied: Condvar,
+    /// Held by whoever joins threads, so that of several callers none returns before they are gone.
+    joining: Mutex<()>,
 }
 
 struct Table {
@@ -42,18 +45,25 @@ struct Table {
 impl Roster {
     pub(super) fn new() -> Self {
         let table = Table { peers: Arc::from([]), numbers: Vec::new(), handles: Vec::new(), past: Tally::default() };
-        Self { table: Mutex::new(table), version: AtomicUsize::new(0), emptied: Condvar::new() }
+        Self {
+            table: Mutex::new(table),
+            version: AtomicUsize::new(0),
+            emptied: Condvar::new(),
+            joining: Mutex::new(()),
+        }
     }
 
-    /// Starts a thread by `spawn`, under the lowest free number.
-    pub(super) fn start(&self, spawn: impl FnOnce(usize) -> std::io::Result<JoinHandle<()>>) -> std::io::Result<()> {
+    /// Starts a thread by `spawn`, under the lowest free number. A pool that was closed before this call sees no new
+    /// thread, and one that is closed later waits for it.
+    pub(super) fn start(&self, spawn: impl FnOnce(usize) -> io::Result<Option<JoinHandle<()>>>) -> io::Result<()> {
         let mut table = self.table.lock();
         let number = (0..).find(|number| !table.numbers.contains(number)).expect("there are more numbers than threads");
         // Threads that have ended need no joining; keeping their handles would keep their stacks.
         table.handles.retain(|handle| !handle.is_finished());
-        let handle = spawn(number)?;
-        table.handles.push(handle);
-        table.numbers.push(number);
+        if let Some(handle) = spawn(number)? {
+            table.handles.push(handle);
+            table.numbers.push(number);
+        }
         Ok(())
     }
 
@@ -114,9 +124,10 @@ impl Roster {
                 }
             }
         }
-        let handles = std::mem::take(&mut table.handles);
-        // Under the lock, so that of several callers none returns before the threads are gone. They have given up the
-        // table and have only their last instructions left.
+        drop(table);
+        // The threads have only the destructors of their thread-locals left, which may ask for the table.
+        let _joining = self.joining.lock();
+        let handles = std::mem::take(&mut self.table.lock().handles);
         for handle in handles {
             let _ = handle.join();
         }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::core::Core;
+use super::worker;
 use crate::error::ShutdownError;
-use crate::future::Owner;
 
 /// What [`shutdown`](crate::ThreadPoolExecutor::shutdown) does with what is queued, and what it waits for. In every mode
 /// the executor takes nothing new from the moment of the call.
@@ -33,7 +33,7 @@ pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError>
     if how == Shutdown::NoWait {
         return Ok(());
     }
-    if core.id().may_claim() {
+    if worker::belongs_to(core.id()) {
         return Err(ShutdownError::WouldDeadlock);
     }
     let deadline = match how {

@@ -108,9 +108,19 @@ impl Sleep {
         Counts(self.word.load(SeqCst))
     }
 
-    /// A thread is about to be started, to search.
-    pub(super) fn add_thread(&self) {
-        self.word.fetch_add(THREADS + SEARCHING, SeqCst);
+    /// A thread is about to be started, to search, if the pool is open and has fewer than `max`: says whether.
+    pub(super) fn add_thread_below(&self, max: usize) -> bool {
+        self.add_thread_if(|counts| !counts.is_closed() && counts.threads() < max)
+    }
+
+    /// A thread that was about to end stays, if it was the last one: says whether. Also in a pool that is closed.
+    pub(super) fn keep_last_thread(&self) -> bool {
+        self.add_thread_if(|counts| counts.threads() == 0)
+    }
+
+    fn add_thread_if(&self, condition: impl Fn(Counts) -> bool) -> bool {
+        let add = |word| condition(Counts(word)).then(|| word + THREADS + SEARCHING);
+        self.word.fetch_update(SeqCst, SeqCst, add).is_ok()
     }
 
     /// A searching thread is about to end (or could not be started).

@@ -20,13 +20,6 @@ impl Tally {
 
     pub(super) fn done(&self) {
         self.completed.store(self.completed.load(Relaxed) + 1, Relaxed);
-        self.idle();
-    }
-
-    /// Takes back the last `done`.
-    pub(super) fn not_done_yet(&self) {
-        self.completed.store(self.completed.load(Relaxed) - 1, Relaxed);
-        self.busy();
     }
 
     /// For sums, under the lock of the roster.

@@ -22,13 +22,15 @@ use crate::future::Task;
 use crate::spin::{self, Patience};
 use crate::unwind;
 
-/// Every so many tasks a worker looks at the shared queue first, so that tasks which submit tasks for ever cannot keep
-/// what came from outside waiting for ever. (Go and tokio use the same number.)
-const FAIRNESS: u32 = 61;
+/// Every so many tasks a worker fetches from the shared queue although it has tasks of its own, so that tasks which
+/// submit tasks for ever cannot keep what came from outside waiting for ever. What it fetches goes behind what it has.
+const FAIRNESS: u32 = 32;
 
 thread_local! {
     /// The worker that this thread is.
     static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
+    /// The pool whose worker this thread was: destructors of thread-locals may still run.
+    static FORMER: Cell<Option<PoolId>> = const { Cell::new(None) };
 }
 
 pub(super) struct Worker {
@@ -43,6 +45,8 @@ pub(super) struct Worker {
     tally: Arc<Tally>,
     /// Counted as searching in `core.sleep`.
     searching: Cell<bool>,
+    /// The task that is being run is in the tally.
+    counted: Cell<bool>,
     ticks: Cell<u32>,
     patience: Patience,
     /// A copy of the list of peers, and the version it has.
@@ -55,26 +59,32 @@ enum Work {
     Job(JobRef),
 }
 
-/// Starts a thread for the pool; it is counted before it runs.
-pub(super) fn start(core: &Arc<Core>) -> io::Result<()> {
-    core.sleep.add_thread();
-    let started = core.roster.start(|number| {
+/// Starts a thread for the pool if `waiting` tasks call for one; it is counted before it runs.
+pub(super) fn start(core: &Arc<Core>, waiting: usize) -> io::Result<()> {
+    // One thread is started at a time, so that one shortage starts one thread.
+    core.roster.start(|number| {
+        let enough = core.sleep.counts().searching() >= waiting;
+        if enough || !core.sleep.add_thread_below(core.max_workers.load(Relaxed)) {
+            return Ok(None);
+        }
         let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));
         if let Some(size) = core.config.stack_size {
             builder = builder.stack_size(size);
         }
-        let core = Arc::clone(core);
-        builder.spawn(move || Worker::main(core, number))
-    });
-    if started.is_err() {
-        core.sleep.remove_thread();
-    }
-    started
+        let of_thread = Arc::clone(core);
+        let spawned = builder.spawn(move || Worker::main(of_thread, number));
+        spawned.map(Some).inspect_err(|_| core.sleep.remove_thread())
+    })
 }
 
 /// The pool whose worker the calling thread is.
 pub(super) fn current_pool() -> Option<PoolId> {
     with_current(|worker| worker.core.id())
+}
+
+/// True if the calling thread is a worker of the pool, or was one and is about to end.
+pub(super) fn belongs_to(pool: PoolId) -> bool {
+    current_pool().or(FORMER.get()) == Some(pool)
 }
 
 /// Runs `f` with the worker that the calling thread is, if it is one.
@@ -85,11 +95,11 @@ pub(super) fn with_current<R>(f: impl FnOnce(&Worker) -> R) -> Option<R> {
     unsafe { CURRENT.get().as_ref() }.map(f)
 }
 
-/// Puts a task into the own queue of the calling thread, if it is a worker of that pool.
+/// Puts a task into the own queue of the calling thread, if it is a worker of that pool and has one to itself.
 pub(super) fn push_own(pool: PoolId, task: Task) -> Result<(), Task> {
     let mut task = Some(task);
     with_current(|worker| {
-        if worker.core.id() == pool {
+        if worker.core.id() == pool && !worker.is_alone() {
             if let Some(task) = task.take() {
                 worker.tasks.push(task);
             }
@@ -118,6 +128,7 @@ impl Worker {
             }
         }
         CURRENT.set(ptr::null());
+        FORMER.set(Some(worker.core.id()));
         spin::worker_sleeps();
         worker.core.roster.ended(number, &worker.tally);
     }
@@ -137,6 +148,7 @@ impl Worker {
             thread: thread::current(),
             tally,
             searching: Cell::new(true),
+            counted: Cell::new(false),
             ticks: Cell::new(0),
             patience: Patience::new(),
             peers,
@@ -178,21 +190,28 @@ impl Worker {
         }
     }
 
-    /// Where work is looked for, in this order: own tasks before shared ones, because they are the older the longer a
-    /// worker has been away from the shared queue, but every now and then the other way round.
+    /// Where work is looked for, in this order. Tasks come from the shared queue in batches, so the own queue holds what
+    /// is older than the rest of the shared one, and behind it what was submitted from inside.
     fn find(&self) -> Option<Work> {
         let shared = &self.core.queues;
+        let alone = self.is_alone();
         let ticks = self.ticks.get().wrapping_add(1);
         self.ticks.set(ticks);
-        let fair = if ticks % FAIRNESS == 0 { shared.pop(Priority::Normal) } else { None };
+        if ticks % FAIRNESS == 0 && !alone {
+            shared.move_batch(&self.tasks);
+        }
         shared
             .pop(Priority::High)
-            .or(fair)
             .or_else(|| self.tasks.pop())
-            .or_else(|| shared.pop_batch(&self.tasks))
+            .or_else(|| if alone { shared.pop(Priority::Normal) } else { shared.pop_batch(&self.tasks) })
             .map(Work::Task)
             .or_else(|| self.steal())
             .or_else(|| shared.pop(Priority::Low).map(Work::Task))
+    }
+
+    /// The only worker that the pool may have keeps nothing to itself: so its order is exactly first in, first out.
+    fn is_alone(&self) -> bool {
+        self.core.max_workers.load(Relaxed) == 1
     }
 
     /// Takes the oldest job or task of another worker, beginning with the next in number.
@@ -263,6 +282,11 @@ impl Worker {
     /// Work was found: no longer searching, and if there is more, somebody else is wanted (rule 2 of `sleep`).
     fn begin(&self) {
         self.stop_searching();
+        self.call_others();
+    }
+
+    /// If there is more than this worker has in hand, and somebody who could take it, tells them.
+    fn call_others(&self) {
         let counts = self.core.sleep.counts();
         let could_be_more = counts.asleep() > 0 || counts.threads() < self.core.max_workers.load(Relaxed);
         if could_be_more && !(self.tasks.is_empty() && self.core.queues.is_empty()) {
@@ -277,19 +301,31 @@ impl Worker {
             return;
         }
         self.tally.busy();
-        task.run(&|publishing| self.about_to_publish(publishing));
+        self.counted.set(false);
+        let ran = task.run(&|publishing| self.about_to_publish(publishing));
+        self.count(ran);
         self.tally.idle();
+    }
+
+    /// Counts the task that is being run, once.
+    fn count(&self, ran: bool) {
+        if ran && !self.counted.replace(true) {
+            self.tally.done();
+        }
     }
 
     /// While the pool could grow, a worker counts as searching from the moment its result is out: whoever sees the
     /// result and submits again finds it free, and starts no thread.
     fn about_to_publish(&self, publishing: bool) {
         if !publishing {
-            self.tally.not_done_yet();
+            self.tally.busy();
             self.stop_searching();
+            // Whoever submitted meanwhile may have relied on this worker.
+            self.call_others();
             return;
         }
-        self.tally.done();
+        self.count(true);
+        self.tally.idle();
         let grown = self.core.sleep.counts().threads() >= self.core.max_workers.load(Relaxed);
         if !grown && self.tasks.is_empty() {
             self.start_searching();
@@ -311,7 +347,6 @@ impl Worker {
     /// A waiter on this thread has run a queued task in place.
     pub(super) fn count_claimed(&self) {
         self.tally.done();
-        self.tally.busy();
     }
 
     /// Ends the life of a worker that is one too many; false if it is not, or if work turned up that nobody else might
@@ -339,8 +374,7 @@ impl Worker {
         }
         fence(SeqCst);
         if !self.core.queues.is_empty() {
-            if self.core.sleep.counts().threads() == 0 {
-                self.core.sleep.add_thread();
+            if self.core.sleep.keep_last_thread() {
                 return false;
             }
             self.core.notify();

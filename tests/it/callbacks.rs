@@ -7,7 +7,6 @@ use std::sync::mpsc;
 use crate::support::*;
 
 #[test]
-#[ignore = "BUG: callbacks of `cancel` (and of a refused task) run without the task on the chain of running ones, so it hangs"]
 fn waiting_for_the_own_future_in_the_callback_of_cancel_would_deadlock() {
     guarded(|| {
         let pool = pool(1);
@@ -24,7 +23,6 @@ fn waiting_for_the_own_future_in_the_callback_of_cancel_would_deadlock() {
 // A worker announces that it is free right before it publishes, finds callbacks, and takes the announcement back. A
 // task that was submitted in between relied on it.
 #[test]
-#[ignore = "BUG: `about_to_publish(false)` stops searching and tells nobody, so a submit in the window is lost"]
 fn a_blocking_callback_does_not_hold_up_other_tasks() {
     guarded(|| {
         let pool = pool(2);

@@ -16,7 +16,6 @@ impl Drop for BlocksInDrop {
 }
 
 #[test]
-#[ignore = "BUG: a worker that drops an unwanted result counts as searching, so no thread is started for other tasks"]
 fn a_result_whose_destructor_blocks_does_not_hold_up_other_tasks() {
     guarded(|| {
         let pool = pool(2);

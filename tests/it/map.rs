@@ -5,7 +5,6 @@ use concurrent_futures::Shutdown;
 use crate::support::*;
 
 #[test]
-#[ignore = "BUG: the items fail with Cancelled; a runner that is refused says Cancelled unless the pool cancels or is broken"]
 fn map_on_a_shut_down_pool_says_so() {
     guarded(|| {
         let pool = pool(1);

@@ -19,7 +19,6 @@ fn on_the_only_worker<R: Send + 'static>(
 }
 
 #[test]
-#[ignore = "BUG: a time-out of zero looks once, says the documentation, but a queued task is claimed and run"]
 fn a_zero_timeout_inside_a_worker_runs_nothing() {
     on_the_only_worker(|pool| {
         let future = pool.submit(|| 1);
@@ -30,7 +29,6 @@ fn a_zero_timeout_inside_a_worker_runs_nothing() {
 }
 
 #[test]
-#[ignore = "BUG: `wait_for` looks at the deadline only when nothing is left to claim"]
 fn wait_and_as_completed_inside_a_worker_keep_to_their_deadline() {
     on_the_only_worker(|pool| {
         let futures = [pool.submit(|| 1), pool.submit(|| 2)];

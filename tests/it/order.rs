@@ -18,7 +18,6 @@ impl Log {
 }
 
 #[test]
-#[ignore = "BUG: every 61st look at the shared queue, and batches, change the order on a single worker"]
 fn one_worker_starts_tasks_first_in_first_out() {
     guarded(|| {
         let (pool, log) = (pool(1), Log::default());
@@ -35,7 +34,6 @@ fn one_worker_starts_tasks_first_in_first_out() {
 }
 
 #[test]
-#[ignore = "BUG: the own queue goes before the shared one, so a task from inside overtakes older ones"]
 fn a_task_submitted_from_inside_waits_its_turn() {
     guarded(|| {
         let (pool, log) = (Arc::new(pool(1)), Log::default());

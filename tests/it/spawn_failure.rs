@@ -15,7 +15,6 @@ fn hungry_pool(max_workers: usize) -> ThreadPoolExecutor {
 // While the pool tries in vain to start a second thread, that thread counts as searching. A task submitted meanwhile
 // relies on it, and the first worker may be asleep by then.
 #[test]
-#[ignore = "BUG: when a thread could not be started, `grow_if_short` wakes nobody for what came in meanwhile"]
 fn a_failed_start_loses_no_task() {
     const TEST: &str = "spawn_failure::a_failed_start_loses_no_task";
     if !is_child() {
@@ -54,7 +53,6 @@ fn a_failed_start_loses_no_task() {
 }
 
 #[test]
-#[ignore = "BUG: the items fail with Cancelled instead of Spawn: the reason does not reach the map"]
 fn map_without_any_thread_says_why() {
     guarded(|| {
         let pool = ThreadPoolExecutor::builder().max_workers(1).stack_size(1 << 46).build().unwrap();

@@ -26,7 +26,6 @@ thread_local! {
 }
 
 #[test]
-#[ignore = "BUG: `wait_until_empty` joins under the lock of the table, which `stats` needs"]
 fn a_thread_local_destructor_may_ask_for_stats_during_shutdown() {
     guarded(|| {
         let pool = Arc::new(pool(1));
@@ -37,7 +36,6 @@ fn a_thread_local_destructor_may_ask_for_stats_during_shutdown() {
 }
 
 #[test]
-#[ignore = "BUG: the thread joins itself: `CURRENT` is reset by then, so `shut_down` does not see whose thread it is on"]
 fn the_last_handle_of_a_pool_in_a_thread_local_of_its_own_worker() {
     const TEST: &str = "thread_locals::the_last_handle_of_a_pool_in_a_thread_local_of_its_own_worker";
     if !is_child() {

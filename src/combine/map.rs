@@ -92,6 +92,9 @@ impl Default for MapOptions {
     }
 }
 
+/// How many inputs are taken before the first of them can start.
+const FIRST_BLOCK: usize = 64;
+
 /// What a map needs of the executor it runs on.
 pub(crate) trait Host: Send + Sync + 'static {
     /// Queues a runner. Dropping it unrun is how a refusal or a cancellation is told.
@@ -163,21 +166,28 @@ where
 }
 
 impl<I: Iterator, R> Map<I, R> {
-    /// Moves as much of the input into the lane as the buffer allows.
+    /// Moves as much of the input into the lane as the buffer allows, in blocks, so that work starts with the first.
     fn take_input(&mut self) {
-        let Some(input) = &mut self.input else { return };
-        let room = self.options.buffer.map_or(usize::MAX, |buffer| buffer - (self.taken - self.yielded));
-        if room == 0 {
-            return;
-        }
-        // A panic of the input goes through to the caller; the items that it gave before are in the lane or dropped.
-        let items: VecDeque<I::Item> = input.by_ref().take(room).collect();
-        if items.len() < room {
-            self.input = None;
-        }
-        self.taken += items.len();
-        if !items.is_empty() {
-            self.lane.put(items);
+        let mut block = FIRST_BLOCK;
+        while let Some(input) = &mut self.input {
+            let room = self.options.buffer.map_or(usize::MAX, |buffer| buffer - (self.taken - self.yielded));
+            if room == 0 {
+                return;
+            }
+            // Blocks end where chunks do.
+            let chunk = self.options.chunk_size.unwrap_or(1);
+            let size = block.checked_next_multiple_of(chunk).unwrap_or(usize::MAX).min(room);
+            // A panic of the input goes through to the caller; what it gave before is in the lane or dropped.
+            let mut items = VecDeque::with_capacity(size.min(block).min(input.size_hint().1.unwrap_or(block)));
+            items.extend(input.by_ref().take(size));
+            if items.len() < size {
+                self.input = None;
+            }
+            self.taken += items.len();
+            if !items.is_empty() {
+                self.lane.put(items);
+            }
+            block = (2 * block).min(Pace::LONGEST);
         }
     }
 }
@@ -272,9 +282,10 @@ struct Job<A, R, F> {
 }
 
 struct Track<A, R> {
-    /// Inputs that nobody has begun: stretches of consecutive items under the index of the first. Only what slow chunks
-    /// gave back lies before the last stretch.
+    /// Inputs that nobody has begun: stretches of consecutive items under the index of the first.
     waiting: BTreeMap<usize, VecDeque<A>>,
+    /// How many there are in all stretches.
+    unbegun: usize,
     /// The index of the next input.
     end: usize,
     done: BTreeMap<usize, Vec<Result<R, TaskError>>>,
@@ -292,27 +303,30 @@ struct Chunk<A> {
 impl<A, R> Track<A, R> {
     fn new() -> Self {
         let (waiting, done) = (BTreeMap::new(), BTreeMap::new());
-        Self { waiting, end: 0, done, runners: 0, awaited: None }
+        Self { waiting, unbegun: 0, end: 0, done, runners: 0, awaited: None }
     }
 
-    fn unbegun(&self) -> usize {
-        self.waiting.values().map(VecDeque::len).sum()
+    fn add(&mut self, first: usize, items: VecDeque<A>) {
+        self.unbegun += items.len();
+        self.waiting.insert(first, items);
+    }
+
+    fn take_all(&mut self) -> BTreeMap<usize, VecDeque<A>> {
+        self.unbegun = 0;
+        std::mem::take(&mut self.waiting)
     }
 
     /// Takes up to `size` consecutive inputs from the front.
     fn claim(&mut self, size: impl FnOnce(usize) -> usize) -> Option<Chunk<A>> {
-        let size = size(self.unbegun());
-        let mut stretch = self.waiting.first_entry()?;
-        let first = *stretch.key();
-        let mut items = std::mem::take(stretch.get_mut());
-        stretch.remove();
+        let size = size(self.unbegun);
+        let (first, mut items) = self.waiting.pop_first()?;
         if size < items.len() {
-            // What is kept is the shorter part where chunks are short, so a claim costs what it takes.
-            let mut taken: VecDeque<A> = VecDeque::with_capacity(size);
+            let mut taken = VecDeque::with_capacity(size);
             taken.extend(items.drain(..size));
             self.waiting.insert(first + size, items);
             items = taken;
         }
+        self.unbegun -= items.len();
         Some(Chunk { first, items })
     }
 }
@@ -329,8 +343,8 @@ impl Pace {
     /// A chunk that takes more gives the rest of its items back.
     const SLOW: Duration = Duration::from_micros(500);
     /// Every so many items the clock is read.
-    const CHECK: usize = 16;
-    const LONGEST: usize = 4096;
+    const CHECK: usize = 32;
+    const LONGEST: usize = 8192;
 
     fn new(chunk_size: Option<usize>) -> Self {
         Self { size: chunk_size.unwrap_or(1), fixed: chunk_size.is_some() }
@@ -394,7 +408,7 @@ where
         if track.runners > 0 {
             return;
         }
-        let abandoned = std::mem::take(&mut track.waiting);
+        let abandoned = track.take_all();
         for (first, items) in &abandoned {
             track.done.insert(*first, items.iter().map(|_| Err(reason.clone())).collect());
         }
@@ -432,7 +446,7 @@ where
         track.done.insert(first, results);
         let mut missing = 0;
         if !rest.is_empty() {
-            track.waiting.insert(rest_first, rest);
+            track.add(rest_first, rest);
             missing = self.sign_on(&mut track);
         }
         self.wake_consumer(&mut track);
@@ -455,7 +469,7 @@ where
 
     /// Counts the runners that the unbegun inputs call for and that are not there yet: the caller starts them.
     fn sign_on(&self, track: &mut Track<A, R>) -> usize {
-        let chunks = track.unbegun().div_ceil(self.chunk_size.unwrap_or(1));
+        let chunks = track.unbegun.div_ceil(self.chunk_size.unwrap_or(1));
         let missing = self.host.workers().min(chunks).saturating_sub(track.runners);
         track.runners += missing;
         missing
@@ -510,16 +524,9 @@ where
 {
     fn put(&self, items: VecDeque<A>) {
         let mut track = self.track.lock();
-        let count = items.len();
-        let end = track.end;
-        track.end += count;
-        match track.waiting.last_entry() {
-            // Items that follow the last stretch without a gap join it.
-            Some(mut last) if last.key() + last.get().len() == end => last.get_mut().extend(items),
-            _ => {
-                track.waiting.insert(end, items);
-            }
-        }
+        let first = track.end;
+        track.end += items.len();
+        track.add(first, items);
         let missing = self.sign_on(&mut track);
         drop(track);
         self.start_runners(missing);
@@ -563,7 +570,7 @@ where
         let mut track = self.track.lock();
         // Relaxed: whoever adds to the track reads it under the lock, and between items a moment later will do.
         self.cancelled.store(true, Relaxed);
-        let dropped = (std::mem::take(&mut track.waiting), std::mem::take(&mut track.done));
+        let dropped = (track.take_all(), std::mem::take(&mut track.done));
         drop(track);
         // Destructors of the caller's values run in the caller's thread, outside the lock.
         drop(dropped);

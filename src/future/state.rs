@@ -237,7 +237,7 @@ impl State {
     /// the handle before the call.
     pub(crate) fn would_publish(&self, release: bool) -> bool {
         let now = self.load();
-        !now.has_callbacks() && !(release && now.refs() == 1)
+        !now.has_callbacks() && (!release || now.refs() > 1)
     }
 
     /// VALUE or ERROR → TAKEN, by the owner of the handle.

@@ -55,10 +55,12 @@ impl Task {
     /// that was added meanwhile, a waker to wake, a result to drop.
     pub(crate) fn run(self, about_to_publish: &dyn Fn(bool)) -> bool {
         let cell = self.into_cell();
-        // SAFETY: this half's reference goes into the call. A panic can come only from the destructor of what an
-        // already dropped handle left behind.
         let mut ran = false;
-        unwind::call_quietly(|| ran = unsafe { cell::run(cell, about_to_publish) });
+        // A panic can come only from the destructor of what an already dropped handle left behind.
+        unwind::call_quietly(|| {
+            // SAFETY: this half's reference goes into the call.
+            ran = unsafe { cell::run(cell, about_to_publish) };
+        });
         ran
     }
 

@@ -50,6 +50,7 @@ impl Patience {
     pub(crate) fn spin_until(&self, mut done: impl FnMut() -> bool) -> bool {
         let limit = self.0.get();
         let start = Instant::now();
+        let mut batches = 0;
         loop {
             // Reading the clock costs as much as ten pauses, so it is read once a batch.
             for _ in 0..32 {
@@ -62,6 +63,11 @@ impl Patience {
             if start.elapsed() >= limit {
                 self.0.set((limit / 2).max(SHORTEST));
                 return false;
+            }
+            batches += 1;
+            if batches > 4 {
+                // Whoever is awaited may want this very CPU, if others keep the rest busy.
+                std::thread::yield_now();
             }
         }
     }

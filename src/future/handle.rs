@@ -36,6 +36,11 @@ use crate::error::TaskError;
 /// assert_eq!(future.result()?, 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// ```compile_fail,E0277
+/// fn to_another_thread<T: Send>() {}
+/// to_another_thread::<concurrent_futures::TaskFuture<std::rc::Rc<u8>>>();
+/// ```
 #[must_use = "dropping a TaskFuture detaches the task: it still runs, but nobody sees its result"]
 pub struct TaskFuture<T> {
     cell: NonNull<Header>,

@@ -18,7 +18,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
 use std::thread;
 
-use super::queues;
 use super::worker::Worker;
 use crate::spin;
 use crate::unwind::AbortOnUnwind;
@@ -119,10 +118,7 @@ where
 
     /// Runs one job of whoever took this one, if there is one to take.
     fn help(&self, worker: &Worker) -> bool {
-        let thief = self.thief.load(Acquire);
-        let peers = worker.peers();
-        let Some(peer) = peers.iter().find(|peer| peer.number == thief) else { return false };
-        match queues::steal(&peer.jobs) {
+        match worker.steal_job_from(self.thief.load(Acquire)) {
             Some(job) => {
                 job.execute(worker);
                 true

@@ -111,6 +111,15 @@ impl ThreadPoolExecutor {
     /// assert_eq!(future.result()?, "Hello, world!");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// The closure may outlive the caller, so it cannot borrow from it; [`scope`](Self::scope) runs closures that do:
+    ///
+    /// ```compile_fail,E0597
+    /// let pool = concurrent_futures::ThreadPoolExecutor::new(1).unwrap();
+    /// let text = String::new();
+    /// let borrowed = &text;
+    /// let _ = pool.submit(move || borrowed.len());
+    /// ```
     pub fn submit<F, T>(&self, f: F) -> TaskFuture<T>
     where
         F: FnOnce() -> T + Send + 'static,

@@ -84,6 +84,9 @@ impl Owner for ScopeOwner {
 /// The result of a task of a scope. Like a [`TaskFuture`], but bound to the scope: dropping it leaves the task to the end
 /// of the scope, which waits for it.
 ///
+/// Do not leak it (`mem::forget`) on a worker of the same pool: the end of the scope cannot run a queued task whose handle
+/// is gone, and waits for another worker to do so.
+///
 /// It dereferences to `TaskFuture` for all that does not consume the handle (`cancel`, `is_done`, ...).
 #[must_use = "dropping it leaves the task to the end of the scope; a panic of the task then becomes the scope's"]
 pub struct ScopedFuture<'scope, T: Send + 'scope> {
@@ -142,6 +145,23 @@ where
 impl<'scope> Scope<'scope, '_> {
     /// Submits a closure that may borrow what outlives the scope. As [`ThreadPoolExecutor::submit`], except that a bound
     /// on the queue does not apply.
+    ///
+    /// What is declared inside the scope may end before it, so it cannot be borrowed, only moved:
+    ///
+    /// ```compile_fail,E0373
+    /// let pool = concurrent_futures::ThreadPoolExecutor::new(1).unwrap();
+    /// pool.scope(|scope| {
+    ///     let inside = 1;
+    ///     scope.submit(|| inside + 1).result()
+    /// });
+    /// ```
+    ///
+    /// Nor can a handle leave the scope:
+    ///
+    /// ```compile_fail
+    /// let pool = concurrent_futures::ThreadPoolExecutor::new(1).unwrap();
+    /// let escaped = pool.scope(|scope| scope.submit(|| 1));
+    /// ```
     pub fn submit<F, T>(&'scope self, f: F) -> ScopedFuture<'scope, T>
     where
         F: FnOnce() -> T + Send + 'scope,

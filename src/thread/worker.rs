@@ -216,22 +216,30 @@ impl Worker {
 
     /// Takes the oldest job or task of another worker, beginning with the next in number.
     fn steal(&self) -> Option<Work> {
-        let peers = self.peers();
-        let start = peers.iter().position(|peer| peer.number == self.number).unwrap_or(0);
-        let others = peers[start..].iter().chain(&peers[..start]).filter(|peer| peer.number != self.number);
-        others.into_iter().find_map(|peer| {
-            let job = queues::steal(&peer.jobs).map(Work::Job);
-            job.or_else(|| queues::steal(&peer.tasks).map(Work::Task))
+        self.with_peers(|peers| {
+            let start = peers.iter().position(|peer| peer.number == self.number).unwrap_or(0);
+            let others = peers[start..].iter().chain(&peers[..start]).filter(|peer| peer.number != self.number);
+            others.into_iter().find_map(|peer| {
+                let job = queues::steal(&peer.jobs).map(Work::Job);
+                job.or_else(|| queues::steal(&peer.tasks).map(Work::Task))
+            })
         })
     }
 
-    pub(super) fn peers(&self) -> Peers {
+    /// Takes the oldest job of the worker with that number, if it is still there and has one.
+    pub(super) fn steal_job_from(&self, number: usize) -> Option<JobRef> {
+        self.with_peers(|peers| {
+            peers.iter().find(|peer| peer.number == number).and_then(|peer| queues::steal(&peer.jobs))
+        })
+    }
+
+    /// Looks at the list of peers as it is now; `f` must not run anything that is the user's.
+    fn with_peers<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
         let version = self.core.roster.version();
-        let mut copy = self.peers.borrow_mut();
-        if copy.0 != version {
-            *copy = (version, self.core.roster.peers());
+        if self.peers.borrow().0 != version {
+            self.peers.replace((version, self.core.roster.peers()));
         }
-        Arc::clone(&copy.1)
+        f(&self.peers.borrow().1)
     }
 
     /// Looks on, awake at first and then asleep, until there is work (`Some`) or the worker should end (`None`).
@@ -268,7 +276,7 @@ impl Worker {
     fn is_wanted(&self) -> bool {
         !self.core.queues.is_empty()
             || self.should_end()
-            || self.peers().iter().any(|peer| !peer.tasks.is_empty() || !peer.jobs.is_empty())
+            || self.with_peers(|peers| peers.iter().any(|peer| !peer.tasks.is_empty() || !peer.jobs.is_empty()))
     }
 
     fn should_end(&self) -> bool {

@@ -6,15 +6,18 @@
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
-use std::sync::Once;
+
+use parking_lot::Mutex;
 
 use crate::current;
 use crate::error::{PanicLocation, TaskPanic};
 
 thread_local! {
     static LAST: RefCell<Option<Note>> = const { RefCell::new(None) };
+    /// There is a note. Cheaper to ask than `LAST`, which has a destructor.
+    static NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What the hook saw of the newest panic on this thread.
@@ -23,16 +26,21 @@ struct Note {
     backtrace: Option<Backtrace>,
 }
 
-/// Puts the note-taking hook in front of the current one, once a process. Pools call it when they are built.
+/// Puts the note-taking hook in front of the current one, once a process. Pools call it when they are built. On a thread
+/// that is panicking the hook cannot be changed: then the next pool does it.
 pub(crate) fn install_hook() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
+    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    if std::thread::panicking() {
+        return;
+    }
+    let mut installed = INSTALLED.lock();
+    if !std::mem::replace(&mut *installed, true) {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             take_note(info);
             previous(info);
         }));
-    });
+    }
 }
 
 fn take_note(info: &PanicHookInfo<'_>) {
@@ -42,20 +50,33 @@ fn take_note(info: &PanicHookInfo<'_>) {
     let _ = LAST.try_with(|last| {
         if let Ok(mut last) = last.try_borrow_mut() {
             *last = Some(Note { location, backtrace });
+            NOTED.set(true);
         }
     });
 }
 
 /// Runs user code; a panic comes back as the error that describes it.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, TaskPanic> {
+    // A note of a panic that was caught elsewhere must not pass for one of `f`, which may raise a payload without the hook.
+    forget_note();
     // What `f` captured is consumed by it, so nothing half-changed can be seen through it afterwards; state
     // that it shares with others is its author's, exactly as with `std::thread::spawn`.
     panic::catch_unwind(AssertUnwindSafe(f)).map_err(describe)
 }
 
+#[inline]
+fn forget_note() {
+    if NOTED.replace(false) {
+        drop(last_note());
+    }
+}
+
+fn last_note() -> Option<Note> {
+    LAST.try_with(|last| last.try_borrow_mut().ok().and_then(|mut note| note.take())).ok().flatten()
+}
+
 fn describe(payload: Box<dyn Any + Send>) -> TaskPanic {
-    let note = LAST.try_with(|last| last.try_borrow_mut().ok().and_then(|mut note| note.take()));
-    let (location, backtrace) = match note.ok().flatten() {
+    let (location, backtrace) = match last_note() {
         Some(note) => (note.location, note.backtrace),
         None => (None, None),
     };

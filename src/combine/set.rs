@@ -87,8 +87,10 @@ struct Shared {
 pub(super) struct CompletionSet<S: Completable> {
     shared: Arc<Shared>,
     items: Vec<Option<S>>,
-    /// How many items have been looked through for tasks that this thread may run itself.
-    claimed: usize,
+    /// How many items are registered: all, once `new` is through.
+    registered: usize,
+    /// The items before this one are done, or cannot be run by the waiting thread.
+    looked_at: usize,
 }
 
 impl<S: Completable> CompletionSet<S> {
@@ -103,16 +105,17 @@ impl<S: Completable> CompletionSet<S> {
             failed: AtomicBool::new(false),
             sleeper: Mutex::new(None),
         });
-        let mut set = Self { shared, items, claimed: 0 };
+        let mut set = Self { shared, items, registered: 0, looked_at: 0 };
         for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
             let source = item.as_mut().expect("nothing was taken yet").source_mut();
-            // The registration holds a strong reference, which `notify` or `unregister` gives up: the array outlives
-            // all that may use it (rule 2 of the waiter contract).
+            // The registration holds a strong reference, which `notify` or `dissolve` gives up: the array outlives all
+            // that may use it (rule 2 of the waiter contract).
             let registered = Arc::clone(&set.shared);
-            match source.register(NonNull::from(&node.waiter)) {
+            match source.register(node.as_waiter()) {
                 Ok(()) => std::mem::forget(registered),
                 Err(AlreadyFinal) => set.shared.complete(node, source.has_failed()),
             }
+            set.registered += 1;
         }
         set
     }
@@ -131,20 +134,26 @@ impl<S: Completable> CompletionSet<S> {
                 return true;
             }
             let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if late || !self.claim_one() {
+            if late || !self.claim_one(count == self.items.len()) {
                 return self.sleep_for(demand, deadline);
             }
         }
     }
 
-    /// Runs the first task that is still queued and that this thread may run. What could not be claimed once never
-    /// can be, so each item is looked at once.
-    fn claim_one(&mut self) -> bool {
-        while let Some(item) = self.items.get(self.claimed) {
-            self.claimed += 1;
-            if item.as_ref().is_some_and(|item| item.source().claim()) {
-                return true;
+    /// Runs the first task that is still queued and that this thread may run; what could not be claimed once never can
+    /// be. Unless `all` are waited for, it leaves that to others as long as an earlier task is running: the caller may have
+    /// to do something about that one before the queued one can end.
+    fn claim_one(&mut self, all: bool) -> bool {
+        while let Some(item) = self.items.get(self.looked_at) {
+            if let Some(source) = item.as_ref().map(S::source) {
+                if !all && source.is_running() {
+                    return false;
+                }
+                if source.claim() {
+                    return true;
+                }
             }
+            self.looked_at += 1;
         }
         false
     }
@@ -179,14 +188,15 @@ impl<S: Completable> CompletionSet<S> {
 
     /// Ends the registrations, and gives back what has not been taken, in the original order.
     pub(super) fn dissolve(&mut self) -> impl Iterator<Item = S> + use<S> {
-        for (item, node) in self.items.iter_mut().zip(&self.shared.nodes) {
+        for (item, node) in self.items.iter_mut().zip(&self.shared.nodes).take(self.registered) {
             let Some(item) = item else { continue };
-            if item.source_mut().unregister(NonNull::from(&node.waiter)).is_ok() {
+            if item.source_mut().unregister(node.as_waiter()).is_ok() {
                 // SAFETY: the registration is undone, so its strong reference, from `new`, is given up here. It is
                 // not the last one: `self` has its own.
                 unsafe { Arc::decrement_strong_count(node.shared) };
             }
         }
+        self.registered = 0;
         std::mem::take(&mut self.items).into_iter().flatten()
     }
 }
@@ -200,6 +210,11 @@ impl<S: Completable> Drop for CompletionSet<S> {
 impl Node {
     fn new(shared: *const Shared, index: usize) -> Self {
         Self { waiter: Waiter::new(Self::notify), shared, index, next: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// The node as its future knows it; the pointer is good for the whole node.
+    fn as_waiter(&self) -> NonNull<Waiter> {
+        NonNull::from(self).cast()
     }
 
     unsafe fn notify(waiter: NonNull<Waiter>, failed: bool) {

@@ -131,9 +131,9 @@ pub(super) unsafe fn settle<T: Send>(
         unsafe { release(cell) };
         return Err(outcome);
     }
-    let _running = current::Running::enter(cell.addr().get());
+    let running = current::Running::enter(cell.addr().get());
     // SAFETY: `start` was won, and the caller's reference goes into the call.
-    unsafe { Cell::<fn() -> T, T, Unowned>::resolve(cell, outcome, true, &|_| ()) };
+    unsafe { Cell::<fn() -> T, T, Unowned>::resolve(cell, outcome, true, running, &|_| ()) };
     Ok(())
 }
 
@@ -209,8 +209,7 @@ where
         let work = this.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
         let outcome = unwind::catch(work).map_err(TaskError::Panicked);
         // SAFETY: as the caller's contract; the work is gone from the payload.
-        unsafe { Self::resolve(cell, outcome, release, about_to_publish) };
-        drop(running);
+        unsafe { Self::resolve(cell, outcome, release, running, about_to_publish) };
         owner.released();
     }
 
@@ -229,8 +228,7 @@ where
         // SAFETY: having won `begin_cancel`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
-        unsafe { Self::publish(cell, Phase::Cancelled, false, &|_| ()) };
-        drop(running);
+        unsafe { Self::publish(cell, Phase::Cancelled, false, running, &|_| ()) };
         owner.released();
         true
     }
@@ -250,8 +248,7 @@ where
         // SAFETY: having won `start`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
         // SAFETY: `start` was won; the caller's reference stays.
-        unsafe { Self::resolve(cell, Err(error), false, &|_| ()) };
-        drop(running);
+        unsafe { Self::resolve(cell, Err(error), false, running, &|_| ()) };
         owner.released();
     }
 
@@ -270,6 +267,7 @@ where
         cell: NonNull<Header>,
         outcome: Result<T, TaskError>,
         release: bool,
+        running: current::Running,
         about_to_publish: &dyn Fn(bool),
     ) {
         // SAFETY: alive by the caller's reference.
@@ -278,18 +276,28 @@ where
         // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
         this.payload.with_mut(|payload| unsafe { payload.write(filled) });
         // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
-        unsafe { Self::publish(cell, phase, release, about_to_publish) };
+        unsafe { Self::publish(cell, phase, release, running, about_to_publish) };
     }
 
     /// # Safety
     /// The payload is what `phase` says and belongs to this thread alone; the caller holds a reference, which goes
     /// into this call if `release`.
-    unsafe fn publish(cell: NonNull<Header>, phase: Phase, release: bool, about_to_publish: &dyn Fn(bool)) {
+    unsafe fn publish(
+        cell: NonNull<Header>,
+        phase: Phase,
+        release: bool,
+        running: current::Running,
+        about_to_publish: &dyn Fn(bool),
+    ) {
         // SAFETY: alive by the caller's reference until the word is published.
         let this = unsafe { cell.cast::<Self>().as_ref() };
+        let mut running = Some(running);
         loop {
             let announced = this.header.state.would_publish(release);
             if announced {
+                // Once the outcome is out the cell may be freed, and its address be another task's: so the thread is not
+                // inside this task any more.
+                running = None;
                 about_to_publish(true);
             }
             let retract = || {
@@ -300,6 +308,7 @@ where
             match this.header.state.publish(phase, release) {
                 Publish::RunCallbacks => {
                     retract();
+                    running = running.or_else(|| Some(current::Running::enter(cell.addr().get())));
                     this.header.state.retract_callbacks();
                     // SAFETY: until it is published, the outcome belongs to this thread (rule 2).
                     unsafe { this.run_callbacks(phase) };
@@ -317,6 +326,7 @@ where
                 }
                 Publish::Alone => {
                     retract();
+                    drop(running);
                     // SAFETY: the caller's reference is the last one, so the cell is this thread's.
                     unwind::call_quietly(|| unsafe { Self::free(cell, phase) });
                     return;

@@ -15,6 +15,7 @@ use super::state::{AlreadyFinal, Phase};
 use super::waiter::{ThreadWaiter, Waiter};
 use super::{Source, block, poll};
 use crate::error::TaskError;
+use crate::unwind;
 
 /// The result of a task, now or later: block on it, `.await` it, cancel it, collect it with others.
 ///
@@ -285,9 +286,8 @@ impl<T> TaskFuture<T> {
 
     /// Takes a waker back that an earlier poll has left.
     pub(super) fn forget_waker(&mut self) {
-        if let Some(waker) = self.take_waker() {
-            drop(waker);
-        }
+        // A waker is the runtime's code, and its destructor too.
+        unwind::drop_quietly(self.take_waker());
     }
 
     pub(super) fn take_waker(&mut self) -> Option<Box<poll::WakerWaiter>> {
@@ -312,6 +312,10 @@ impl<T> TaskFuture<T> {
 impl<T> Source for TaskFuture<T> {
     fn is_done(&self) -> bool {
         self.is_done()
+    }
+
+    fn is_running(&self) -> bool {
+        self.is_running()
     }
 
     fn has_failed(&self) -> bool {

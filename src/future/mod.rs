@@ -42,6 +42,9 @@ pub(crate) trait Source {
     /// True once the outcome is there.
     fn is_done(&self) -> bool;
 
+    /// True while somebody is at it.
+    fn is_running(&self) -> bool;
+
     /// Whether the outcome is a failure (a cancelled task has not failed). Only for what is done.
     fn has_failed(&self) -> bool;
 

@@ -44,7 +44,9 @@ pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
 #[must_use = "dropping a Promise resolves its future to TaskError::Abandoned"]
 pub struct Promise<T: Send> {
     cell: NonNull<Header>,
-    value: PhantomData<T>,
+    /// Invariant: a promise of a long-lived value must not pass for one of a shorter-lived value, which it would then put
+    /// where the future takes out a long-lived one.
+    value: PhantomData<fn(T) -> T>,
 }
 
 // SAFETY: it moves a `T` into the cell, at most once; all else is the state word.

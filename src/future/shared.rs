@@ -106,13 +106,13 @@ impl<T> Inner<T> {
     }
 
     fn remove(&self, is_it: impl Fn(&Entry) -> bool) -> Result<(), AlreadyFinal> {
-        match &mut *self.waiting.lock() {
-            Some(waiting) => {
-                waiting.retain(|entry| !is_it(entry));
-                Ok(())
-            }
-            None => Err(AlreadyFinal),
-        }
+        let removed = match &mut *self.waiting.lock() {
+            Some(waiting) => waiting.iter().position(is_it).map(|at| waiting.swap_remove(at)),
+            None => return Err(AlreadyFinal),
+        };
+        // A waker's destructor is the runtime's code, so it runs outside the lock.
+        unwind::drop_quietly(removed);
+        Ok(())
     }
 }
 
@@ -223,6 +223,10 @@ impl<T> SharedFuture<T> {
 impl<T> Source for SharedFuture<T> {
     fn is_done(&self) -> bool {
         self.is_done()
+    }
+
+    fn is_running(&self) -> bool {
+        self.is_running()
     }
 
     fn has_failed(&self) -> bool {

@@ -112,8 +112,11 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// May the calling thread, which is about to wait, work on the lane?
     fn may_help(&self) -> bool;
 
-    /// Called by a runner between two chunks: a moment to run what is more urgent than the map.
-    fn yield_to_urgent(&self);
+    /// Is something queued that is more urgent than a map?
+    fn is_urgent_waiting(&self) -> bool;
+
+    /// Is anything queued?
+    fn is_other_waiting(&self) -> bool;
 }
 
 /// The results of a map, in the order of the input (or as they come: [`MapOptions::ordered`]). Each item is a
@@ -152,6 +155,7 @@ where
             host,
             chunk_size: options.chunk_size,
             ordered: options.ordered,
+            endless: options.buffer.is_some(),
             cancelled: AtomicBool::new(false),
             track: Mutex::new(Track::new()),
             arrived: Condvar::new(),
@@ -274,6 +278,8 @@ struct Job<A, R, F> {
     host: Arc<dyn Host>,
     chunk_size: Option<usize>,
     ordered: bool,
+    /// The input may never end.
+    endless: bool,
     /// Nobody wants the results any more. Changes under the lock of the track.
     cancelled: AtomicBool,
     track: Mutex<Track<A, R>>,
@@ -290,6 +296,8 @@ struct Track<A, R> {
     end: usize,
     done: BTreeMap<usize, Vec<Result<R, TaskError>>>,
     runners: usize,
+    /// How many of the runners are at a chunk, and so not about to take another.
+    busy: usize,
     /// What the consumer sleeps for.
     awaited: Option<usize>,
 }
@@ -303,7 +311,7 @@ struct Chunk<A> {
 impl<A, R> Track<A, R> {
     fn new() -> Self {
         let (waiting, done) = (BTreeMap::new(), BTreeMap::new());
-        Self { waiting, unbegun: 0, end: 0, done, runners: 0, awaited: None }
+        Self { waiting, unbegun: 0, end: 0, done, runners: 0, busy: 0, awaited: None }
     }
 
     fn add(&mut self, first: usize, items: VecDeque<A>) {
@@ -380,25 +388,36 @@ where
     /// What a runner does.
     fn run(&self) {
         let mut pace = Pace::new(self.chunk_size);
-        while let Some(chunk) = self.claim_or_leave(&pace) {
+        let mut begun = false;
+        while let Some(chunk) = self.claim_or_leave(&pace, begun) {
+            begun = true;
             self.work(chunk, &mut pace);
+            self.track.lock().busy -= 1;
         }
     }
 
-    /// The next chunk; without one the runner is signed off in the same step, so an input that is put in later finds
+    /// The next chunk. Without one, the runner is signed off in the same step, so an input that is put in later finds
     /// either a runner that will see it or none.
-    fn claim_or_leave(&self, pace: &Pace) -> Option<Chunk<A>> {
-        self.host.yield_to_urgent();
+    fn claim_or_leave(&self, pace: &Pace, begun: bool) -> Option<Chunk<A>> {
         if let Some(reason) = self.host.refusal() {
             self.give_up(reason);
             return None;
         }
+        // What is urgent does not wait for the end of a map; and an endless map would keep its workers for ever.
+        let makes_room = begun && (self.host.is_urgent_waiting() || self.endless && self.host.is_other_waiting());
         let mut track = self.track.lock();
-        let chunk = track.claim(|unbegun| pace.next(unbegun, self.host.workers()));
-        if chunk.is_none() {
-            track.runners -= 1;
+        if !makes_room {
+            if let Some(chunk) = track.claim(|unbegun| pace.next(unbegun, self.host.workers())) {
+                track.busy += 1;
+                return Some(chunk);
+            }
         }
-        chunk
+        track.runners -= 1;
+        // If there is something left to do, the runner's place goes to the end of the executor's queue.
+        let missing = self.sign_on(&mut track);
+        drop(track);
+        self.start_runners(missing);
+        None
     }
 
     /// A runner ends for a reason. If it was the last one, the inputs that it leaves behind fail for that reason.
@@ -470,7 +489,8 @@ where
     /// Counts the runners that the unbegun inputs call for and that are not there yet: the caller starts them.
     fn sign_on(&self, track: &mut Track<A, R>) -> usize {
         let chunks = track.unbegun.div_ceil(self.chunk_size.unwrap_or(1));
-        let missing = self.host.workers().min(chunks).saturating_sub(track.runners);
+        let idle = track.runners - track.busy;
+        let missing = chunks.saturating_sub(idle).min(self.host.workers().saturating_sub(track.runners));
         track.runners += missing;
         missing
     }

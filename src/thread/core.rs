@@ -120,6 +120,15 @@ impl Core {
         self.notify();
     }
 
+    /// [`notify`](Self::notify) for one task of a batch, which is notified as a whole when it ends: cheap, and may miss a
+    /// worker that is falling asleep.
+    pub(super) fn notify_roughly(&self) {
+        let counts = self.sleep.counts();
+        if counts.asleep() > 0 && counts.searching() == 0 {
+            self.sleep.wake_one();
+        }
+    }
+
     /// Queues a task of a batch; the caller notifies.
     pub(super) fn push_quietly(&self, task: Task, priority: Priority) {
         match priority {
@@ -140,24 +149,31 @@ impl Core {
             if counts.searching() == 0 {
                 self.sleep.wake_one();
             }
-        } else if counts.is_closed() {
-            if counts.threads() == 0 {
-                // The pool ended between the check for it and the push: nobody else will ever look.
-                self.refuse_queued(&self.reason(counts, TaskError::ShutDown));
-            }
+        } else if counts.is_closed() && counts.threads() == 0 {
+            // The pool ended between the check for it and the push: nobody else will ever look.
+            self.refuse_queued(&self.reason(counts, TaskError::ShutDown));
         } else if counts.threads() < self.max_workers.load(Relaxed) {
             self.grow_if_short(counts);
         }
     }
 
+    /// How much lies in all queues, the shared ones and the workers' own.
+    fn waiting(&self) -> usize {
+        self.queues.len() + self.roster.peers().iter().map(|peer| peer.waiting()).sum::<usize>()
+    }
+
+    /// Is there anything in any queue?
+    pub(super) fn has_work(&self) -> bool {
+        !self.queues.is_empty() || self.roster.peers().iter().any(|peer| !peer.is_empty())
+    }
+
     /// Starts a thread if more tasks wait than there are threads that will look for one.
     #[cold]
     fn grow_if_short(self: &Arc<Self>, counts: Counts) {
-        let waiting = self.queues.len() + worker::own_len(self.id());
-        if counts.searching() >= waiting {
+        if counts.searching() > 0 && counts.searching() >= self.waiting() {
             return;
         }
-        if let Err(error) = worker::start(self, waiting) {
+        if let Err(error) = worker::start(self) {
             self.start_failed(error);
         }
         let counts = self.sleep.counts();
@@ -176,7 +192,7 @@ impl Core {
             *self.no_thread.lock() = Some(reason.clone());
             self.refuse_queued(&reason);
             *self.no_thread.lock() = None;
-        } else if counts.asleep() > 0 && counts.searching() == 0 && !self.queues.is_empty() {
+        } else if counts.asleep() > 0 && counts.searching() == 0 && self.has_work() {
             // The thread that could not be started was counted as searching, and others may have relied on it.
             self.sleep.wake_one();
         }
@@ -266,10 +282,11 @@ impl Host for MapHost {
         self.0.id().may_claim()
     }
 
-    fn yield_to_urgent(&self) {
-        // A runner is a task of its own, not on top of any other, so nothing that it could be holding is in the way.
-        while let Some(task) = self.0.queues.pop(Priority::High) {
-            task.run(&|_| ());
-        }
+    fn is_urgent_waiting(&self) -> bool {
+        !self.0.queues.is_empty_of(Priority::High)
+    }
+
+    fn is_other_waiting(&self) -> bool {
+        !self.0.queues.is_empty()
     }
 }

@@ -7,9 +7,9 @@
 //! was not waiting for anyway. (Leapfrogging: Wagner and Calder, 1993.)
 //!
 //! This module is an unsafe island. Its rules:
-//! 1. A [`JobRef`] points to a [`StackJob`] that does not move or die before it is taken back or its latch is set.
-//! 2. A `JobRef` is executed at most once: the deque gives each entry to one taker.
-//! 3. Whoever executes a job does not touch it after setting its latch.
+//! 1. A [`JobRef`] points to a [`StackJob`] that does not move or die before it is taken back or its latch says that it has ended.
+//! 2. A `JobRef` is executed or given back at most once: the deque gives each entry to one taker.
+//! 3. Whoever does so does not touch the job after setting its latch.
 
 #![allow(unsafe_code)]
 
@@ -26,6 +26,7 @@ use crate::unwind::AbortOnUnwind;
 pub(super) struct JobRef {
     job: *const (),
     execute: unsafe fn(*const (), &Worker),
+    give_back: unsafe fn(*const ()),
 }
 
 // SAFETY: a `StackJob` may be executed by another thread: its closure and result are `Send` (bounds of `join`).
@@ -36,11 +37,19 @@ impl JobRef {
         // SAFETY: rules 1 and 2: the job is alive, and this is its one execution.
         unsafe { (self.execute)(self.job, worker) }
     }
+
+    /// Returns the job to its owner, unexecuted.
+    fn give_back(self) {
+        // SAFETY: as above; this is instead of its execution.
+        unsafe { (self.give_back)(self.job) }
+    }
 }
 
 const OPEN: u8 = 0;
 const SLEEPING: u8 = 1;
 const SET: u8 = 2;
+/// Somebody took the job and gave it back: the owner runs it.
+const RETURNED: u8 = 3;
 
 const NOBODY: usize = usize::MAX;
 
@@ -72,7 +81,7 @@ where
     /// # Safety
     /// Rules 1 and 2 are the caller's from here on.
     unsafe fn as_job_ref(&self) -> JobRef {
-        JobRef { job: (&raw const *self).cast(), execute: Self::execute }
+        JobRef { job: (&raw const *self).cast(), execute: Self::execute, give_back: Self::give_back }
     }
 
     unsafe fn execute(this: *const (), worker: &Worker) {
@@ -87,29 +96,40 @@ where
         let result = catch_unwind(AssertUnwindSafe(f));
         // SAFETY: the owner reads the result only after the latch is set.
         unsafe { *this.result.get() = Some(result) };
-        // SAFETY: the owner is in `join` as long as the latch is not set. Once it is, the owner may be gone, so the
-        // handle that wakes it is taken before.
-        let owner = unsafe { (*this.owner).thread.clone() };
-        // AcqRel: hands the result over, and sees that the owner sleeps. Rule 3 from here on.
-        if this.latch.swap(SET, AcqRel) == SLEEPING {
-            owner.unpark();
-        }
+        this.end(SET);
         std::mem::forget(abort);
     }
 
-    fn is_set(&self) -> bool {
-        self.latch.load(Acquire) == SET
+    unsafe fn give_back(this: *const ()) {
+        // SAFETY: rule 1.
+        unsafe { &*this.cast::<Self>() }.end(RETURNED);
     }
 
-    /// Helps the thief, then spins, then sleeps, until the latch is set.
+    /// Tells the owner how it ended; rule 3 from here on.
+    fn end(&self, how: u8) {
+        // SAFETY: the owner is in `join` as long as the latch is open. After that it may be gone, so the handle that wakes
+        // it is taken before.
+        let owner = unsafe { (*self.owner).thread.clone() };
+        // AcqRel: hands the result over, and sees that the owner sleeps.
+        if self.latch.swap(how, AcqRel) == SLEEPING {
+            owner.unpark();
+        }
+    }
+
+    /// Whether the job has been executed or given back.
+    fn has_ended(&self) -> bool {
+        matches!(self.latch.load(Acquire), SET | RETURNED)
+    }
+
+    /// Helps the thief, then spins, then sleeps, until the job has ended.
     fn wait(&self, worker: &Worker) {
-        while !self.is_set() {
-            if self.help(worker) || spin::until(|| self.is_set()) || self.help(worker) {
+        while !self.has_ended() {
+            if self.help(worker) || spin::until(|| self.has_ended()) || self.help(worker) {
                 continue;
             }
-            // AcqRel: as in `execute`.
+            // AcqRel: as in `end`.
             if self.latch.compare_exchange(OPEN, SLEEPING, AcqRel, Acquire).is_ok() {
-                while !self.is_set() {
+                while !self.has_ended() {
                     thread::park();
                 }
             }
@@ -118,13 +138,14 @@ where
 
     /// Runs one job of whoever took this one, if there is one to take.
     fn help(&self, worker: &Worker) -> bool {
-        match worker.steal_job_from(self.thief.load(Acquire)) {
-            Some(job) => {
-                job.execute(worker);
-                true
-            }
-            None => false,
+        let Some(job) = worker.steal_job_from(self.thief.load(Acquire)) else { return false };
+        // As long as this job has not ended, the thief's queue holds only parts of it. If it has, the thief may have gone on
+        // to something else, and this is part of that: not for us.
+        match self.has_ended() {
+            true => job.give_back(),
+            false => job.execute(worker),
         }
+        true
     }
 }
 
@@ -136,7 +157,7 @@ where
     RB: Send,
 {
     let job = StackJob::new(b, worker);
-    // SAFETY: this function does not return or unwind before it has taken the job back or seen the latch set.
+    // SAFETY: this function does not return or unwind before it has taken the job back or seen that it has ended.
     worker.jobs.push(unsafe { job.as_job_ref() });
     worker.core.notify();
     let first = catch_unwind(AssertUnwindSafe(a));
@@ -150,7 +171,7 @@ where
     match job.result.into_inner() {
         Some(second) => (first, second.unwrap_or_else(|panic| resume_unwind(panic))),
         None => {
-            let b = job.f.into_inner().expect("it was taken back");
+            let b = job.f.into_inner().expect("it was taken back, or given back");
             (first, b())
         }
     }

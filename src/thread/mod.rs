@@ -188,8 +188,9 @@ impl ThreadPoolExecutor {
             self.core.push_quietly(task, Priority::Normal);
             futures.push(future);
             // The first few are told one by one, so that as many workers as there are start at once.
-            if n < self.core.max_workers.load(Relaxed) {
-                self.core.notify();
+            match n < self.core.max_workers.load(Relaxed) {
+                true => self.core.notify(),
+                false => self.core.notify_roughly(),
             }
         }
         drop(notify);

@@ -40,6 +40,10 @@ impl Shared {
         self.high.is_empty() && self.normal.is_empty() && self.low.is_empty()
     }
 
+    pub(super) fn is_empty_of(&self, priority: Priority) -> bool {
+        self.of(priority).is_empty()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.high.len() + self.normal.len() + self.low.len()
     }

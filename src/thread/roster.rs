@@ -21,6 +21,17 @@ pub(super) struct Peer {
     pub(super) tally: Arc<Tally>,
 }
 
+impl Peer {
+    /// How much is in its own queues.
+    pub(super) fn waiting(&self) -> usize {
+        self.tasks.len() + self.jobs.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.jobs.is_empty()
+    }
+}
+
 pub(super) type Peers = Arc<[Arc<Peer>]>;
 
 pub(super) struct Roster {

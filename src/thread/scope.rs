@@ -27,6 +27,7 @@ use super::options::Priority;
 use crate::combine::AsSource;
 use crate::error::{TaskError, TaskPanic};
 use crate::future::{Owner, Source, TaskFuture, borrowing_task};
+use crate::unwind::{self, AbortOnUnwind};
 
 /// Where tasks that borrow are submitted; made by [`ThreadPoolExecutor::scope`].
 pub struct Scope<'scope, 'env: 'scope> {
@@ -185,28 +186,42 @@ impl<'scope> Scope<'scope, '_> {
 
     /// Blocks until every task has been released. On a worker of the pool, tasks that are still queued are run here.
     fn wait(&self) {
-        self.data.finish_detached();
-        // Acquire pairs with the Release of `released`.
-        while self.data.tasks.load(Acquire) > 0 {
+        // Unwinding out of here would let the tasks outlive what they borrow.
+        let abort = AbortOnUnwind;
+        loop {
+            // Acquire pairs with the Release of `released`. Read before the list: a task that is discounted has dropped the
+            // handles that it held, and finishing a handle may submit.
+            let tasks = self.data.tasks.load(Acquire);
+            if self.data.finish_one_detached() {
+                continue;
+            }
+            if tasks == 0 {
+                break;
+            }
             thread::park();
         }
-        // The tasks may have dropped handles since.
-        self.data.finish_detached();
+        mem::forget(abort);
     }
 }
 
 impl Data {
+    /// Keeps a panic for the end of the scope; the first one counts.
     fn note(&self, panic: Option<TaskPanic>) {
         if let Some(panic) = panic {
             self.panic.lock().get_or_insert(panic);
         }
     }
 
-    fn finish_detached(&self) {
-        loop {
-            let Some(detached) = self.detached.lock().pop() else { return };
-            self.note(detached.finish());
-        }
+    /// Ends one of the handles that were dropped; false if there is none.
+    fn finish_one_detached(&self) -> bool {
+        let Some(detached) = self.detached.lock().pop() else { return false };
+        self.finish(detached);
+        true
+    }
+
+    /// A result that nobody took is dropped here; if its destructor panics, that is the scope's panic too.
+    fn finish(&self, detached: Box<dyn Detached + '_>) {
+        self.note(unwind::catch(|| detached.finish()).unwrap_or_else(Some));
     }
 
     /// Takes a handle over that was dropped before its task was done.
@@ -229,7 +244,7 @@ impl Data {
         }
         detached.push(future);
         drop(detached);
-        done.into_iter().for_each(|done| self.note(done.finish()));
+        done.into_iter().for_each(|done| self.finish(done));
     }
 }
 
@@ -294,7 +309,7 @@ impl<'scope, T: Send + 'scope> Drop for ScopedFuture<'scope, T> {
         let Some(future) = self.future.take() else { return };
         let future: Box<dyn Detached + '_> = Box::new(future);
         match future.is_done() {
-            true => self.data.note(future.finish()),
+            true => self.data.finish(future),
             // SAFETY: a `ScopedFuture` cannot outlive its scope, and this one is alive.
             false => unsafe { self.data.detach(future) },
         }

@@ -108,9 +108,11 @@ impl Sleep {
         Counts(self.word.load(SeqCst))
     }
 
-    /// A thread is about to be started, to search, if the pool is open and has fewer than `max`: says whether.
+    /// A thread is about to be started, to search, if there are fewer than `max`: says whether. A pool that is closed gets
+    /// no first thread any more; while it works off what it has, it may still need more.
     pub(super) fn add_thread_below(&self, max: usize) -> bool {
-        self.add_thread_if(|counts| !counts.is_closed() && counts.threads() < max)
+        let wanted = |counts: Counts| !counts.is_refusing() && (!counts.is_closed() || counts.threads() > 0);
+        self.add_thread_if(|counts| wanted(counts) && counts.threads() < max)
     }
 
     /// A thread that was about to end stays, if it was the last one: says whether. Also in a pool that is closed.

@@ -47,10 +47,22 @@ pub(super) struct Worker {
     searching: Cell<bool>,
     /// The task that is being run is in the tally.
     counted: Cell<bool>,
+    /// Signed off: nobody steals from this worker any more, so it must put nothing into its own queues.
+    has_left: Cell<bool>,
     ticks: Cell<u32>,
     patience: Patience,
     /// A copy of the list of peers, and the version it has.
     peers: RefCell<(usize, Peers)>,
+}
+
+/// Why a worker that found nothing should end.
+enum End {
+    /// The pool takes nothing any more.
+    Closed,
+    /// The pool has been resized, and has more workers than it should.
+    Surplus,
+    /// There was nothing to do for as long as the keep-alive says.
+    Idle,
 }
 
 /// What a worker can find.
@@ -59,12 +71,10 @@ enum Work {
     Job(JobRef),
 }
 
-/// Starts a thread for the pool if `waiting` tasks call for one; it is counted before it runs.
-pub(super) fn start(core: &Arc<Core>, waiting: usize) -> io::Result<()> {
-    // One thread is started at a time, so that one shortage starts one thread.
+/// Starts a thread for the pool, unless it has enough; it is counted before it runs.
+pub(super) fn start(core: &Arc<Core>) -> io::Result<()> {
     core.roster.start(|number| {
-        let enough = core.sleep.counts().searching() >= waiting;
-        if enough || !core.sleep.add_thread_below(core.max_workers.load(Relaxed)) {
+        if !core.sleep.add_thread_below(core.max_workers.load(Relaxed)) {
             return Ok(None);
         }
         let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));
@@ -99,19 +109,13 @@ pub(super) fn with_current<R>(f: impl FnOnce(&Worker) -> R) -> Option<R> {
 pub(super) fn push_own(pool: PoolId, task: Task) -> Result<(), Task> {
     let mut task = Some(task);
     with_current(|worker| {
-        if worker.core.id() == pool && !worker.is_alone() {
+        if worker.core.id() == pool && !worker.is_alone() && !worker.has_left.get() {
             if let Some(task) = task.take() {
                 worker.tasks.push(task);
             }
         }
     });
     task.map_or(Ok(()), Err)
-}
-
-/// How many tasks are in the own queue of the calling thread, if it is a worker of that pool.
-pub(super) fn own_len(pool: PoolId) -> usize {
-    with_current(|worker| if worker.core.id() == pool { worker.tasks.len() + worker.jobs.len() } else { 0 })
-        .unwrap_or(0)
 }
 
 impl Worker {
@@ -149,6 +153,7 @@ impl Worker {
             tally,
             searching: Cell::new(true),
             counted: Cell::new(false),
+            has_left: Cell::new(false),
             ticks: Cell::new(0),
             patience: Patience::new(),
             peers,
@@ -173,11 +178,11 @@ impl Worker {
     /// The loop of a worker's life.
     fn run(&self) {
         loop {
-            let Some(work) = self.find().or_else(|| self.search()) else {
-                if self.leave() {
-                    return;
-                }
-                continue;
+            let work = match self.find().map_or_else(|| self.search(), Ok) {
+                Ok(work) => work,
+                Err(End::Surplus) if self.leave_if_surplus() => return,
+                Err(End::Closed | End::Idle) if self.leave() => return,
+                Err(_) => continue,
             };
             self.begin();
             match work {
@@ -242,17 +247,17 @@ impl Worker {
         f(&self.peers.borrow().1)
     }
 
-    /// Looks on, awake at first and then asleep, until there is work (`Some`) or the worker should end (`None`).
-    fn search(&self) -> Option<Work> {
+    /// Looks on, awake at first and then asleep, until there is work or a reason to end.
+    fn search(&self) -> Result<Work, End> {
         self.start_searching();
         loop {
             // SeqCst: this look comes after the announcement that this worker searches (see `sleep`).
             fence(SeqCst);
             if let Some(work) = self.find() {
-                return Some(work);
+                return Ok(work);
             }
-            if self.should_end() {
-                return None;
+            if let Some(end) = self.should_end() {
+                return Err(end);
             }
             if spin::room_for(1) && self.patience.spin_until(|| self.is_wanted()) {
                 continue;
@@ -266,7 +271,7 @@ impl Worker {
             });
             spin::worker_wakes();
             match woken {
-                Woken::TimedOut => return None,
+                Woken::TimedOut => return Err(End::Idle),
                 Woken::Called | Woken::Found => self.patience.slept(start.elapsed()),
             }
         }
@@ -274,13 +279,19 @@ impl Worker {
 
     /// Is there anything to find, or a reason to end?
     fn is_wanted(&self) -> bool {
-        !self.core.queues.is_empty()
-            || self.should_end()
-            || self.with_peers(|peers| peers.iter().any(|peer| !peer.tasks.is_empty() || !peer.jobs.is_empty()))
+        self.should_end().is_some() || self.sees_work()
     }
 
-    fn should_end(&self) -> bool {
-        self.core.sleep.counts().is_closed() || self.is_surplus()
+    /// Is there anything in any queue, this worker's own included?
+    fn sees_work(&self) -> bool {
+        !self.core.queues.is_empty() || self.with_peers(|peers| peers.iter().any(|peer| !peer.is_empty()))
+    }
+
+    fn should_end(&self) -> Option<End> {
+        if self.core.sleep.counts().is_closed() {
+            return Some(End::Closed);
+        }
+        self.is_surplus().then_some(End::Surplus)
     }
 
     fn is_surplus(&self) -> bool {
@@ -297,7 +308,7 @@ impl Worker {
     fn call_others(&self) {
         let counts = self.core.sleep.counts();
         let could_be_more = counts.asleep() > 0 || counts.threads() < self.core.max_workers.load(Relaxed);
-        if could_be_more && !(self.tasks.is_empty() && self.core.queues.is_empty()) {
+        if could_be_more && self.sees_work() {
             self.core.notify();
         }
     }
@@ -381,12 +392,13 @@ impl Worker {
             self.core.queues.push(task, Priority::Normal);
         }
         fence(SeqCst);
-        if !self.core.queues.is_empty() {
+        if self.core.has_work() {
             if self.core.sleep.keep_last_thread() {
                 return false;
             }
             self.core.notify();
         }
+        self.has_left.set(true);
         self.core.roster.leave(self.number);
         true
     }

@@ -16,6 +16,7 @@
 //! | `memory` | the allocator, which can count |
 //! | `goals` | the ratios to reach |
 //! | `report` | what is printed |
+//! | `watchdog` | who hangs |
 
 mod goals;
 mod measure;
@@ -23,6 +24,7 @@ mod memory;
 mod pools;
 mod report;
 mod settings;
+mod watchdog;
 mod workloads;
 
 use std::time::{Duration, Instant};
@@ -43,6 +45,7 @@ fn main() {
         }
     };
     let pools = Pools::start(settings.workers);
+    watchdog::start();
     let benches = workloads::all(&settings, &pools).into_iter();
     let benches = benches.filter(|bench| settings.wants(bench.name));
     match &settings.mode {
@@ -72,7 +75,7 @@ fn profile(benches: impl Iterator<Item = Bench>, contender: &str, time: Duration
         let (start, mut runs) = (Instant::now(), 0);
         let mut last = Vec::new();
         while start.elapsed() < time {
-            last = run();
+            last = watchdog::watch(bench.name, contender, &mut run);
             runs += 1;
         }
         println!("{} {contender}: {runs} runs, the last: {}", bench.name, report::figures(bench.columns, &last));

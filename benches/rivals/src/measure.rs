@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::pools::Pool;
+use crate::watchdog::watch;
 
 /// Between two contenders: long enough for the workers of the one before to stop looking for work.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -93,9 +94,9 @@ impl Bench {
         let (warm_up, rounds) = if self.once { (0, 1) } else { (1, rounds) };
         let mut samples = vec![Vec::new(); self.entries.len()];
         for round in 0..warm_up + rounds {
-            for (samples, (_, _, run)) in samples.iter_mut().zip(&mut self.entries) {
+            for (samples, (name, _, run)) in samples.iter_mut().zip(&mut self.entries) {
                 thread::sleep(PAUSE);
-                let sample = run();
+                let sample = watch(self.name, name, run);
                 if round >= warm_up {
                     samples.push(sample);
                 }

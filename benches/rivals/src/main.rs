@@ -1,0 +1,83 @@
+//! The thread pool beside its rivals, all in one run: for every workload the contenders take turns, A B C A B C, so that
+//! whatever the machine does meanwhile happens to all of them. What comes out are ratios; absolute figures differ from
+//! machine to machine and from hour to hour. Nothing here asserts a time.
+//!
+//! ```text
+//! cargo run --release -p rivals -- [T1 T2 ...] [--full] [--rounds N] [--tasks N] [--workers N]
+//! cargo run --release -p rivals -- profile T1 ours [--seconds N]
+//! ```
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `settings` | the command line |
+//! | `pools` | the contenders, one file each, behind one trait |
+//! | `workloads` | what they are made to do, one file a group |
+//! | `measure` | rounds, medians, CPU time |
+//! | `memory` | the allocator, which can count |
+//! | `goals` | the ratios to reach |
+//! | `report` | what is printed |
+//! | `watchdog` | who hangs |
+
+mod goals;
+mod measure;
+mod memory;
+mod pools;
+mod report;
+mod settings;
+mod watchdog;
+mod workloads;
+
+use std::time::{Duration, Instant};
+
+use measure::Bench;
+use pools::Pools;
+use settings::{Mode, Settings};
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;
+
+fn main() {
+    let settings = match Settings::parse(std::env::args().skip(1)) {
+        Ok(settings) => settings,
+        Err(message) => {
+            eprintln!("{message}\n\n{}", settings::USAGE);
+            std::process::exit(2);
+        }
+    };
+    let pools = Pools::start(settings.workers);
+    watchdog::start();
+    let benches = workloads::all(&settings, &pools).into_iter();
+    let benches = benches.filter(|bench| settings.wants(bench.name));
+    match &settings.mode {
+        Mode::Compare => compare(&settings, benches),
+        Mode::Profile { contender, seconds } => profile(benches, contender, Duration::from_secs(*seconds)),
+    }
+}
+
+fn compare(settings: &Settings, benches: impl Iterator<Item = Bench>) {
+    let tables: Vec<_> = benches
+        .map(|bench| {
+            let table = bench.measure(settings.rounds);
+            report::print_table(&table);
+            table
+        })
+        .collect();
+    report::print_goals(&tables);
+}
+
+/// One contender, over and over: something to point a profiler at.
+fn profile(benches: impl Iterator<Item = Bench>, contender: &str, time: Duration) {
+    for mut bench in benches {
+        let Some(mut run) = bench.take(contender) else {
+            eprintln!("{}: there is no {contender:?}, but {}", bench.name, bench.names().join(", "));
+            continue;
+        };
+        let (start, mut runs) = (Instant::now(), 0);
+        let mut last = Vec::new();
+        while start.elapsed() < time {
+            last = watchdog::watch(bench.name, contender, &mut run);
+            runs += 1;
+        }
+        println!("{} {contender}: {runs} runs, the last: {}", bench.name, report::figures(bench.columns, &last));
+    }
+}

@@ -18,6 +18,19 @@ const SHORTEST: Duration = Duration::from_micros(1);
 /// How many pool workers of this process are awake. A statistic, not a lock: hence Relaxed.
 static AWAKE: AtomicUsize = AtomicUsize::new(0);
 
+/// How many threads have been started and have not run yet. Also a statistic.
+static STARTING: AtomicUsize = AtomicUsize::new(0);
+
+/// A thread is about to be started...
+pub(crate) fn worker_starts() {
+    STARTING.fetch_add(1, Relaxed);
+}
+
+/// ... and now it runs, or could not be started.
+pub(crate) fn worker_started() {
+    STARTING.fetch_sub(1, Relaxed);
+}
+
 pub(crate) fn worker_wakes() {
     AWAKE.fetch_add(1, Relaxed);
 }
@@ -32,9 +45,10 @@ pub(crate) fn cpus() -> usize {
     *CPUS.get_or_init(|| num_cpus::get().max(1))
 }
 
-/// Is there a CPU for so many threads beside the workers that are awake?
+/// Is there a CPU for so many threads beside the workers that are awake? Not while a new thread waits for its first time
+/// slice: on the CPU of a waiter that sleeps it gets it at once.
 pub(crate) fn room_for(threads: usize) -> bool {
-    AWAKE.load(Relaxed) + threads <= cpus()
+    AWAKE.load(Relaxed) + threads <= cpus() && STARTING.load(Relaxed) == 0
 }
 
 /// How long this thread is willing to spin at the moment.

@@ -82,8 +82,12 @@ pub(super) fn start(core: &Arc<Core>) -> io::Result<()> {
             builder = builder.stack_size(size);
         }
         let of_thread = Arc::clone(core);
+        spin::worker_starts();
         let spawned = builder.spawn(move || Worker::main(of_thread, number));
-        spawned.map(Some).inspect_err(|_| core.sleep.remove_thread())
+        spawned.map(Some).inspect_err(|_| {
+            spin::worker_started();
+            core.sleep.remove_thread();
+        })
     })
 }
 
@@ -121,6 +125,7 @@ pub(super) fn push_own(pool: PoolId, task: Task) -> Result<(), Task> {
 impl Worker {
     fn main(core: Arc<Core>, number: usize) {
         spin::worker_wakes();
+        spin::worker_started();
         let worker = Self::enter(core, number);
         CURRENT.set(&raw const worker);
         if worker.initialize() {

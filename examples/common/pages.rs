@@ -1,0 +1,57 @@
+//! A web server on the loopback interface, so that pages can be fetched without a network.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use concurrent_futures::ThreadPoolExecutor;
+
+/// Starts the server, which goes on until the program ends, and returns where it is: `http://127.0.0.1:PORT`.
+///
+/// `/bytes/N` is a page of N bytes, `/delay/N` one that comes after N milliseconds; nothing else is there.
+pub(crate) fn serve() -> io::Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let pool = ThreadPoolExecutor::builder().thread_name_prefix("server").build().map_err(io::Error::other)?;
+    thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            // The handle is not needed: a connection that fails concerns its client alone.
+            drop(pool.submit(move || answer(&connection)));
+        }
+    });
+    Ok(address)
+}
+
+fn answer(mut connection: &TcpStream) -> io::Result<()> {
+    let mut lines = BufReader::new(connection).lines();
+    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
+    // The headers do not matter, but a connection that is closed on unread bytes is reset.
+    for header in lines {
+        if header?.is_empty() {
+            break;
+        }
+    }
+    let (status, page) = match page(&request) {
+        Some(page) => ("200 OK", page),
+        None => ("404 Not Found", b"There is no such page.\n".to_vec()),
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", page.len());
+    connection.write_all(head.as_bytes())?;
+    connection.write_all(&page)
+}
+
+/// The page that a request such as `GET /bytes/300 HTTP/1.1` asks for.
+fn page(request: &str) -> Option<Vec<u8>> {
+    let path = request.split(' ').nth(1)?;
+    let (kind, number) = path.strip_prefix('/')?.split_once('/')?;
+    let number: u32 = number.parse().ok()?;
+    match kind {
+        "bytes" => Some(vec![b'.'; number as usize]),
+        "delay" => {
+            thread::sleep(Duration::from_millis(number.into()));
+            Some(format!("This took {number} ms.\n").into_bytes())
+        }
+        _ => None,
+    }
+}

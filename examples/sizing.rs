@@ -1,0 +1,139 @@
+//! How many workers? What computes wants as many as there are cores; what waits wants many more. Measured and drawn.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use concurrent_futures::{ReturnWhen, ThreadPoolExecutor, cpu_workers, io_workers, wait};
+
+#[path = "common/args.rs"]
+mod args;
+#[path = "sizing/plot.rs"]
+mod plot;
+
+const USAGE: &str = "\
+Measures how many tasks per second a pool gets done with few and with many workers: tasks that compute
+for about a millisecond, and tasks that wait (sleep) for five.
+
+Usage: sizing [--svg PATH] [--long]
+
+  --svg PATH  where the plot goes; target/sizing.svg by default
+  --long      measures ten times as long: steadier numbers";
+
+const WAIT: Duration = Duration::from_millis(5);
+const ROUNDS: usize = 3;
+
+/// What a pool of so many workers got done, in tasks per second.
+struct Row {
+    workers: usize,
+    compute: f64,
+    wait: f64,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = args::arguments(USAGE);
+    let (mut svg, mut length, mut rest) = ("target/sizing.svg", 1, &arguments[..]);
+    while !rest.is_empty() {
+        rest = match rest {
+            ["--svg", path, others @ ..] => {
+                svg = path;
+                others
+            }
+            ["--long", others @ ..] => {
+                length = 10;
+                others
+            }
+            _ => args::reject(USAGE, &arguments),
+        };
+    }
+
+    let rows = measure(length)?;
+    println!("workers   computing tasks/s     waiting tasks/s");
+    for row in &rows {
+        let (compute, wait) = (row.compute / rows[0].compute, row.wait / rows[0].wait);
+        let Row { workers, compute: computed, wait: waited } = row;
+        println!("{workers:7}   {computed:8.0}  (x {compute:5.2})   {waited:8.0}  (x {wait:5.2})");
+    }
+    println!();
+    conclude("Tasks that compute", &rows, |row| row.compute);
+    conclude("Tasks that wait", &rows, |row| row.wait);
+    println!("cpu_workers() suggests {}, io_workers() {}.", cpu_workers(), io_workers());
+
+    plot::draw(&rows, Path::new(svg))?;
+    println!("The plot is in {svg}");
+    Ok(())
+}
+
+/// One row for 1 worker, one for each core, and then twice as many again and again, far above the number of cores.
+fn measure(length: usize) -> Result<Vec<Row>, Box<dyn Error>> {
+    let cores = cpu_workers();
+    let mut counts = vec![1];
+    counts.extend((0..).map(|doublings| cores << doublings).take_while(|&count| count <= 64.max(8 * cores)));
+    counts.dedup();
+
+    let steps = steps_per_millisecond();
+    let mut rows: Vec<Row> = counts.iter().map(|&workers| Row { workers, compute: 0.0, wait: 0.0 }).collect();
+    // Round after round, and the best one counts: what else the machine does meanwhile only ever makes it slower.
+    for _ in 0..ROUNDS {
+        for row in &mut rows {
+            let computing = 30 * length * row.workers.min(cores);
+            row.compute = row.compute.max(throughput(row.workers, computing, move || compute(steps))?);
+            let waiting = 8 * length * row.workers;
+            row.wait = row.wait.max(throughput(row.workers, waiting, || thread::sleep(WAIT))?);
+        }
+    }
+    Ok(rows)
+}
+
+fn throughput(workers: usize, tasks: usize, task: impl Fn() + Copy + Send + 'static) -> Result<f64, Box<dyn Error>> {
+    let pool = ThreadPoolExecutor::new(workers)?;
+    // Threads start on demand. To have them all before the clock starts, each gets a task that waits for the others.
+    let all = Arc::new(Barrier::new(workers));
+    let started = (0..workers).map(|_| Arc::clone(&all)).map(|all| {
+        pool.submit(move || {
+            all.wait();
+        })
+    });
+    let _ = wait(started, None, ReturnWhen::AllCompleted);
+
+    let start = Instant::now();
+    let _ = wait(pool.submit_all((0..tasks).map(|_| task)), None, ReturnWhen::AllCompleted);
+    Ok(tasks as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Multiplies and adds, one step after the other: a core can do nothing else meanwhile.
+fn compute(steps: u64) {
+    black_box((0..steps).fold(1u64, |x, step| black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step))));
+}
+
+fn steps_per_millisecond() -> u64 {
+    const STEPS: u64 = 100_000;
+    let time = || {
+        let start = Instant::now();
+        compute(STEPS);
+        start.elapsed().as_secs_f64()
+    };
+    let fastest = (0..10).map(|_| time()).fold(f64::INFINITY, f64::min);
+    (STEPS as f64 * 0.001 / fastest).max(1.0) as u64
+}
+
+/// Says what the numbers say.
+fn conclude(tasks: &str, rows: &[Row], rate: impl Fn(&Row) -> f64) {
+    let cores = cpu_workers();
+    let one_each = rows.iter().find(|row| row.workers == cores).expect("there is a row for one worker per core");
+    let (first, last) = (&rows[0], rows.last().expect("there are rows"));
+    let gain = rate(one_each) / rate(first);
+    let more = rate(last) / rate(one_each);
+    let verdict = match more {
+        ..0.9 => "more workers than cores cost throughput",
+        0.9..1.1 => "more workers than cores do not help",
+        _ => "more workers than cores help",
+    };
+    if cores > 1 {
+        println!("{tasks}: {cores} workers, one per core, did {gain:.2} times the work of 1.");
+    }
+    println!("{tasks}: {} workers did {more:.2} times the work of {cores}: {verdict}.", last.workers);
+}

@@ -1,0 +1,66 @@
+//! The examples in which time is the point, one after the other and on a pool: downloads, web pages, prime numbers.
+
+use std::thread;
+use std::time::Duration;
+
+use concurrent_futures::{ThreadPoolExecutor, as_completed, cpu_workers};
+use criterion::{Criterion, criterion_group, criterion_main};
+use ureq::Agent;
+
+#[path = "../examples/common/pages.rs"]
+mod pages;
+#[path = "../examples/common/primes.rs"]
+mod primes;
+
+use primes::{PRIMES, is_prime};
+
+/// Two downloads that only sleep; a second of the example lasts a millisecond.
+fn downloads(c: &mut Criterion) {
+    const SECONDS: [u64; 2] = [10, 5];
+    let download = |seconds| thread::sleep(Duration::from_millis(seconds));
+    let mut group = c.benchmark_group("downloads");
+    group.bench_function("sequential", |b| b.iter(|| SECONDS.map(download)));
+    let pool = ThreadPoolExecutor::new(SECONDS.len()).unwrap();
+    group.bench_function("threads", |b| {
+        b.iter(|| SECONDS.map(|seconds| pool.submit(move || download(seconds))).map(|future| future.result().unwrap()));
+    });
+    group.finish();
+}
+
+/// Five pages of a server on the loopback interface: short, long, slow, slow again, and one that is not there.
+fn fetch(c: &mut Criterion) {
+    let server = pages::serve().unwrap();
+    let agent = Agent::new_with_config(Agent::config_builder().proxy(None).build());
+    let urls =
+        ["/bytes/1256", "/bytes/1000000", "/delay/5", "/delay/10", "/missing"].map(|path| format!("{server}{path}"));
+    let get = |agent: &Agent, url: &str| agent.get(url).call()?.body_mut().read_to_vec();
+
+    let mut group = c.benchmark_group("fetch");
+    group.bench_function("sequential", |b| b.iter(|| urls.iter().filter(|url| get(&agent, url).is_ok()).count()));
+    let pool = ThreadPoolExecutor::new(urls.len()).unwrap();
+    group.bench_function("threads", |b| {
+        b.iter(|| {
+            let futures = urls.clone().map(|url| {
+                let agent = agent.clone();
+                pool.submit(move || get(&agent, &url))
+            });
+            as_completed(futures).filter_map(|future| future.result().unwrap().ok()).count()
+        });
+    });
+    group.finish();
+}
+
+/// The six numbers, which keep a core busy for tens of milliseconds.
+fn numbers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("is_prime");
+    group.sample_size(30);
+    group.bench_function("sequential", |b| b.iter(|| PRIMES.map(is_prime)));
+    let pool = ThreadPoolExecutor::new(cpu_workers()).unwrap();
+    group.bench_function("threads", |b| {
+        b.iter(|| pool.map(is_prime, PRIMES).map(Result::unwrap).collect::<Vec<bool>>());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, downloads, fetch, numbers);
+criterion_main!(benches);

@@ -24,13 +24,13 @@ Usage: sizing [--svg PATH] [--long]
   --long      measures ten times as long: steadier numbers";
 
 const WAIT: Duration = Duration::from_millis(5);
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
-/// What a pool of so many workers got done, in tasks per second.
+/// What a pool of so many workers got done, in tasks per second, in each round.
 struct Row {
     workers: usize,
-    compute: f64,
-    wait: f64,
+    compute: Vec<f64>,
+    wait: Vec<f64>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,16 +53,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rows = measure(length)?;
     println!("workers   computing tasks/s     waiting tasks/s");
     for row in &rows {
-        let (compute, wait) = (row.compute / rows[0].compute, row.wait / rows[0].wait);
-        let Row { workers, compute: computed, wait: waited } = row;
-        println!("{workers:7}   {computed:8.0}  (x {compute:5.2})   {waited:8.0}  (x {wait:5.2})");
+        let (computed, waited) = (median(&row.compute), median(&row.wait));
+        let (faster, more) = (computed / median(&rows[0].compute), waited / median(&rows[0].wait));
+        println!("{:7}   {computed:8.0}  (x {faster:5.2})   {waited:8.0}  (x {more:5.2})", row.workers);
     }
     println!();
-    conclude("Tasks that compute", &rows, |row| row.compute);
-    conclude("Tasks that wait", &rows, |row| row.wait);
+    conclude("Tasks that compute", &rows, |row| &row.compute);
+    conclude("Tasks that wait", &rows, |row| &row.wait);
     println!("cpu_workers() suggests {}, io_workers() {}.", cpu_workers(), io_workers());
 
-    plot::draw(&rows, Path::new(svg))?;
+    plot::draw(&rows, Path::new(svg)).map_err(|error| format!("cannot write {svg}: {error}"))?;
     println!("The plot is in {svg}");
     Ok(())
 }
@@ -75,14 +75,15 @@ fn measure(length: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     counts.dedup();
 
     let steps = steps_per_millisecond();
-    let mut rows: Vec<Row> = counts.iter().map(|&workers| Row { workers, compute: 0.0, wait: 0.0 }).collect();
-    // Round after round, and the best one counts: what else the machine does meanwhile only ever makes it slower.
+    let row = |&workers| Row { workers, compute: Vec::new(), wait: Vec::new() };
+    let mut rows: Vec<Row> = counts.iter().map(row).collect();
+    // Round after round, so that what else the machine does meanwhile hits all rows alike.
     for _ in 0..ROUNDS {
         for row in &mut rows {
-            let computing = 30 * length * row.workers.min(cores);
-            row.compute = row.compute.max(throughput(row.workers, computing, move || compute(steps))?);
-            let waiting = 8 * length * row.workers;
-            row.wait = row.wait.max(throughput(row.workers, waiting, || thread::sleep(WAIT))?);
+            let computing = 20 * length * row.workers.min(cores);
+            row.compute.push(throughput(row.workers, computing, move || compute(steps))?);
+            let waiting = 4 * length * row.workers;
+            row.wait.push(throughput(row.workers, waiting, || thread::sleep(WAIT))?);
         }
     }
     Ok(rows)
@@ -120,20 +121,27 @@ fn steps_per_millisecond() -> u64 {
     (STEPS as f64 * 0.001 / fastest).max(1.0) as u64
 }
 
-/// Says what the numbers say.
-fn conclude(tasks: &str, rows: &[Row], rate: impl Fn(&Row) -> f64) {
+fn median(rates: &[f64]) -> f64 {
+    let mut sorted = rates.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// Says what the numbers say, and no more than all rounds agree on.
+fn conclude(tasks: &str, rows: &[Row], rates: impl Fn(&Row) -> &[f64]) {
     let cores = cpu_workers();
     let one_each = rows.iter().find(|row| row.workers == cores).expect("there is a row for one worker per core");
     let (first, last) = (&rows[0], rows.last().expect("there are rows"));
-    let gain = rate(one_each) / rate(first);
-    let more = rate(last) / rate(one_each);
-    let verdict = match more {
-        ..0.9 => "more workers than cores cost throughput",
-        0.9..1.1 => "more workers than cores do not help",
-        _ => "more workers than cores help",
-    };
     if cores > 1 {
+        let gain = median(rates(one_each)) / median(rates(first));
         println!("{tasks}: {cores} workers, one per core, did {gain:.2} times the work of 1.");
     }
-    println!("{tasks}: {} workers did {more:.2} times the work of {cores}: {verdict}.", last.workers);
+    let ratios = || rates(last).iter().zip(rates(one_each)).map(|(many, few)| many / few);
+    let (low, high) = (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max));
+    let verdict = match (low, high) {
+        (1.1.., _) => "more workers than cores help",
+        (_, ..0.9) => "more workers than cores cost throughput",
+        _ => "more workers than cores do not help",
+    };
+    println!("{tasks}: {} workers did {low:.2} to {high:.2} times the work of {cores}: {verdict}.", last.workers);
 }

@@ -9,7 +9,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::Row;
+use crate::{Row, median};
 
 const WAITING: RGBColor = RGBColor(0x1b, 0x7f, 0x79);
 const COMPUTING: RGBColor = RGBColor(0xc4, 0x4e, 0x2b);
@@ -28,10 +28,12 @@ pub(crate) fn draw(rows: &[Row], path: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 fn chart(area: &DrawingArea<SVGBackend<'_>, Shift>, rows: &[Row]) -> Result<(), Box<dyn Error>> {
-    let speedup = |rate: fn(&Row) -> f64| -> Vec<(f64, f64)> {
-        rows.iter().map(|row| ((row.workers as f64).log2(), (rate(row) / rate(&rows[0])).log2())).collect()
+    let speedup = |rates: fn(&Row) -> &[f64]| -> Vec<(f64, f64)> {
+        rows.iter()
+            .map(|row| ((row.workers as f64).log2(), (median(rates(row)) / median(rates(&rows[0]))).log2()))
+            .collect()
     };
-    let (waiting, computing) = (speedup(|row| row.wait), speedup(|row| row.compute));
+    let (waiting, computing) = (speedup(|row| &row.wait), speedup(|row| &row.compute));
     let heights = || waiting.iter().chain(&computing).map(|point| point.1);
     let (low, high) = (heights().fold(0.0, f64::min).floor(), heights().fold(1.0, f64::max).ceil());
     let right = waiting.last().map_or(1.0, |point| point.0).max(1.0);

@@ -136,7 +136,7 @@ fn fork_join(c: &mut Criterion) {
 
 /// A few nanoseconds of work.
 fn hash(mut x: u64) -> u64 {
-    for _ in 0..3 {
+    for _ in 0..12 {
         x = (x ^ (x >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
     x

@@ -223,6 +223,19 @@ impl<T> TaskFuture<T> {
         SharedFuture::new(self)
     }
 
+    /// Lets the task run without anybody waiting for it: what dropping the handle does, said aloud.
+    ///
+    /// ```
+    /// # use std::sync::mpsc;
+    /// # use concurrent_futures::ThreadPoolExecutor;
+    /// let pool = ThreadPoolExecutor::new(1)?;
+    /// let (tx, rx) = mpsc::channel();
+    /// pool.submit(move || tx.send("still ran").unwrap()).detach();
+    /// assert_eq!(rx.recv()?, "still ran");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn detach(self) {}
+
     /// Wraps the handle so that dropping it cancels the task, if it has not started.
     pub fn cancel_on_drop(self) -> CancelOnDrop<T> {
         CancelOnDrop(Some(self))

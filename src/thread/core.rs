@@ -261,7 +261,7 @@ pub(super) struct MapHost(pub(super) Arc<Core>);
 impl Host for MapHost {
     fn start(&self, runner: Box<dyn FnOnce() + Send>) {
         // Nobody waits for a runner, and one that is refused drops its closure, which is how the map hears of it.
-        drop(self.0.submit(runner, Priority::Normal));
+        self.0.submit(runner, Priority::Normal).detach();
     }
 
     fn why_dropped(&self) -> TaskError {

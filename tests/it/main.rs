@@ -1,11 +1,18 @@
 //! The integration tests, one module a situation.
 
+mod as_completed;
 mod callbacks;
 mod drops;
+mod executor;
+mod future;
+mod init;
 mod map;
 mod nested;
 mod order;
+mod shutdown;
 mod spawn_failure;
 #[allow(dead_code)] // Parts of it are for modules that are still to come.
 mod support;
 mod thread_locals;
+mod thread_pool;
+mod wait;

@@ -6,6 +6,7 @@ mod drops;
 mod executor;
 mod future;
 mod init;
+mod liveness;
 mod map;
 mod nested;
 mod order;

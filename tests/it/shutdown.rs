@@ -15,17 +15,9 @@ thread_local! {
 
 /// Leaves a token in a thread-local of each of so many workers: who sees its drop has seen the thread's end.
 fn leave_tokens(pool: &ThreadPoolExecutor, workers: usize) -> Drops {
-    let (drops, all) = (Drops::new(), Arc::new(Barrier::new(workers)));
-    let futures: Vec<_> = (0..workers)
-        .map(|_| {
-            let (token, all) = (drops.token(), Arc::clone(&all));
-            pool.submit(move || {
-                all.wait();
-                KEPT.set(Some(token));
-            })
-        })
-        .collect();
-    futures.into_iter().for_each(|future| future.result().unwrap());
+    let drops = Drops::new();
+    let tokens = drops.clone();
+    on_each_worker(pool, workers, move || KEPT.set(Some(tokens.token())));
     assert_eq!(drops.count(), 0);
     drops
 }
@@ -209,17 +201,7 @@ fn thread_names_default() {
 
 /// What the threads of so many workers are called.
 fn names(pool: &ThreadPoolExecutor, workers: usize) -> Vec<String> {
-    let all = Arc::new(Barrier::new(workers));
-    let futures: Vec<_> = (0..workers)
-        .map(|_| {
-            let all = Arc::clone(&all);
-            pool.submit(move || {
-                all.wait();
-                thread::current().name().unwrap().to_owned()
-            })
-        })
-        .collect();
-    futures.into_iter().map(|future| future.result().unwrap()).collect()
+    on_each_worker(pool, workers, || thread::current().name().unwrap().to_owned())
 }
 
 #[test]
@@ -418,14 +400,18 @@ fn the_last_handle_dropped_inside_a_task() {
 fn dropped_while_unwinding_it_cancels_what_has_not_started() {
     guarded(|| {
         let (started, go_on, drops) = (Gate::new(), Gate::new(), Drops::new());
-        let (start, gate, tokens) = (started.clone(), go_on.clone(), drops.clone());
+        let (gate, tokens) = (go_on.clone(), drops.clone());
         let (sent, futures) = std::sync::mpsc::channel();
         let panicking = thread::spawn(move || {
             let pool = pool(1);
-            let running = pool.submit(move || {
-                start.open();
-                gate.pass();
-            });
+            let running = {
+                let started = started.clone();
+                pool.submit(move || {
+                    started.open();
+                    gate.pass();
+                })
+            };
+            started.pass();
             let queued = (0..10).map(|_| {
                 let token = tokens.token();
                 pool.submit(move || drop(token))
@@ -434,7 +420,6 @@ fn dropped_while_unwinding_it_cancels_what_has_not_started() {
             panic!("this thread panics, as this test wants it");
         });
         let (running, queued) = futures.recv().unwrap();
-        started.pass();
         // The drop of the pool waits for the task that runs, but it has cancelled the others.
         let waited = wait(queued, None, ReturnWhen::AllCompleted);
         assert!(waited.done.iter().all(|future| future.is_cancelled()));

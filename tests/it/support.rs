@@ -80,17 +80,13 @@ impl Plug {
     /// Returns when all of these workers are busy.
     pub(crate) fn new(pool: &ThreadPoolExecutor, workers: usize) -> Self {
         let gate = Gate::new();
-        let started = Arc::new(Counter::default());
-        let futures = (0..workers)
-            .map(|_| {
-                let (gate, started) = (gate.clone(), Arc::clone(&started));
-                pool.submit(move || {
-                    started.add();
-                    gate.pass();
-                })
-            })
-            .collect();
-        started.wait_for(workers);
+        let futures = on_workers(pool, workers, {
+            let gate = gate.clone();
+            move |started| {
+                started.open();
+                gate.pass();
+            }
+        });
         Self { gate, futures }
     }
 
@@ -106,6 +102,43 @@ impl Plug {
     pub(crate) fn gate(&self) -> Gate {
         self.gate.clone()
     }
+}
+
+/// Runs `f` on so many workers at the same time. It is to open the gate that it is given, and then block: only then is
+/// the next one submitted.
+pub(crate) fn on_workers<R: Send + 'static>(
+    pool: &ThreadPoolExecutor,
+    workers: usize,
+    f: impl Fn(&Gate) -> R + Clone + Send + 'static,
+) -> Vec<concurrent_futures::TaskFuture<R>> {
+    let submit = |_| {
+        let (f, started) = (f.clone(), Gate::new());
+        let opened = started.clone();
+        let future = pool.submit(move || f(&opened));
+        started.pass();
+        future
+    };
+    (0..workers).map(submit).collect()
+}
+
+/// What `f` returns on so many different workers.
+pub(crate) fn on_each_worker<R: Send + 'static>(
+    pool: &ThreadPoolExecutor,
+    workers: usize,
+    f: impl Fn() -> R + Clone + Send + 'static,
+) -> Vec<R> {
+    let gate = Gate::new();
+    let futures = on_workers(pool, workers, {
+        let gate = gate.clone();
+        move |started| {
+            let value = f();
+            started.open();
+            gate.pass();
+            value
+        }
+    });
+    gate.open();
+    futures.into_iter().map(|future| future.result().unwrap()).collect()
 }
 
 impl Drop for Plug {

@@ -2,6 +2,7 @@
 
 mod as_completed;
 mod callbacks;
+mod conformance;
 mod drops;
 mod executor;
 mod future;
@@ -10,6 +11,7 @@ mod liveness;
 mod map;
 mod nested;
 mod order;
+mod process_exit;
 mod shutdown;
 mod spawn_failure;
 #[allow(dead_code)] // Parts of it are for modules that are still to come.

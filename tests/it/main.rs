@@ -1,17 +1,23 @@
 //! The integration tests, one module a situation.
 
 mod as_completed;
+mod bounded_queue;
 mod callbacks;
+mod cancel;
 mod conformance;
 mod drops;
 mod executor;
 mod future;
 mod init;
+mod keep_alive;
 mod liveness;
 mod map;
 mod nested;
 mod order;
+mod panics;
+mod priorities;
 mod process_exit;
+mod resize;
 mod shutdown;
 mod spawn_failure;
 #[allow(dead_code)] // Parts of it are for modules that are still to come.

@@ -62,6 +62,10 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        *self.0.0.lock().unwrap()
+    }
+
     pub(crate) fn pass(&self) {
         let mut open = self.0.0.lock().unwrap();
         while !*open {

@@ -6,7 +6,6 @@ use std::sync::{Arc, Barrier};
 use crate::support::*;
 
 #[test]
-#[ignore = "BUG: who steals a task from a worker's own queue does not look whether there are more, so nobody else is woken"]
 fn tasks_submitted_by_a_task_that_blocks_run_at_the_same_time() {
     guarded(|| {
         const INNER: usize = 4;
@@ -31,7 +30,6 @@ fn tasks_submitted_by_a_task_that_blocks_run_at_the_same_time() {
 }
 
 #[test]
-#[ignore = "BUG: a worker takes a batch of tasks to itself, and what is in own queues starts no threads"]
 fn tasks_in_the_batch_of_a_worker_that_blocks_run_at_the_same_time() {
     guarded(|| {
         const TASKS: usize = 64;

@@ -230,7 +230,6 @@ fn futures_of_different_executors() {
 }
 
 #[test]
-#[ignore = "BUG: see `liveness`: tasks in the batch of a worker that blocks get no thread"]
 fn pending_calls_race() {
     guarded(|| {
         const TASKS: usize = 100;

@@ -1,0 +1,109 @@
+//! Many tasks, deep structures, and nothing left behind.
+
+use std::sync::Arc;
+
+use concurrent_futures::{ReturnWhen, Shutdown, TaskFuture, promise, wait};
+
+use crate::support::*;
+
+#[test]
+fn a_million_pending_tasks_are_cancelled() {
+    guarded(|| {
+        const TASKS: usize = 1_000_000;
+        let pool = Arc::new(pool(1));
+        let plug = Plug::new(&pool, 1);
+        let drops = Drops::new();
+        let futures = pool.submit_all((0..TASKS).map(|_| {
+            let token = drops.token();
+            move || drop(token)
+        }));
+        let inner = Arc::clone(&pool);
+        let ender = std::thread::spawn(move || inner.shutdown(Shutdown::CancelPending));
+        let waited = wait(futures, None, ReturnWhen::AllCompleted);
+        assert_eq!(waited.done.len(), TASKS);
+        assert!(waited.done.iter().all(TaskFuture::is_cancelled));
+        assert_eq!(drops.count(), TASKS);
+        plug.release();
+        ender.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn many_tasks_cancelled_by_their_handles() {
+    guarded(|| {
+        const TASKS: usize = 100_000;
+        let pool = pool(1);
+        let plug = Plug::new(&pool, 1);
+        let drops = Drops::new();
+        let submit = |_| {
+            let token = drops.token();
+            pool.submit(move || drop(token)).cancel_on_drop()
+        };
+        let futures: Vec<_> = (0..TASKS).map(submit).collect();
+        drop(futures);
+        assert_eq!(drops.count(), TASKS);
+        plug.release();
+        pool.shutdown(Shutdown::Wait).unwrap();
+        assert_eq!((pool.stats().queued, pool.stats().completed), (0, 1));
+    });
+}
+
+// The closure of each task owns the handle of the one before. Whoever drops the last drops them all, on a small stack.
+#[test]
+fn a_long_chain_of_handles_is_dropped() {
+    const LENGTH: usize = 10_000;
+    fn chain() -> (concurrent_futures::Promise<()>, TaskFuture<()>) {
+        let (first, mut last) = promise::<()>();
+        for _ in 0..LENGTH {
+            let (next, future) = promise::<()>();
+            last.add_done_callback(move |_| drop(next));
+            last = future;
+        }
+        (first, last)
+    }
+    // Not resolved: each callback owns the promise of the next future. A chain of values is dropped by recursion
+    // everywhere in Rust, so what is asked for is only that each link costs little stack.
+    let thread = std::thread::Builder::new().stack_size(64 << 20);
+    let dropped = thread.spawn(|| {
+        let (first, last) = chain();
+        drop(first);
+        assert!(last.result().unwrap_err().is_abandoned());
+        let (first, last) = chain();
+        drop(last);
+        drop(first);
+    });
+    dropped.unwrap().join().unwrap();
+}
+
+#[test]
+fn many_callbacks_and_waiters_on_one_future() {
+    guarded(|| {
+        const CALLBACKS: usize = 100_000;
+        let (promise, future) = promise();
+        let calls = Counter::new();
+        for n in 0..CALLBACKS {
+            let calls = Arc::clone(&calls);
+            future.add_done_callback(move |_| {
+                assert_eq!(calls.get(), n, "in the order of registration");
+                calls.add();
+            });
+        }
+        let future = future.shared();
+        let clones: Vec<_> = (0..10_000).map(|_| future.clone()).collect();
+        let waiter = std::thread::spawn(move || wait(clones, None, ReturnWhen::AllCompleted).done.len());
+        promise.set_result(()).unwrap();
+        assert_eq!((calls.get(), waiter.join().unwrap()), (CALLBACKS, 10_000));
+    });
+}
+
+#[test]
+fn many_pools_one_after_the_other_leave_no_threads() {
+    guarded(|| {
+        for n in 0..300 {
+            let pool = concurrent_futures::ThreadPoolExecutor::builder();
+            let pool = pool.max_workers(2).thread_name_prefix("passing").build().unwrap();
+            assert_eq!(pool.submit(move || n).result().unwrap(), n);
+        }
+        until(|| threads_named("passing_") == 0);
+    });
+}

@@ -24,8 +24,8 @@ mod resize;
 mod scope;
 mod shared_future;
 mod shutdown;
+mod signals;
 mod spawn_failure;
-#[allow(dead_code)] // Parts of it are for modules that are still to come.
 mod support;
 mod thread_locals;
 mod thread_pool;

@@ -107,3 +107,44 @@ fn many_pools_one_after_the_other_leave_no_threads() {
         until(|| threads_named("passing_") == 0);
     });
 }
+
+/// The resident pages of this process.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
+    statm.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_pool_that_works_on_and_on_does_not_grow() {
+    const TEST: &str = "memory::a_pool_that_works_on_and_on_does_not_grow";
+    if !is_child() {
+        let output = guarded(|| in_child(TEST));
+        assert!(output.status.success(), "{}", printed(&output));
+        return;
+    }
+    guarded(|| {
+        const ROUNDS: usize = 100;
+        const TASKS: usize = 2000;
+        let pool = pool(2);
+        let mut settled = 0;
+        for round in 0..ROUNDS {
+            let futures = pool.submit_all((0..TASKS).map(|n| move || vec![n; 16]));
+            for (n, future) in futures.into_iter().enumerate() {
+                match n % 4 {
+                    0 => drop(future),
+                    1 => drop(future.cancel()),
+                    2 => drop(future.shared().get().unwrap().len()),
+                    _ => assert_eq!(future.result().unwrap()[0], n),
+                }
+            }
+            assert_eq!(pool.map(|n: usize| n, 0..TASKS).filter(Result::is_ok).count(), TASKS);
+            if round == ROUNDS / 5 {
+                settled = resident();
+            }
+        }
+        let grown = resident().saturating_sub(settled) * rustix::param::page_size() as u64;
+        // A leak of 16 bytes for each task would be more.
+        assert!(grown < 4 << 20, "{grown} bytes more than after the first rounds");
+        assert!(threads_named("ThreadPoolExecu") <= 2);
+    });
+}

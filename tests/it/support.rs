@@ -205,7 +205,7 @@ impl Drops {
 pub(crate) struct Token(Arc<AtomicUsize>);
 
 impl Token {
-    /// For closures that are to own one, and cannot give it away.
+    /// For those who are to own one, and cannot give it away.
     pub(crate) fn touch(&self) {}
 }
 
@@ -221,6 +221,7 @@ pub(crate) struct PanicsOnDrop(pub(crate) Token);
 
 impl Drop for PanicsOnDrop {
     fn drop(&mut self) {
+        self.0.touch();
         if !thread::panicking() {
             panic!("a destructor panics, as this test wants it");
         }
@@ -254,10 +255,16 @@ pub(crate) fn is_child() -> bool {
 /// Runs the test of this name (path included) again in a child process, where [`is_child`] is true, and returns how it
 /// ended. A child that hangs is ended by its own watchdog: its body must be [`guarded`].
 pub(crate) fn in_child(test: &str) -> Output {
+    child_command(test).output().unwrap()
+}
+
+/// What [`in_child`] runs.
+pub(crate) fn child_command(test: &str) -> Command {
     let this = std::env::current_exe().unwrap();
     let mut command = Command::new(this);
     command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]);
-    command.env(CHILD, "1").env_remove("RUST_BACKTRACE").output().unwrap()
+    command.env(CHILD, "1").env_remove("RUST_BACKTRACE");
+    command
 }
 
 /// What a child printed, for the message of a failed assertion.

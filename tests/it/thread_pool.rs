@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concurrent_futures::{MapOptions, ThreadPoolExecutor, cpu_workers, default_executor, io_workers};
+use concurrent_futures::{BuildError, MapOptions, ThreadPoolExecutor, cpu_workers, default_executor, io_workers};
 
 use crate::support::*;
 
@@ -143,5 +143,23 @@ fn stats_and_debug_tell_how_the_pool_is_doing() {
         futures.into_iter().for_each(|future| future.result().unwrap());
         assert_eq!(pool.stats().completed, 3);
         assert_eq!(pool.stats().queued, 0);
+    });
+}
+
+#[test]
+fn odd_names_and_small_stacks() {
+    guarded(|| {
+        let named = |name: &str| ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix(name).build();
+        assert_eq!(named("nul\0inside").unwrap_err(), BuildError::BadThreadName);
+        let long = "long".repeat(64);
+        for name in ["", "ünï", "with spaces", &long] {
+            let seen = named(name).unwrap().submit(|| std::thread::current().name().unwrap().to_owned()).result();
+            assert_eq!(seen.unwrap(), format!("{name}_0"));
+        }
+        for stack in [0, 1, 64 << 10] {
+            let pool = ThreadPoolExecutor::builder().max_workers(2).stack_size(stack).build().unwrap();
+            // 0 and 1 are rounded up by the system to what a thread needs at least.
+            assert_eq!(pool.submit(|| 1).result().unwrap(), 1);
+        }
     });
 }

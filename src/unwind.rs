@@ -8,6 +8,7 @@ use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -24,6 +25,8 @@ thread_local! {
 struct Note {
     location: Option<PanicLocation>,
     backtrace: Option<Backtrace>,
+    /// The task that the thread was inside of; when the panic is caught it no longer is.
+    task: Option<Arc<str>>,
 }
 
 /// Puts the note-taking hook in front of the current one, once a process. Pools call it when they are built. On a thread
@@ -49,7 +52,7 @@ fn take_note(info: &PanicHookInfo<'_>) {
     // `try_*`: a panic while the thread-local is being destroyed or borrowed must not panic again.
     let _ = LAST.try_with(|last| {
         if let Ok(mut last) = last.try_borrow_mut() {
-            *last = Some(Note { location, backtrace });
+            *last = Some(Note { location, backtrace, task: current::task_name() });
             NOTED.set(true);
         }
     });
@@ -76,11 +79,10 @@ fn last_note() -> Option<Note> {
 }
 
 fn describe(payload: Box<dyn Any + Send>) -> TaskPanic {
-    let (location, backtrace) = match last_note() {
-        Some(note) => (note.location, note.backtrace),
-        None => (None, None),
-    };
-    TaskPanic::new(payload, location, backtrace, current::task_name())
+    match last_note() {
+        Some(note) => TaskPanic::new(payload, note.location, note.backtrace, note.task),
+        None => TaskPanic::new(payload, None, None, None),
+    }
 }
 
 /// Drops a value whose destructor may panic. Such a panic has been reported by the panic hook when this

@@ -170,7 +170,8 @@ impl Core {
     /// Starts a thread if more tasks wait than there are threads that will look for one.
     #[cold]
     fn grow_if_short(self: &Arc<Self>, counts: Counts) {
-        if counts.searching() > 0 && counts.searching() >= self.waiting() {
+        // Nothing may be waiting any more: a worker that was searching was quick.
+        if counts.searching() >= self.waiting() {
             return;
         }
         if let Err(error) = worker::start(self) {

@@ -37,7 +37,6 @@ fn it_is_described() {
 }
 
 #[test]
-#[ignore = "BUG: `current::named` puts the old name back while the panic unwinds, before it is described"]
 fn it_has_the_name_of_the_task() {
     guarded(|| {
         let pool = pool(1);

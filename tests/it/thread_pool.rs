@@ -52,7 +52,6 @@ fn saturation() {
 }
 
 #[test]
-#[ignore = "BUG: `grow_if_short` starts a thread when nobody searches, even if a worker has taken the task already"]
 fn idle_thread_reuse() {
     guarded(|| {
         let pool = pool(8);

@@ -12,6 +12,8 @@ race:std::thread
 race:crossbeam_epoch
 race:crossbeam_deque
 END
+# Instrumented frames are several times as large.
+export RUST_MIN_STACK=67108864
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
 export TSAN_OPTIONS="suppressions=$suppressions halt_on_error=0"

@@ -174,7 +174,7 @@ impl Core {
         if counts.searching() >= self.waiting() {
             return;
         }
-        if let Err(error) = worker::start(self) {
+        if let Err(error) = worker::start(self, counts) {
             self.start_failed(error);
         }
         let counts = self.sleep.counts();

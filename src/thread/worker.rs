@@ -15,7 +15,7 @@ use super::join::JobRef;
 use super::options::Priority;
 use super::queues;
 use super::roster::{Peer, Peers};
-use super::sleep::{Bed, Woken};
+use super::sleep::{Bed, Counts, Woken};
 use super::stats::Tally;
 use crate::error::Cause;
 use crate::future::Task;
@@ -71,10 +71,12 @@ enum Work {
     Job(JobRef),
 }
 
-/// Starts a thread for the pool, unless it has enough; it is counted before it runs.
-pub(super) fn start(core: &Arc<Core>) -> io::Result<()> {
+/// Starts a thread for the pool, unless it has enough, or more threads search by now than the caller saw: whoever finds a
+/// task looks for more, so that will do. The thread is counted before it runs.
+pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
     core.roster.start(|number| {
-        if !core.sleep.add_thread_below(core.max_workers.load(Relaxed)) {
+        let helped = core.sleep.counts().searching() > seen.searching();
+        if helped || !core.sleep.add_thread_below(core.max_workers.load(Relaxed)) {
             return Ok(None);
         }
         let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));

@@ -95,7 +95,6 @@ fn done_callback_with_every_outcome() {
         assert!(rx.try_recv().is_err(), "it is not done yet");
         settle(&future);
         assert_eq!(rx.try_recv().unwrap(), (expected, own));
-        assert!(future.cancel() == future.is_cancelled());
         assert!(rx.recv().is_err(), "called once, and dropped");
     }
 }
@@ -189,9 +188,8 @@ fn a_callback_added_while_the_task_ends_runs_once() {
                 let calls = Arc::clone(&calls);
                 future.add_done_callback(move |_| calls.add());
             }
-            let before = future.result().map(|_| calls.get()).unwrap();
-            calls.wait_for(3);
-            assert!(before <= 3);
+            // Whoever has the result can rely on the callbacks having run.
+            future.result().unwrap();
             assert_eq!(calls.get(), 3);
         }
     });

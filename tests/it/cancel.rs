@@ -86,7 +86,7 @@ fn who_waits_wakes_at_once() {
 fn cancel_races_the_start() {
     guarded(|| {
         let pool = pool(2);
-        for round in 0..20_000u64 {
+        for round in rounds(20_000) {
             let ran = Arc::new(AtomicBool::new(false));
             let flag = Arc::clone(&ran);
             let future = pool.submit(move || flag.store(true, SeqCst));

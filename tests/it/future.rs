@@ -211,7 +211,7 @@ fn a_result_survives_any_number_of_timeouts() {
 #[test]
 fn a_timeout_races_the_completion() {
     guarded(|| {
-        for round in 0..2000u64 {
+        for round in rounds(2000) {
             let (promise, future) = promise();
             let start = Arc::new(Barrier::new(2));
             let begin = Arc::clone(&start);

@@ -29,7 +29,7 @@ fn a_blocking_callback_does_not_hold_up_other_tasks() {
     guarded(|| {
         let pool = pool(2);
         let go = Arc::new(AtomicBool::new(false));
-        for round in 0..5_000usize {
+        for round in rounds(5_000) {
             go.store(false, SeqCst);
             let (started, other_ran) = (Gate::new(), Gate::new());
             let task = {
@@ -95,7 +95,6 @@ fn done_callback_with_every_outcome() {
         assert!(rx.try_recv().is_err(), "it is not done yet");
         settle(&future);
         assert_eq!(rx.try_recv().unwrap(), (expected, own));
-        assert!(future.cancel() == future.is_cancelled());
         assert!(rx.recv().is_err(), "called once, and dropped");
     }
 }
@@ -179,7 +178,7 @@ fn callbacks_of_a_cancelled_task_run_before_cancel_returns() {
 fn a_callback_added_while_the_task_ends_runs_once() {
     guarded(|| {
         let pool = pool(2);
-        for round in 0..2000 {
+        for round in rounds(2000) {
             let future = pool.submit(|| 1);
             for _ in 0..round % 50 {
                 std::hint::spin_loop();
@@ -189,9 +188,8 @@ fn a_callback_added_while_the_task_ends_runs_once() {
                 let calls = Arc::clone(&calls);
                 future.add_done_callback(move |_| calls.add());
             }
-            let before = future.result().map(|_| calls.get()).unwrap();
-            calls.wait_for(3);
-            assert!(before <= 3);
+            // Whoever has the result can rely on the callbacks having run.
+            future.result().unwrap();
             assert_eq!(calls.get(), 3);
         }
     });

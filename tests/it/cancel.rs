@@ -86,8 +86,7 @@ fn who_waits_wakes_at_once() {
 fn cancel_races_the_start() {
     guarded(|| {
         let pool = pool(2);
-        let (mut cancelled, mut run) = (0, 0);
-        for round in 0..20_000u64 {
+        for round in rounds(20_000) {
             let ran = Arc::new(AtomicBool::new(false));
             let flag = Arc::clone(&ran);
             let future = pool.submit(move || flag.store(true, SeqCst));
@@ -98,9 +97,7 @@ fn cancel_races_the_start() {
             let result = future.result();
             assert_eq!(result.is_err(), won);
             assert_eq!(ran.load(SeqCst), !won);
-            if won { cancelled += 1 } else { run += 1 }
         }
-        assert_eq!(cancelled + run, 20_000);
     });
 }
 

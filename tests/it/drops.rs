@@ -150,8 +150,8 @@ fn exactly_once_on_every_path() {
                         true
                     }
                     Fate::Shared => {
-                        let (one, two) = (future.shared(), ());
-                        let (two, ()) = (one.clone(), two);
+                        let one = future.shared();
+                        let two = one.clone();
                         begin();
                         gate.open();
                         assert_eq!(one.get().is_err(), panics);

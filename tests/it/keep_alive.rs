@@ -61,7 +61,7 @@ fn without_it_threads_stay() {
 fn no_task_is_lost_to_a_thread_that_ends() {
     guarded(|| {
         let pool = ThreadPoolExecutor::builder().max_workers(2).keep_alive(Duration::from_micros(20)).build().unwrap();
-        for round in 0..3000u32 {
+        for round in rounds(3000) {
             let future = pool.submit(move || round);
             assert_eq!(future.result().unwrap(), round);
             for _ in 0..round {

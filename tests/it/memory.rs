@@ -148,3 +148,23 @@ fn a_pool_that_works_on_and_on_does_not_grow() {
         assert!(threads_named("ThreadPoolExecu") <= 2);
     });
 }
+
+#[test]
+fn a_pool_needs_no_file_descriptors() {
+    const TEST: &str = "memory::a_pool_needs_no_file_descriptors";
+    if !is_child() {
+        let output = guarded(|| in_child(TEST));
+        assert!(output.status.success(), "{}", printed(&output));
+        return;
+    }
+    guarded(|| {
+        let open = || std::fs::read_dir("/proc/self/fd").expect("proc is mounted").count();
+        let before = open();
+        let pools: Vec<_> = (0..4).map(|_| pool(2)).collect();
+        let plugs: Vec<_> = pools.iter().map(|pool| Plug::new(pool, 2)).collect();
+        assert_eq!(open(), before);
+        plugs.into_iter().for_each(Plug::release);
+        drop(pools);
+        assert_eq!(open(), before);
+    });
+}

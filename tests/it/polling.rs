@@ -187,7 +187,7 @@ fn a_polled_shared_future_that_is_dropped_is_not_woken() {
 fn polling_races_the_completion() {
     guarded(|| {
         let pool = pool(1);
-        for round in 0..5000u32 {
+        for round in rounds(5000) {
             let mut future = pool.submit(move || round);
             let (count, waker) = counting();
             for _ in 0..round % 100 {

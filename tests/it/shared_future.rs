@@ -42,8 +42,8 @@ fn every_reader_sees_the_one_result() {
 #[test]
 fn errors_are_for_all() {
     let (promise, future) = promise::<u32>();
-    let (one, two) = (future.shared(), ());
-    let (two, ()) = (one.clone(), two);
+    let one = future.shared();
+    let two = one.clone();
     promise.set_error("failed").unwrap();
     for future in [one, two] {
         assert_eq!(future.result().unwrap_err().to_string(), "the task failed: failed");

@@ -250,7 +250,7 @@ fn from_eight_threads_at_once() {
 #[test]
 fn submit_races_shutdown() {
     guarded(|| {
-        for round in 0..300 {
+        for round in rounds(300) {
             let pool = Arc::new(pool(2));
             let start = Arc::new(Barrier::new(4));
             let ran = Counter::new();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concurrent_futures::ThreadPoolExecutor;
 
@@ -41,6 +41,13 @@ pub(crate) fn watchdog<R: Send + 'static>(limit: Duration, body: impl FnOnce() -
 /// [`watchdog`] with the usual limit.
 pub(crate) fn guarded<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
     watchdog(LIMIT, body)
+}
+
+/// The numbers below `most`, or as many of them as there is time for: for races that are tried again and again. A machine
+/// with other things to do tries less often, and what hangs hangs all the same.
+pub(crate) fn rounds(most: usize) -> impl Iterator<Item = usize> {
+    let start = Instant::now();
+    (0..most).take_while(move |_| start.elapsed() < LIMIT / 6)
 }
 
 /// A pool of so many threads.

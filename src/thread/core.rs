@@ -157,9 +157,10 @@ impl Core {
         }
     }
 
-    /// How much lies in all queues, the shared ones and the workers' own.
+    /// How much lies in all queues, the workers' own and the shared ones. In this order: what a worker fetches meanwhile is
+    /// missed, and that worker sees to it; the other way round it would count twice.
     fn waiting(&self) -> usize {
-        self.queues.len() + self.roster.peers().iter().map(|peer| peer.waiting()).sum::<usize>()
+        self.roster.peers().iter().map(|peer| peer.waiting()).sum::<usize>() + self.queues.len()
     }
 
     /// Is there anything in any queue?

@@ -52,7 +52,6 @@ fn saturation() {
 }
 
 #[test]
-#[ignore = "BUG: about one run in three a second thread is started although the first one is free"]
 fn idle_thread_reuse() {
     guarded(|| {
         let pool = pool(8);

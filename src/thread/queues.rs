@@ -5,6 +5,9 @@ use crossbeam::deque::{Injector, Steal, Stealer, Worker as Deque};
 use super::options::Priority;
 use crate::future::Task;
 
+/// The most tasks that a worker takes from the shared queue at once.
+const LONGEST_BATCH: usize = 32;
+
 /// The queues that all workers take from. Tasks of one priority start first in, first out.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -26,9 +29,11 @@ impl Shared {
         until_settled(|| self.of(priority).steal())
     }
 
-    /// Takes one task, and moves some more to the worker's own queue.
-    pub(super) fn pop_batch(&self, own: &Deque<Task>) -> Option<Task> {
-        until_settled(|| self.normal.steal_batch_and_pop(own))
+    /// Takes one task, and moves some more to the worker's own queue: more, the more there are for each worker. Of a few
+    /// tasks none is moved, so that these start in their order whoever takes them.
+    pub(super) fn pop_batch(&self, own: &Deque<Task>, workers: usize) -> Option<Task> {
+        let share = self.normal.len() / (2 * workers);
+        until_settled(|| self.normal.steal_batch_with_limit_and_pop(own, share.clamp(1, LONGEST_BATCH)))
     }
 
     /// Moves some tasks behind those that the worker has.

@@ -49,13 +49,27 @@ struct Table {
     /// The numbers in use, started or about to be.
     numbers: Vec<usize>,
     handles: Vec<JoinHandle<()>>,
+    /// How many threads are being started, and have no handle yet.
+    starting: usize,
     /// What the workers that have ended did.
     past: Tally,
 }
 
+impl Table {
+    fn is_empty(&self) -> bool {
+        self.numbers.is_empty() && self.starting == 0
+    }
+}
+
 impl Roster {
     pub(super) fn new() -> Self {
-        let table = Table { peers: Arc::from([]), numbers: Vec::new(), handles: Vec::new(), past: Tally::default() };
+        let table = Table {
+            peers: Arc::from([]),
+            numbers: Vec::new(),
+            handles: Vec::new(),
+            starting: 0,
+            past: Tally::default(),
+        };
         Self {
             table: Mutex::new(table),
             version: AtomicUsize::new(0),
@@ -64,18 +78,48 @@ impl Roster {
         }
     }
 
-    /// Starts a thread by `spawn`, under the lowest free number. A pool that was closed before this call sees no new
-    /// thread, and one that is closed later waits for it.
-    pub(super) fn start(&self, spawn: impl FnOnce(usize) -> io::Result<Option<JoinHandle<()>>>) -> io::Result<()> {
-        let mut table = self.table.lock();
-        let number = (0..).find(|number| !table.numbers.contains(number)).expect("there are more numbers than threads");
-        // Threads that have ended need no joining; keeping their handles would keep their stacks.
-        table.handles.retain(|handle| !handle.is_finished());
-        if let Some(handle) = spawn(number)? {
-            table.handles.push(handle);
+    /// Starts a thread by `spawn`, under the lowest free number, if `wanted`. A pool that was closed before this call sees
+    /// no new thread, and one that is closed later waits for it.
+    pub(super) fn start(
+        &self,
+        wanted: impl FnOnce() -> bool,
+        spawn: impl FnOnce(usize) -> io::Result<JoinHandle<()>>,
+    ) -> io::Result<()> {
+        let number = {
+            let mut table = self.table.lock();
+            if !wanted() {
+                return Ok(());
+            }
+            // Threads that have ended need no joining; keeping their handles would keep their stacks.
+            table.handles.retain(|handle| !handle.is_finished());
+            let free = (0..).find(|number| !table.numbers.contains(number));
+            let number = free.expect("there are more numbers than threads");
             table.numbers.push(number);
+            table.starting += 1;
+            number
+        };
+        // Not under the lock, which is the first thing that the new thread wants.
+        let spawned = spawn(number);
+        let mut table = self.table.lock();
+        table.starting -= 1;
+        let outcome = match spawned {
+            Ok(handle) => {
+                table.handles.push(handle);
+                Ok(())
+            }
+            Err(error) => {
+                table.numbers.retain(|other| *other != number);
+                Err(error)
+            }
+        };
+        self.tell_if_empty(&table);
+        outcome
+    }
+
+    fn tell_if_empty(&self, table: &Table) {
+        if table.is_empty() {
+            self.emptied.notify_all();
         }
-        Ok(())
     }
 
     pub(super) fn enter(&self, peer: Arc<Peer>) {
@@ -100,9 +144,7 @@ impl Roster {
         let mut table = self.table.lock();
         table.past.add(tally);
         table.numbers.retain(|other| *other != number);
-        if table.numbers.is_empty() {
-            self.emptied.notify_all();
-        }
+        self.tell_if_empty(&table);
     }
 
     pub(super) fn version(&self) -> usize {
@@ -125,11 +167,11 @@ impl Roster {
     /// Blocks until no thread is left, or the deadline; says whether none is left. All of them have been joined then.
     pub(super) fn wait_until_empty(&self, deadline: Option<Instant>) -> bool {
         let mut table = self.table.lock();
-        while !table.numbers.is_empty() {
+        while !table.is_empty() {
             match deadline {
                 None => self.emptied.wait(&mut table),
                 Some(deadline) => {
-                    if self.emptied.wait_until(&mut table, deadline).timed_out() && !table.numbers.is_empty() {
+                    if self.emptied.wait_until(&mut table, deadline).timed_out() && !table.is_empty() {
                         return false;
                     }
                 }

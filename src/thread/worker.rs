@@ -74,19 +74,18 @@ enum Work {
 /// Starts a thread for the pool, unless it has enough, or more threads search by now than the caller saw: whoever finds a
 /// task looks for more, so that will do. The thread is counted before it runs.
 pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
-    core.roster.start(|number| {
+    let wanted = || {
         let helped = core.sleep.counts().searching() > seen.searching();
-        if helped || !core.sleep.add_thread_below(core.max_workers.load(Relaxed)) {
-            return Ok(None);
-        }
+        !helped && core.sleep.add_thread_below(core.max_workers.load(Relaxed))
+    };
+    core.roster.start(wanted, |number| {
         let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));
         if let Some(size) = core.config.stack_size {
             builder = builder.stack_size(size);
         }
         let of_thread = Arc::clone(core);
         spin::worker_starts();
-        let spawned = builder.spawn(move || Worker::main(of_thread, number));
-        spawned.map(Some).inspect_err(|_| {
+        builder.spawn(move || Worker::main(of_thread, number)).inspect_err(|_| {
             spin::worker_started();
             core.sleep.remove_thread();
         })
@@ -215,15 +214,21 @@ impl Worker {
         shared
             .pop(Priority::High)
             .or_else(|| self.tasks.pop())
-            .or_else(|| if alone { shared.pop(Priority::Normal) } else { shared.pop_batch(&self.tasks) })
+            .or_else(|| {
+                if alone { shared.pop(Priority::Normal) } else { shared.pop_batch(&self.tasks, self.max_workers()) }
+            })
             .map(Work::Task)
             .or_else(|| self.steal())
             .or_else(|| shared.pop(Priority::Low).map(Work::Task))
     }
 
+    fn max_workers(&self) -> usize {
+        self.core.max_workers.load(Relaxed)
+    }
+
     /// The only worker that the pool may have keeps nothing to itself: so its order is exactly first in, first out.
     fn is_alone(&self) -> bool {
-        self.core.max_workers.load(Relaxed) == 1
+        self.max_workers() == 1
     }
 
     /// Takes the oldest job or task of another worker, beginning with the next in number.
@@ -302,7 +307,7 @@ impl Worker {
     }
 
     fn is_surplus(&self) -> bool {
-        self.core.sleep.counts().threads() > self.core.max_workers.load(Relaxed)
+        self.core.sleep.counts().threads() > self.max_workers()
     }
 
     /// Work was found: no longer searching, and if there is more, somebody else is wanted (rule 2 of `sleep`).
@@ -314,7 +319,7 @@ impl Worker {
     /// If there is more than this worker has in hand, and somebody who could take it, tells them.
     fn call_others(&self) {
         let counts = self.core.sleep.counts();
-        let could_be_more = counts.asleep() > 0 || counts.threads() < self.core.max_workers.load(Relaxed);
+        let could_be_more = counts.asleep() > 0 || counts.threads() < self.max_workers();
         if could_be_more && self.sees_work() {
             self.core.notify();
         }
@@ -352,7 +357,7 @@ impl Worker {
         }
         self.count(true);
         self.tally.idle();
-        let grown = self.core.sleep.counts().threads() >= self.core.max_workers.load(Relaxed);
+        let grown = self.core.sleep.counts().threads() >= self.max_workers();
         if !grown && self.tasks.is_empty() {
             self.start_searching();
         }
@@ -382,7 +387,7 @@ impl Worker {
             return false;
         }
         self.start_searching();
-        self.core.sleep.remove_thread_above(self.core.max_workers.load(Relaxed)) && self.left()
+        self.core.sleep.remove_thread_above(self.max_workers()) && self.left()
     }
 
     /// Ends the life of a worker; false if work turned up meanwhile that nobody else might see.

@@ -145,13 +145,17 @@ impl Core {
     pub(super) fn notify(self: &Arc<Self>) {
         fence(SeqCst);
         let counts = self.sleep.counts();
-        if counts.asleep() > 0 {
+        if counts.is_refusing() {
+            // The pool was cancelled between the check for it and the push, and whoever emptied the queues may have missed
+            // this task; the workers may all be busy for long.
+            self.drain(|task| self.refuse(task, counts));
+        } else if counts.asleep() > 0 {
             if counts.searching() == 0 {
                 self.sleep.wake_one();
             }
         } else if counts.is_closed() && counts.threads() == 0 {
             // The pool ended between the check for it and the push: nobody else will ever look.
-            self.refuse_queued(&self.reason(counts, TaskError::ShutDown));
+            self.refuse_queued(&TaskError::ShutDown);
         } else if counts.threads() < self.max_workers.load(Relaxed) {
             self.grow_if_short(counts);
         }
@@ -180,7 +184,7 @@ impl Core {
         }
         let counts = self.sleep.counts();
         if counts.is_closed() && counts.threads() == 0 {
-            self.refuse_queued(&self.reason(counts, TaskError::ShutDown));
+            self.refuse_queued(&TaskError::ShutDown);
         }
     }
 
@@ -200,8 +204,10 @@ impl Core {
         }
     }
 
-    /// Empties the shared queues, and those of the workers, of what has not started.
+    /// Empties the shared queues, and those of the workers, of what has not started. Whoever pushes later than this looks
+    /// (SeqCst fence) sees why, and does the same for its own task.
     pub(super) fn drain(&self, mut each: impl FnMut(Task)) {
+        fence(SeqCst);
         for priority in [Priority::High, Priority::Normal, Priority::Low] {
             while let Some(task) = self.queues.pop(priority) {
                 each(task);

@@ -51,6 +51,8 @@ struct Table {
     handles: Vec<JoinHandle<()>>,
     /// How many threads are being started, and have no handle yet.
     starting: usize,
+    /// The workers that have signed off, and have only their last steps to go.
+    leaving: Vec<Arc<Peer>>,
     /// What the workers that have ended did.
     past: Tally,
 }
@@ -68,6 +70,7 @@ impl Roster {
             numbers: Vec::new(),
             handles: Vec::new(),
             starting: 0,
+            leaving: Vec::new(),
             past: Tally::default(),
         };
         Self {
@@ -123,26 +126,33 @@ impl Roster {
     }
 
     pub(super) fn enter(&self, peer: Arc<Peer>) {
-        self.change(|peers| peers.push(peer));
+        self.change(|_, peers| peers.push(peer));
     }
 
     pub(super) fn leave(&self, number: usize) {
-        self.change(|peers| peers.retain(|peer| peer.number != number));
+        self.change(|table, peers| {
+            if let Some(at) = peers.iter().position(|peer| peer.number == number) {
+                table.leaving.push(peers.remove(at));
+            }
+        });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Peer>>)) {
+    fn change(&self, change: impl FnOnce(&mut Table, &mut Vec<Arc<Peer>>)) {
         let mut table = self.table.lock();
         let mut peers = table.peers.to_vec();
-        change(&mut peers);
+        change(&mut table, &mut peers);
         table.peers = peers.into();
         // Release pairs with the Acquire of `version`: who sees the number finds the list.
         self.version.fetch_add(1, Release);
     }
 
     /// The thread with that number is about to return.
-    pub(super) fn ended(&self, number: usize, tally: &Tally) {
+    pub(super) fn ended(&self, number: usize) {
         let mut table = self.table.lock();
-        table.past.add(tally);
+        if let Some(at) = table.leaving.iter().position(|peer| peer.number == number) {
+            let peer = table.leaving.swap_remove(at);
+            table.past.add(&peer.tally);
+        }
         table.numbers.retain(|other| *other != number);
         self.tell_if_empty(&table);
     }
@@ -160,7 +170,7 @@ impl Roster {
         let table = self.table.lock();
         let sum = Tally::default();
         sum.add(&table.past);
-        table.peers.iter().for_each(|peer| sum.add(&peer.tally));
+        table.peers.iter().chain(&table.leaving).for_each(|peer| sum.add(&peer.tally));
         sum
     }
 

@@ -140,7 +140,7 @@ impl Worker {
         CURRENT.set(ptr::null());
         FORMER.set(Some(worker.core.id()));
         spin::worker_sleeps();
-        worker.core.roster.ended(number, &worker.tally);
+        worker.core.roster.ended(number);
     }
 
     fn enter(core: Arc<Core>, number: usize) -> Self {

@@ -7,15 +7,16 @@ times="${1:-100}"
 filter="${2:-}"
 mapfile -t binaries < <(cargo test --no-run --lib --tests --message-format=json 2>/dev/null |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+log=$(mktemp)
 burners=()
-trap '[ "${#burners[@]}" -eq 0 ] || kill "${burners[@]}" 2>/dev/null || true' EXIT
+trap 'rm -f "$log"; [ "${#burners[@]}" -eq 0 ] || kill "${burners[@]}" 2>/dev/null || true' EXIT
 run() {
     local label="$1"
     shift
     for binary in "${binaries[@]}"; do
         for ((i = 1; i <= times; i++)); do
-            if ! timeout 300 "$binary" --quiet "$@" $filter >/tmp/stress.$$.log 2>&1; then
-                cat "/tmp/stress.$$.log"
+            if ! timeout 300 "$binary" --quiet "$@" $filter >"$log" 2>&1; then
+                cat "$log"
                 echo "FAILED in run $i ($label): $binary"
                 exit 1
             fi
@@ -30,4 +31,4 @@ for ((i = 0; i < $(nproc); i++)); do
     burners+=($!)
 done
 run "under load"
-rm -f "/tmp/stress.$$.log"
+

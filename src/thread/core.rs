@@ -123,10 +123,7 @@ impl Core {
     /// [`notify`](Self::notify) for one task of a batch, which is notified as a whole when it ends: cheap, and may miss a
     /// worker that is falling asleep.
     pub(super) fn notify_roughly(&self) {
-        let counts = self.sleep.counts();
-        if counts.asleep() > 0 && counts.searching() == 0 {
-            self.sleep.wake_one();
-        }
+        self.sleep.wake_one_if_wanted(self.sleep.counts());
     }
 
     /// Queues a task of a batch; the caller notifies.
@@ -150,9 +147,7 @@ impl Core {
             // this task; the workers may all be busy for long.
             self.drain(|task| self.refuse(task, counts));
         } else if counts.asleep() > 0 {
-            if counts.searching() == 0 {
-                self.sleep.wake_one();
-            }
+            self.sleep.wake_one_if_wanted(counts);
         } else if counts.is_closed() && counts.threads() == 0 {
             // The pool ended between the check for it and the push: nobody else will ever look.
             self.refuse_queued(&TaskError::ShutDown);
@@ -198,9 +193,9 @@ impl Core {
             *self.no_thread.lock() = Some(reason.clone());
             self.refuse_queued(&reason);
             *self.no_thread.lock() = None;
-        } else if counts.asleep() > 0 && counts.searching() == 0 && self.has_work() {
+        } else if self.has_work() {
             // The thread that could not be started was counted as searching, and others may have relied on it.
-            self.sleep.wake_one();
+            self.sleep.wake_one_if_wanted(counts);
         }
     }
 

@@ -7,7 +7,8 @@
 //! was not waiting for anyway. (Leapfrogging: Wagner and Calder, 1993.)
 //!
 //! This module is an unsafe island. Its rules:
-//! 1. A [`JobRef`] points to a [`StackJob`] that does not move or die before it is taken back or its latch says that it has ended.
+//! 1. A [`JobRef`] points to a [`StackJob`] that does not move or die before it is taken back or its latch says that it
+//!    has ended.
 //! 2. A `JobRef` is executed or given back at most once: the deque gives each entry to one taker.
 //! 3. Whoever does so does not touch the job after setting its latch.
 

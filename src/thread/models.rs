@@ -27,10 +27,7 @@ impl Model {
     /// Rule 1.
     fn notify(&self) {
         fence(SeqCst);
-        let counts = self.sleep.counts();
-        if counts.asleep() > 0 && counts.searching() == 0 {
-            self.sleep.wake_one();
-        }
+        self.sleep.wake_one_if_wanted(self.sleep.counts());
     }
 
     fn submit(&self) {

@@ -160,8 +160,16 @@ impl Sleep {
         !Counts(self.word.fetch_or(CLOSED | BROKEN, SeqCst)).is_broken()
     }
 
+    /// Wakes a sleeper, unless somebody is searching and will see to it (rule 1). `counts` was read after the work was
+    /// published.
+    pub(super) fn wake_one_if_wanted(&self, counts: Counts) {
+        if counts.asleep() > 0 && counts.searching() == 0 {
+            self.wake_one();
+        }
+    }
+
     /// Wakes the most recent sleeper, if there is one; it is counted as searching from now on.
-    pub(super) fn wake_one(&self) {
+    fn wake_one(&self) {
         let woken = {
             let mut asleep = self.asleep.lock();
             let Some(bed) = asleep.pop() else { return };

@@ -4,7 +4,12 @@
 mod combine;
 mod current;
 mod error;
+mod executor;
 mod future;
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+mod os;
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+mod process;
 mod spin;
 mod sync;
 mod thread;
@@ -15,12 +20,16 @@ pub use combine::{
     as_completed_timeout, wait,
 };
 pub use error::{
-    BuildError, Cause, CompletionTimeout, MapError, PanicLocation, ShutdownError, SubmitError, TaskError, TaskPanic,
+    BuildError, Cause, CodecError, CompletionTimeout, MapError, PanicLocation, ShutdownError, SizeLimit, StartError,
+    SubmitError, TaskError, TaskPanic, WorkerExit,
 };
+pub use executor::{MAX_WORKERS, Priority, QueuePolicy, Shutdown};
 pub use future::{CancelOnDrop, Promise, SharedFuture, TaskFuture, TaskId, promise};
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+pub use process::{ProcessPoolBuilder, ProcessPoolExecutor, ProcessPoolStats, ProcessTask, Stdio, worker};
 pub use thread::{
-    MAX_WORKERS, Priority, QueuePolicy, Scope, ScopedFuture, Shutdown, TaskOptions, ThreadPoolBuilder,
-    ThreadPoolExecutor, ThreadPoolStats, cpu_workers, default_executor, io_workers,
+    Scope, ScopedFuture, TaskOptions, ThreadPoolBuilder, ThreadPoolExecutor, ThreadPoolStats, cpu_workers,
+    default_executor, io_workers,
 };
 
 /// The code blocks of the guide for Python programmers are tests.

@@ -77,12 +77,24 @@ impl MapOptions {
         self
     }
 
-    fn check(&self) -> Result<(), MapError> {
+    pub(crate) fn check(&self) -> Result<(), MapError> {
         match (self.chunk_size, self.buffer) {
             (Some(0), _) => Err(MapError::ZeroChunk),
             (_, Some(0)) => Err(MapError::ZeroBuffer),
             _ => Ok(()),
         }
+    }
+}
+
+// What a lane of another kind has to know.
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+impl MapOptions {
+    pub(crate) fn fixed_chunk_size(&self) -> Option<usize> {
+        self.chunk_size
+    }
+
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered
     }
 }
 
@@ -149,7 +161,7 @@ where
         F: Fn(I::Item) -> R + Send + Sync + 'static,
     {
         options.check()?;
-        let lane = Arc::new_cyclic(|this| Job {
+        let lane: Arc<dyn Lane<I::Item, R>> = Arc::new_cyclic(|this| Job {
             this: this.clone(),
             f,
             host,
@@ -160,16 +172,21 @@ where
             track: Mutex::new(Track::new()),
             arrived: Condvar::new(),
         });
+        Ok(Self::on(lane, options, input))
+    }
+}
+
+impl<I: Iterator, R> Map<I, R> {
+    /// A map over a lane of some other kind.
+    pub(crate) fn on(lane: Arc<dyn Lane<I::Item, R>>, options: MapOptions, input: I) -> Self {
         let deadline = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let chunk = Vec::new().into_iter();
         let mut map =
             Self { lane, input: Some(input), options, deadline, taken: 0, yielded: 0, chunk, timed_out: false };
         map.take_input();
-        Ok(map)
+        map
     }
-}
 
-impl<I: Iterator, R> Map<I, R> {
     /// Moves as much of the input into the lane as the buffer allows, in blocks, so that work starts with the first.
     fn take_input(&mut self) {
         let mut block = FIRST_BLOCK;
@@ -263,7 +280,7 @@ impl<I: Iterator, R> fmt::Debug for Map<I, R> {
 }
 
 /// The consumer's view of a job; it hides the type of the function.
-trait Lane<A, R>: Send + Sync {
+pub(crate) trait Lane<A, R>: Send + Sync {
     fn put(&self, items: VecDeque<A>);
 
     /// The chunk that begins with item `next` (any chunk, if unordered); `None` at the deadline.

@@ -91,6 +91,8 @@ pub(super) struct CompletionSet<S: Completable> {
     registered: usize,
     /// The items before this one are done, or cannot be run by the waiting thread.
     looked_at: usize,
+    /// The items before this one are done.
+    helped_at: usize,
 }
 
 impl<S: Completable> CompletionSet<S> {
@@ -105,7 +107,7 @@ impl<S: Completable> CompletionSet<S> {
             failed: AtomicBool::new(false),
             sleeper: Mutex::new(None),
         });
-        let mut set = Self { shared, items, registered: 0, looked_at: 0 };
+        let mut set = Self { shared, items, registered: 0, looked_at: 0, helped_at: 0 };
         for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
             let source = item.as_mut().expect("nothing was taken yet").source_mut();
             // The registration holds a strong reference, which `notify` or `dissolve` gives up: the array outlives all
@@ -134,9 +136,13 @@ impl<S: Completable> CompletionSet<S> {
                 return true;
             }
             let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if late || !self.claim_one(count == self.items.len()) {
-                return self.sleep_for(demand, deadline);
+            if !late && self.claim_one(count == self.items.len()) {
+                continue;
             }
+            if !late {
+                self.help_one(demand, deadline);
+            }
+            return self.sleep_for(demand, deadline);
         }
     }
 
@@ -156,6 +162,19 @@ impl<S: Completable> CompletionSet<S> {
             self.looked_at += 1;
         }
         false
+    }
+
+    /// Lets the executor of the first task that is not done use this thread.
+    fn help_one(&mut self, demand: isize, deadline: Option<Instant>) {
+        while let Some(item) = self.items.get(self.helped_at) {
+            match item.as_ref().map(S::source) {
+                Some(source) if !source.is_done() => {
+                    source.help(&|| self.shared.balance.load(Acquire) >= demand, deadline, false);
+                    return;
+                }
+                _ => self.helped_at += 1,
+            }
+        }
     }
 
     fn sleep_for(&self, demand: isize, deadline: Option<Instant>) -> bool {

@@ -1,4 +1,4 @@
-//! The order in which a blocking wait tries things: look, claim, spin, sleep.
+//! The order in which a blocking wait tries things: look, claim, help, spin, sleep.
 
 use std::time::Instant;
 
@@ -21,15 +21,17 @@ pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>) 
 
 /// The rest, for a task that this thread may not run: true if it is done, false if the deadline has passed.
 pub(super) fn wait(
+    source: &impl Source,
     address: usize,
     deadline: Option<Instant>,
-    is_done: impl Fn() -> bool,
     sleep: impl FnOnce() -> bool,
 ) -> Result<bool, Circle> {
     if deadline.is_none() && current::is_running(address) {
         return Err(Circle);
     }
-    if spin::until(is_done) {
+    let is_done = || source.is_done();
+    let spun = source.help(&is_done, deadline, true);
+    if is_done() || !spun && spin::until(is_done) {
         return Ok(true);
     }
     let _entered = match deadline {

@@ -22,6 +22,7 @@
 
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
+use std::time::Instant;
 
 use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, State};
 use super::waiter::Waiter;
@@ -41,6 +42,23 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
 
     /// The task has run or was cancelled, and the executor's side will not touch its payload again.
     fn released(self);
+
+    /// The task, which may have been begun where the core cannot see it (in another process), has just been cancelled:
+    /// stop it, or see to it that it never starts.
+    fn revoke(self) {}
+
+    /// Has the task been begun where the core cannot see it?
+    fn has_begun(self) -> bool {
+        false
+    }
+
+    /// The calling thread is about to block until `done`. The executor may use it for what would otherwise be done by
+    /// a thread of its own, until `done`, the deadline, or its own judgement; true if that was as good as spinning. `alone`:
+    /// this task is all that the thread waits for, so it may sleep for it.
+    fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
+        let _ = (done, deadline, alone);
+        false
+    }
 }
 
 /// A callback with its place in the list.
@@ -63,6 +81,8 @@ struct Vtable {
     claim: unsafe fn(NonNull<Header>) -> bool,
     cancel: unsafe fn(NonNull<Header>) -> bool,
     fail: unsafe fn(NonNull<Header>, TaskError),
+    has_begun: unsafe fn(NonNull<Header>) -> bool,
+    help: unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, bool) -> bool,
     take: unsafe fn(NonNull<Header>, *mut ()),
     outcome: unsafe fn(NonNull<Header>) -> *const (),
     free: unsafe fn(NonNull<Header>, Phase),
@@ -93,8 +113,8 @@ where
 }
 
 /// Makes the cell of a promise: nothing runs it, its producer settles it from outside.
-pub(super) fn promised<T: Send>() -> NonNull<Header> {
-    pending::<fn() -> T, T, Unowned>(|| unreachable!("the work of a promise is done elsewhere"), Unowned)
+pub(super) fn promised<T: Send, O: Owner>(owner: O) -> NonNull<Header> {
+    pending::<fn() -> T, T, O>(|| unreachable!("the work of a promise is done elsewhere"), owner)
 }
 
 /// Makes a cell that has its outcome; the one reference is the handle's.
@@ -105,7 +125,7 @@ pub(super) fn ready<T: Send>(outcome: Result<T, TaskError>) -> NonNull<Header> {
 
 /// The owner of what no executor runs.
 #[derive(Clone, Copy)]
-struct Unowned;
+pub(super) struct Unowned;
 
 impl Owner for Unowned {
     fn may_claim(self) -> bool {
@@ -119,22 +139,68 @@ impl Owner for Unowned {
 /// cancelled before.
 ///
 /// # Safety
-/// `cell` was made by [`promised`] with the same `T`; the caller gives the reference of the producer to this call.
-pub(super) unsafe fn settle<T: Send>(
+/// `cell` was made by [`promised`] with the same `T` and `O`; the caller gives the reference of the producer to this call.
+pub(super) unsafe fn settle<T: Send, O: Owner>(
     cell: NonNull<Header>,
     outcome: Result<T, TaskError>,
 ) -> Result<(), Result<T, TaskError>> {
+    let mut lost = None;
+    // SAFETY: as this function's contract. Callbacks are allowed, so nothing is left to be published.
+    let left = unsafe {
+        settle_with::<T, O>(cell, true, |start| match start {
+            Start::Won => Some(outcome),
+            Start::Lost => {
+                lost = Some(outcome);
+                None
+            }
+        })
+    };
+    debug_assert!(left.is_none());
+    lost.map_or(Ok(()), Err)
+}
+
+/// [`settle`] with an outcome that is made when the cell is the producer's. Without `may_call_back`, callbacks are not run:
+/// if there are any, the outcome is in the cell but not published, and the phase to call [`publish_later`] with comes
+/// back; the producer's reference is still given.
+///
+/// # Safety
+/// As [`settle`]. `make` returns an outcome for `Start::Won`.
+pub(super) unsafe fn settle_with<T: Send, O: Owner>(
+    cell: NonNull<Header>,
+    may_call_back: bool,
+    make: impl FnOnce(Start) -> Option<Result<T, TaskError>>,
+) -> Option<Phase> {
+    type Promised<T, O> = Cell<fn() -> T, T, O>;
     // SAFETY: `promised` makes cells of exactly this type, and the caller's reference keeps it alive.
-    let this = unsafe { cell.cast::<Cell<fn() -> T, T, Unowned>>().as_ref() };
+    let this = unsafe { cell.cast::<Promised<T, O>>().as_ref() };
     if this.header.state.start() == Start::Lost {
+        make(Start::Lost);
         // SAFETY: the caller's reference.
         unsafe { release(cell) };
-        return Err(outcome);
+        return None;
     }
     let running = current::Running::enter(cell.addr().get());
-    // SAFETY: `start` was won, and the caller's reference goes into the call.
-    unsafe { Cell::<fn() -> T, T, Unowned>::resolve(cell, outcome, true, running, &|_| ()) };
-    Ok(())
+    let outcome = make(Start::Won).expect("an outcome is made when the start is won");
+    // SAFETY: `start` was won, and the caller's reference goes into the call or on to `publish_later`.
+    unsafe {
+        let phase = this.fill(outcome);
+        match may_call_back {
+            true => Promised::<T, O>::publish(cell, phase, true, running, &|_| ()),
+            false if this.header.state.has_callbacks() => return Some(phase),
+            false => Promised::<T, O>::publish(cell, phase, true, running, &|_| ()),
+        }
+    }
+    None
+}
+
+/// Publishes what [`settle_with`] left unpublished.
+///
+/// # Safety
+/// As [`settle`], with the phase that `settle_with` returned for this cell.
+pub(super) unsafe fn publish_later<T: Send, O: Owner>(cell: NonNull<Header>, phase: Phase) {
+    let running = current::Running::enter(cell.addr().get());
+    // SAFETY: `settle_with` won `start` and filled the payload as `phase` says; the reference is passed on.
+    unsafe { Cell::<fn() -> T, T, O>::publish(cell, phase, true, running, &|_| ()) };
 }
 
 impl<W, T, O> Cell<W, T, O>
@@ -148,6 +214,8 @@ where
         claim: Self::claim,
         cancel: Self::cancel,
         fail: Self::fail,
+        has_begun: Self::has_begun,
+        help: Self::help,
         take: Self::take,
         outcome: Self::outcome,
         free: Self::free,
@@ -227,6 +295,7 @@ where
         let owner = this.owner;
         // SAFETY: having won `begin_cancel`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
+        owner.revoke();
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
         unsafe { Self::publish(cell, Phase::Cancelled, false, running, &|_| ()) };
         owner.released();
@@ -270,13 +339,35 @@ where
         running: current::Running,
         about_to_publish: &dyn Fn(bool),
     ) {
-        // SAFETY: alive by the caller's reference.
-        let this = unsafe { cell.cast::<Self>().as_ref() };
-        let (phase, filled) = Self::payload(outcome);
-        // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
-        this.payload.with_mut(|payload| unsafe { payload.write(filled) });
+        // SAFETY: alive by the caller's reference; `start` was won and the work is gone.
+        let phase = unsafe { cell.cast::<Self>().as_ref().fill(outcome) };
         // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
         unsafe { Self::publish(cell, phase, release, running, about_to_publish) };
+    }
+
+    /// Puts the outcome where the work was.
+    ///
+    /// # Safety
+    /// The caller has won `start` and the work is gone (or needs no dropping).
+    unsafe fn fill(&self, outcome: Result<T, TaskError>) -> Phase {
+        let (phase, filled) = Self::payload(outcome);
+        // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
+        self.payload.with_mut(|payload| unsafe { payload.write(filled) });
+        phase
+    }
+
+    /// # Safety
+    /// The caller holds a reference.
+    unsafe fn has_begun(cell: NonNull<Header>) -> bool {
+        // SAFETY: rules 1 and 5.
+        unsafe { cell.cast::<Self>().as_ref() }.owner.has_begun()
+    }
+
+    /// # Safety
+    /// The caller holds a reference.
+    unsafe fn help(cell: NonNull<Header>, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
+        // SAFETY: rules 1 and 5.
+        unsafe { cell.cast::<Self>().as_ref() }.owner.help(done, deadline, alone)
     }
 
     /// # Safety
@@ -438,6 +529,25 @@ pub(super) unsafe fn cancel(cell: NonNull<Header>) -> bool {
 pub(super) unsafe fn fail(cell: NonNull<Header>, error: TaskError) {
     // SAFETY: passed on.
     unsafe { (cell.as_ref().vtable.fail)(cell, error) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn has_begun(cell: NonNull<Header>) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.has_begun)(cell) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn help(
+    cell: NonNull<Header>,
+    done: &dyn Fn() -> bool,
+    deadline: Option<Instant>,
+    alone: bool,
+) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.help)(cell, done, deadline, alone) }
 }
 
 /// # Safety

@@ -175,7 +175,12 @@ impl<T> TaskFuture<T> {
 
     /// True while a worker is at it.
     pub fn is_running(&self) -> bool {
-        self.header().state.phase() == Phase::Running
+        match self.header().state.phase() {
+            Phase::Running => true,
+            // SAFETY: the handle's reference.
+            Phase::Pending => unsafe { cell::has_begun(self.cell) },
+            _ => false,
+        }
     }
 
     /// True if the task was cancelled.
@@ -278,7 +283,7 @@ impl<T> TaskFuture<T> {
             return Ok(done);
         }
         self.forget_waker();
-        block::wait(self.address(), deadline, || self.is_done(), || self.sleep_until(deadline))
+        block::wait(self, self.address(), deadline, || self.sleep_until(deadline))
     }
 
     fn sleep_until(&self, deadline: Option<Instant>) -> bool {
@@ -347,6 +352,11 @@ impl<T> Source for TaskFuture<T> {
     fn claim(&self) -> bool {
         // SAFETY: the handle's reference.
         unsafe { cell::claim(self.cell) }
+    }
+
+    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
+        // SAFETY: the handle's reference.
+        unsafe { cell::help(self.cell, done, deadline, alone) }
     }
 }
 

@@ -9,12 +9,15 @@
 //! | `handle` | the caller's half: [`TaskFuture`], and how it blocks |
 //! | `block` | the order in which a blocking wait tries things |
 //! | `poll` | the caller's half as a `std::future::Future` |
+//! | `remote` | the runner's half of a task that is done elsewhere, and comes back as raw material |
 //! | `promise` | a producing half for callback code: [`Promise`] |
 //! | `shared` | many readers of one result: [`SharedFuture`] |
 //! | `deadlock` | who of the blocked workers waits for whom |
 //!
 //! An executor makes a pair with [`task()`], runs or fails the [`Task`], and tells the core one thing about itself,
 //! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead.
+
+use std::time::Instant;
 
 mod block;
 mod cell;
@@ -24,6 +27,8 @@ mod handle;
 mod models;
 mod poll;
 mod promise;
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+mod remote;
 mod shared;
 mod state;
 mod task;
@@ -32,6 +37,8 @@ mod waiter;
 pub(crate) use cell::Owner;
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
 pub use promise::{Promise, promise};
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+pub(crate) use remote::{Decode, RemoteTask, Unpublished};
 pub use shared::SharedFuture;
 pub(crate) use state::AlreadyFinal;
 pub(crate) use task::{Task, borrowing_task, task};
@@ -56,4 +63,7 @@ pub(crate) trait Source {
 
     /// Runs the task in place if it is queued and this thread may; says whether it did.
     fn claim(&self) -> bool;
+
+    /// Lets the executor use this thread, which is about to block until `done`: see [`Owner::help`].
+    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool;
 }

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::mem;
 use std::ptr::NonNull;
 
-use super::cell::{self, Header};
+use super::cell::{self, Header, Unowned};
 use super::handle::TaskFuture;
 use super::state::Phase;
 use crate::error::{Cause, TaskError};
@@ -32,7 +32,7 @@ use crate::error::{Cause, TaskError};
 /// # Ok::<(), concurrent_futures::TaskError>(())
 /// ```
 pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
-    let cell = cell::promised::<T>();
+    let cell = cell::promised::<T, Unowned>(Unowned);
     // SAFETY: `promised` counts two references; these are they.
     (Promise { cell, value: PhantomData }, unsafe { TaskFuture::from_cell(cell) })
 }
@@ -103,14 +103,14 @@ impl<T: Send> Promise<T> {
         let cell = self.cell;
         mem::forget(self);
         // SAFETY: `promise` made the cell; the producer's reference goes into the call.
-        unsafe { cell::settle(cell, outcome) }
+        unsafe { cell::settle::<T, Unowned>(cell, outcome) }
     }
 }
 
 impl<T: Send> Drop for Promise<T> {
     fn drop(&mut self) {
         // SAFETY: as in `settle`. What comes back if the future was cancelled is only the error of this line.
-        let _ = unsafe { cell::settle::<T>(self.cell, Err(TaskError::Abandoned)) };
+        let _ = unsafe { cell::settle::<T, Unowned>(self.cell, Err(TaskError::Abandoned)) };
     }
 }
 

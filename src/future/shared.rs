@@ -194,7 +194,7 @@ impl<T> SharedFuture<T> {
         if let Some(done) = block::ready_or_claimed(self, deadline) {
             return Ok(done);
         }
-        block::wait(self.inner.future.address(), deadline, || self.is_done(), || self.sleep_until(deadline))
+        block::wait(self, self.inner.future.address(), deadline, || self.sleep_until(deadline))
     }
 
     fn sleep_until(&self, deadline: Option<Instant>) -> bool {
@@ -243,6 +243,10 @@ impl<T> Source for SharedFuture<T> {
 
     fn claim(&self) -> bool {
         self.inner.future.claim()
+    }
+
+    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
+        self.inner.future.help(done, deadline, alone)
     }
 }
 

@@ -192,6 +192,10 @@ impl State {
         self.load().phase()
     }
 
+    pub(crate) fn has_callbacks(&self) -> bool {
+        self.load().has_callbacks()
+    }
+
     pub(crate) fn has_waiter(&self) -> bool {
         !self.load().waiter().is_null()
     }

@@ -5,14 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::capacity::{Capacity, QueuePolicy};
 use super::core::{Config, Core};
 use super::{ThreadPoolExecutor, default};
 use crate::error::BuildError;
+use crate::executor::{Capacity, QueuePolicy, check_workers};
 use crate::unwind;
-
-/// The most workers that one executor can have: 32,768, which is above what Linux lets a process have by default.
-pub const MAX_WORKERS: usize = 32_768;
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
@@ -44,7 +41,7 @@ pub struct ThreadPoolBuilder {
 }
 
 impl ThreadPoolBuilder {
-    /// At most so many threads, 1 to [`MAX_WORKERS`]. They start on demand. Without it:
+    /// At most so many threads, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They start on demand. Without it:
     /// [`io_workers()`](crate::io_workers), as in Python.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = Some(workers);
@@ -119,14 +116,6 @@ impl ThreadPoolBuilder {
             keep_alive: self.keep_alive,
         };
         Ok(ThreadPoolExecutor { core: Core::new(config, max_workers, capacity) })
-    }
-}
-
-pub(super) fn check_workers(workers: usize) -> Result<(), BuildError> {
-    match workers {
-        0 => Err(BuildError::NoWorkers),
-        1..=MAX_WORKERS => Ok(()),
-        asked => Err(BuildError::TooManyWorkers { asked, limit: MAX_WORKERS }),
     }
 }
 

@@ -8,14 +8,13 @@ use std::time::Duration;
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::capacity::Capacity;
-use super::options::Priority;
 use super::queues::{self, Shared};
 use super::roster::Roster;
 use super::sleep::{Counts, Sleep};
 use super::worker;
 use crate::combine::Host;
 use crate::error::{Cause, TaskError, spawn_error};
+use crate::executor::{Capacity, Priority};
 use crate::future::{Owner, Task, TaskFuture, task};
 
 type Hook = Arc<dyn Fn() + Send + Sync>;

@@ -8,11 +8,9 @@
 //! | `worker` | a thread that finds work and runs it |
 //! | `sleep` | when a worker sleeps, and who wakes it |
 //! | `roster` | which threads there are, and when they are gone |
-//! | `capacity` | the bound of a bounded queue |
 //! | `scope`, `join` | closures that borrow |
 
 mod builder;
-mod capacity;
 mod core;
 mod default;
 mod join;
@@ -31,17 +29,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-pub use builder::{MAX_WORKERS, ThreadPoolBuilder};
-pub use capacity::QueuePolicy;
+pub use builder::ThreadPoolBuilder;
 pub use default::{cpu_workers, default_executor, io_workers};
-pub use options::{Priority, TaskOptions};
+pub use options::TaskOptions;
 pub use scope::{Scope, ScopedFuture};
-pub use shutdown::Shutdown;
 pub use stats::ThreadPoolStats;
 
 use self::core::{Core, MapHost};
 use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, MapError, ShutdownError, SubmitError, TaskError};
+use crate::executor::{Priority, QueuePolicy, Shutdown, check_workers};
 use crate::future::{Owner, TaskFuture, task};
 
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
@@ -85,7 +82,7 @@ impl ThreadPoolExecutor {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`].
+    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`](crate::MAX_WORKERS).
     pub fn new(max_workers: usize) -> Result<Self, BuildError> {
         Self::builder().max_workers(max_workers).build()
     }
@@ -350,9 +347,9 @@ impl ThreadPoolExecutor {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`]; the pool stays as it was.
+    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`](crate::MAX_WORKERS); the pool stays as it was.
     pub fn resize(&self, max_workers: usize) -> Result<(), BuildError> {
-        builder::check_workers(max_workers)?;
+        check_workers(max_workers)?;
         let before = self.core.max_workers.swap(max_workers, Relaxed);
         if max_workers < before {
             self.core.sleep.wake_all();

@@ -6,19 +6,8 @@ use std::sync::Arc;
 use super::ThreadPoolExecutor;
 use crate::current;
 use crate::error::SubmitError;
+use crate::executor::Priority;
 use crate::future::TaskFuture;
-
-/// Which of the queued tasks start first. Within one priority it is first in, first out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub enum Priority {
-    /// Starts when nothing else is queued.
-    Low,
-    /// What [`submit`](ThreadPoolExecutor::submit) uses.
-    #[default]
-    Normal,
-    /// Starts before all others.
-    High,
-}
 
 /// A task that is not submitted yet: made by [`ThreadPoolExecutor::task`], to be given a name or a priority.
 ///

@@ -2,7 +2,7 @@
 
 use crossbeam::deque::{Injector, Steal, Stealer, Worker as Deque};
 
-use super::options::Priority;
+use crate::executor::Priority;
 use crate::future::Task;
 
 /// The most tasks that a worker takes from the shared queue at once.

@@ -23,9 +23,9 @@ use parking_lot::Mutex;
 
 use super::ThreadPoolExecutor;
 use super::core::PoolId;
-use super::options::Priority;
 use crate::combine::AsSource;
 use crate::error::{TaskError, TaskPanic};
+use crate::executor::Priority;
 use crate::future::{Owner, Source, TaskFuture, borrowing_task};
 use crate::unwind::{self, AbortOnUnwind};
 

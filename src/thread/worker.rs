@@ -12,12 +12,12 @@ use crossbeam::deque::Worker as Deque;
 
 use super::core::{Core, PoolId};
 use super::join::JobRef;
-use super::options::Priority;
 use super::queues;
 use super::roster::{Peer, Peers};
 use super::sleep::{Bed, Counts, Woken};
 use super::stats::Tally;
 use crate::error::Cause;
+use crate::executor::Priority;
 use crate::future::Task;
 use crate::spin::{self, Patience};
 use crate::unwind;

@@ -5,12 +5,17 @@ use std::backtrace::Backtrace;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::unwind;
+
+mod worker;
+
+pub(crate) use worker::ExitInner;
+pub use worker::{CodecError, SizeLimit, StartError, WorkerExit};
 
 /// Why a task has no value.
 ///
@@ -32,7 +37,8 @@ use crate::unwind;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// The task was cancelled before it started, so it never ran.
+    /// The task was cancelled: before it started, so it never ran; or, in a worker process, while it ran, so that process
+    /// was ended.
     #[error("the task was cancelled")]
     Cancelled,
     /// The task panicked.
@@ -41,10 +47,29 @@ pub enum TaskError {
     /// The producing half of the future reported a failure of its own ([`Promise::set_error`](crate::Promise::set_error)).
     #[error("the task failed: {0}")]
     Failed(#[source] Cause),
-    /// The deadline of a [`map`](crate::ThreadPoolExecutor::map_with) passed before this item was ready.
+    /// The time limit of the task passed while it ran ([`ProcessTask::timeout`](crate::ProcessTask::timeout)), or the
+    /// deadline of a [`map`](crate::ThreadPoolExecutor::map_with) before this item was ready.
     #[error("the deadline passed before the task was done")]
     TimedOut,
-    /// The executor cannot run anything any more, because a worker's initializer failed.
+    /// The worker process that ran the task has ended.
+    #[error("{0}")]
+    WorkerDied(WorkerExit),
+    /// The argument, or the result, could not be turned into bytes.
+    #[error("cannot be sent to or from a worker process: {0}")]
+    Encode(#[source] CodecError),
+    /// The argument, or the result, could not be made of the bytes that arrived.
+    #[error("arrived, but cannot be decoded: {0}")]
+    Decode(#[source] CodecError),
+    /// The argument, or the result, is too long ([`max_payload`](crate::ProcessPoolBuilder::max_payload)).
+    #[error("too large to be sent: {0}")]
+    TooLarge(Box<SizeLimit>),
+    /// The worker process sent something that it never would if it were in its right mind; it has been ended.
+    #[error("the worker process is out of its mind: {0}")]
+    Protocol(#[source] Cause),
+    /// The function is not part of the executable, but of a shared library, so a worker process cannot find it.
+    #[error("the function is not part of the executable, so a worker process cannot find it")]
+    NoSuchFunction,
+    /// The executor cannot run anything any more: a worker's initializer failed, or worker processes cannot be started.
     #[error("the executor is broken: {0}")]
     Broken(#[source] Cause),
     /// The executor had been shut down when the task was submitted.
@@ -83,6 +108,36 @@ impl TaskError {
     /// True for [`TaskError::TimedOut`].
     pub fn is_timed_out(&self) -> bool {
         matches!(self, Self::TimedOut)
+    }
+
+    /// True for [`TaskError::WorkerDied`].
+    pub fn is_worker_died(&self) -> bool {
+        matches!(self, Self::WorkerDied(_))
+    }
+
+    /// True for [`TaskError::Encode`].
+    pub fn is_encode(&self) -> bool {
+        matches!(self, Self::Encode(_))
+    }
+
+    /// True for [`TaskError::Decode`].
+    pub fn is_decode(&self) -> bool {
+        matches!(self, Self::Decode(_))
+    }
+
+    /// True for [`TaskError::TooLarge`].
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge(_))
+    }
+
+    /// True for [`TaskError::Protocol`].
+    pub fn is_protocol(&self) -> bool {
+        matches!(self, Self::Protocol(_))
+    }
+
+    /// True for [`TaskError::NoSuchFunction`].
+    pub fn is_no_such_function(&self) -> bool {
+        matches!(self, Self::NoSuchFunction)
     }
 
     /// True for [`TaskError::Broken`].
@@ -140,9 +195,17 @@ struct PanicInner {
     message: String,
     location: Option<PanicLocation>,
     thread: Option<String>,
+    pid: u32,
     task: Option<Arc<str>>,
-    backtrace: Option<Backtrace>,
+    backtrace: Option<Trace>,
     payload: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+/// A backtrace: captured, and made a text when somebody wants to read it.
+enum Trace {
+    Captured(Backtrace, OnceLock<String>),
+    #[cfg(feature = "process")]
+    Text(String),
 }
 
 impl Drop for PanicInner {
@@ -170,10 +233,26 @@ impl TaskPanic {
             message,
             location,
             thread: std::thread::current().name().map(str::to_owned),
+            pid: std::process::id(),
             task,
-            backtrace,
+            backtrace: backtrace.map(|backtrace| Trace::Captured(backtrace, OnceLock::new())),
             payload: Mutex::new(Some(payload)),
         }))
+    }
+
+    /// A panic in another process, of which a report has come.
+    #[cfg(feature = "process")]
+    pub(crate) fn remote(
+        message: String,
+        location: Option<(String, u32, u32)>,
+        thread: Option<String>,
+        backtrace: Option<String>,
+        pid: u32,
+        task: Option<Arc<str>>,
+    ) -> Self {
+        let location = location.map(|(file, line, column)| PanicLocation { file, line, column });
+        let (backtrace, payload) = (backtrace.map(Trace::Text), Mutex::new(None));
+        Self(Arc::new(PanicInner { message, location, thread, pid, task, backtrace, payload }))
     }
 
     /// The message, or `"non-string payload"` where the payload is neither a `&str` nor a `String`.
@@ -191,18 +270,27 @@ impl TaskPanic {
         self.0.thread.as_deref()
     }
 
+    /// The process that ran the task: this one, or a worker process.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
     /// The name that the task was given ([`TaskOptions::name`](crate::TaskOptions::name)).
     pub fn task_name(&self) -> Option<&str> {
         self.0.task.as_deref()
     }
 
     /// The backtrace of the panic, where the environment asks for one (`RUST_BACKTRACE=1`).
-    pub fn backtrace(&self) -> Option<&Backtrace> {
-        self.0.backtrace.as_ref()
+    pub fn backtrace(&self) -> Option<&str> {
+        Some(match self.0.backtrace.as_ref()? {
+            Trace::Captured(backtrace, text) => text.get_or_init(|| backtrace.to_string()),
+            #[cfg(feature = "process")]
+            Trace::Text(text) => text,
+        })
     }
 
     /// Takes the payload out, for `downcast`. The clones of an error share one payload: the first call gets it,
-    /// later ones get `None`.
+    /// later ones get `None`. Of a panic in a worker process there is none.
     ///
     /// ```
     /// use concurrent_futures::{TaskError, ThreadPoolExecutor};
@@ -343,6 +431,40 @@ pub enum BuildError {
     /// A thread's name cannot hold a NUL byte.
     #[error("a thread name cannot contain a NUL byte")]
     BadThreadName,
+    /// A limit, a number of threads, of tasks or of attempts was 0: nothing could ever be run.
+    #[error("`{0}` cannot be 0")]
+    Zero(&'static str),
+    /// The command that starts workers was empty.
+    #[error("the command that starts workers is empty")]
+    NoCommand,
+    /// The initializer, or its argument, cannot be sent to a worker process.
+    #[error("the initializer cannot be sent to a worker process: {0}")]
+    Initializer(String),
+    /// The program runs with rights that its caller does not have (setuid, file capabilities). Workers would be started
+    /// under the control of the caller's environment, so there are none.
+    #[error("a program with special rights (setuid, file capabilities) has no worker processes")]
+    Privileged,
+    /// This process has itself been started as a worker, but has not become one: without a hook into its start it has to
+    /// call [`worker::run_if_worker`](crate::worker::run_if_worker) at the beginning of `main`.
+    #[error("this process is a worker that has not become one: call `worker::run_if_worker()` first in `main`")]
+    StrayWorker,
+    /// This library is not part of the executable, but of a shared library, so that starting the executable again would
+    /// not start a worker. Name one that would:
+    /// [`worker_command`](crate::ProcessPoolBuilder::worker_command).
+    #[error("the executable of this process is not the program of this library: name one with `worker_command`")]
+    ForeignExecutable,
+    /// A worker has had workers that have had workers, down to the limit.
+    #[error("workers of workers are {limit} levels deep already")]
+    TooDeep {
+        /// The limit.
+        limit: u32,
+    },
+    /// The operating system refused what every executor of this kind needs.
+    #[error("the operating system refuses: {}", std::io::Error::from_raw_os_error(*code))]
+    System {
+        /// Its error number.
+        code: i32,
+    },
 }
 
 /// What [`MapOptions`](crate::MapOptions) cannot mean.

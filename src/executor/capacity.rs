@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-/// What [`submit`](crate::ThreadPoolExecutor::submit) does when the queue is full
+/// What `submit` does when the queue of an executor is full
 /// ([`queue_capacity`](crate::ThreadPoolBuilder::queue_capacity)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -15,14 +15,15 @@ pub enum QueuePolicy {
     Block,
     /// Does not take the task: the future resolves to [`TaskError::QueueFull`](crate::TaskError::QueueFull) at once.
     Fail,
-    /// Runs the task in the calling thread; the future is done when `submit` returns.
+    /// Runs the task in the calling thread (also where the executor's workers are processes); the future is done when
+    /// `submit` returns.
     CallerRuns,
 }
 
 /// How many more tasks may be queued.
 #[derive(Debug)]
-pub(super) struct Capacity {
-    pub(super) policy: QueuePolicy,
+pub(crate) struct Capacity {
+    pub(crate) policy: QueuePolicy,
     room: Mutex<Room>,
     changed: Condvar,
 }
@@ -36,15 +37,15 @@ struct Room {
 /// The right to be queued. It travels in the task's closure, so it is given up when the task starts and when it is
 /// cancelled, whichever comes first.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<Capacity>);
+pub(crate) struct Permit(Arc<Capacity>);
 
 impl Capacity {
-    pub(super) fn new(tasks: usize, policy: QueuePolicy) -> Arc<Self> {
+    pub(crate) fn new(tasks: usize, policy: QueuePolicy) -> Arc<Self> {
         Arc::new(Self { policy, room: Mutex::new(Room { free: tasks, closed: false }), changed: Condvar::new() })
     }
 
     /// A permit, if there is one now.
-    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         let mut room = self.room.lock();
         if room.free == 0 {
             return None;
@@ -54,7 +55,7 @@ impl Capacity {
     }
 
     /// Blocks until there is a permit; `None` if the pool is closed.
-    pub(super) fn acquire(self: &Arc<Self>) -> Option<Permit> {
+    pub(crate) fn acquire(self: &Arc<Self>) -> Option<Permit> {
         let mut room = self.room.lock();
         while room.free == 0 && !room.closed {
             self.changed.wait(&mut room);
@@ -67,7 +68,7 @@ impl Capacity {
     }
 
     /// Wakes everybody who waits for room: there will be none.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.room.lock().closed = true;
         self.changed.notify_all();
     }
@@ -82,7 +83,7 @@ impl Drop for Permit {
 
 impl Permit {
     /// The closure, with the permit in it until it starts.
-    pub(super) fn carried_by<F, T>(self, f: F) -> impl FnOnce() -> T + Send + 'static
+    pub(crate) fn carried_by<F, T>(self, f: F) -> impl FnOnce() -> T + Send + 'static
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,

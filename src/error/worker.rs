@@ -1,0 +1,268 @@
+//! What can go wrong between a program and its worker processes.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// How a worker process ended while it was running a task, and what is known of the reason.
+///
+/// ```no_run
+/// use concurrent_futures::{ProcessPoolExecutor, TaskError};
+///
+/// let pool = ProcessPoolExecutor::new(1)?;
+/// let error = pool.submit(|code: i32| std::process::exit(code), 3).result().unwrap_err();
+/// let TaskError::WorkerDied(exit) = error else { unreachable!() };
+/// assert_eq!(exit.code(), Some(3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct WorkerExit(Arc<ExitInner>);
+
+/// The parts of a [`WorkerExit`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ExitInner {
+    pub(crate) pid: u32,
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) core_dumped: bool,
+    /// What the fault handler noted.
+    pub(crate) note: Option<String>,
+    /// The last panic in that process.
+    pub(crate) panic: Option<String>,
+    pub(crate) out_of_memory: bool,
+    pub(crate) stderr: Option<String>,
+    pub(crate) task: Option<Arc<str>>,
+    pub(crate) attempts: u32,
+    /// Why the executor itself has ended it, if it has.
+    pub(crate) killed_because: Option<&'static str>,
+}
+
+impl WorkerExit {
+    pub(crate) fn new(inner: ExitInner) -> Self {
+        Self(Arc::new(inner))
+    }
+
+    /// The same end, as seen by one of the tasks that it took along.
+    pub(crate) fn of_task(&self, task: Option<Arc<str>>, attempts: u32) -> Self {
+        Self(Arc::new(ExitInner { task, attempts, ..ExitInner::clone(&self.0) }))
+    }
+
+    /// The process that ended.
+    pub fn pid(&self) -> u32 {
+        self.0.pid
+    }
+
+    /// Its exit code, if it ended by itself. For a task even 0 is an error: the task has no result.
+    pub fn code(&self) -> Option<i32> {
+        self.0.code
+    }
+
+    /// The signal that ended it.
+    pub fn signal(&self) -> Option<i32> {
+        self.0.signal
+    }
+
+    /// The name of that signal, such as `"SIGSEGV"`.
+    pub fn signal_name(&self) -> Option<&'static str> {
+        self.0.signal.map(signal_name)
+    }
+
+    /// Whether it left a core dump.
+    pub fn core_dumped(&self) -> bool {
+        self.0.core_dumped
+    }
+
+    /// What the worker could say of the crash before it went, such as `"stack overflow in thread 'worker_0' ..."`.
+    pub fn crash_note(&self) -> Option<&str> {
+        self.0.note.as_deref()
+    }
+
+    /// The last panic in that process, whether it has to do with its end (as in an abort) or not.
+    pub fn last_panic(&self) -> Option<&str> {
+        self.0.panic.as_deref()
+    }
+
+    /// True if it was probably the kernel that ended it for want of memory: it was killed, this program did not do it, and
+    /// the kernel has killed something for that reason since the worker started.
+    pub fn is_probably_out_of_memory(&self) -> bool {
+        self.0.out_of_memory
+    }
+
+    /// The end of what it wrote to stderr, where that is captured ([`Stdio::Capture`](crate::Stdio::Capture)).
+    pub fn stderr(&self) -> Option<&str> {
+        self.0.stderr.as_deref()
+    }
+
+    /// The name that the task was given.
+    pub fn task_name(&self) -> Option<&str> {
+        self.0.task.as_deref()
+    }
+
+    /// How many times the task was begun: more than once if it had [`retries`](crate::ProcessTask::retries).
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+}
+
+impl fmt::Display for WorkerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exit = &*self.0;
+        write!(f, "worker process {} ", exit.pid)?;
+        match (exit.signal, exit.code) {
+            (Some(signal), _) => write!(f, "was killed by {} (signal {signal})", signal_name(signal))?,
+            (None, Some(code)) => write!(f, "exited with code {code}")?,
+            (None, None) => write!(f, "ended, nobody knows how")?,
+        }
+        if let Some(reason) = exit.killed_because {
+            write!(f, " by its executor: {reason}")?;
+        }
+        if let Some(name) = &exit.task {
+            write!(f, " in task `{name}`")?;
+        }
+        if exit.attempts > 1 {
+            write!(f, " in attempt {}", exit.attempts)?;
+        }
+        if let Some(note) = &exit.note {
+            write!(f, ": {note}")?;
+        }
+        if let Some(panic) = exit.panic.as_ref().filter(|_| exit.signal.is_some()) {
+            write!(f, "; last panic: {panic}")?;
+        }
+        if exit.out_of_memory {
+            write!(f, "; probably out of memory")?;
+        }
+        if let Some(stderr) = exit.stderr.as_ref().filter(|stderr| !stderr.is_empty()) {
+            write!(f, "; stderr: {}", stderr.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for WorkerExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    // The numbers of Linux on the common architectures.
+    const NAMES: [&str; 32] = [
+        "no signal",
+        "SIGHUP",
+        "SIGINT",
+        "SIGQUIT",
+        "SIGILL",
+        "SIGTRAP",
+        "SIGABRT",
+        "SIGBUS",
+        "SIGFPE",
+        "SIGKILL",
+        "SIGUSR1",
+        "SIGSEGV",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGALRM",
+        "SIGTERM",
+        "SIGSTKFLT",
+        "SIGCHLD",
+        "SIGCONT",
+        "SIGSTOP",
+        "SIGTSTP",
+        "SIGTTIN",
+        "SIGTTOU",
+        "SIGURG",
+        "SIGXCPU",
+        "SIGXFSZ",
+        "SIGVTALRM",
+        "SIGPROF",
+        "SIGWINCH",
+        "SIGIO",
+        "SIGPWR",
+        "SIGSYS",
+    ];
+    usize::try_from(signal).ok().and_then(|at| NAMES.get(at)).copied().unwrap_or("a real-time signal")
+}
+
+/// A value that could not be turned into bytes, or back, on its way to or from a worker process.
+#[derive(Clone)]
+pub struct CodecError(Arc<(String, String)>);
+
+impl CodecError {
+    #[cfg(feature = "process")]
+    pub(crate) fn new(type_name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self(Arc::new((type_name.into(), reason.into())))
+    }
+
+    /// The Rust type of the value.
+    pub fn type_name(&self) -> &str {
+        &self.0.0
+    }
+
+    /// What went wrong.
+    pub fn reason(&self) -> &str {
+        &self.0.1
+    }
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.type_name(), self.reason())
+    }
+}
+
+impl fmt::Debug for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CodecError").field("type_name", &self.type_name()).field("reason", &self.reason()).finish()
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+/// A value that is longer, as bytes, than its executor allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeLimit {
+    pub(crate) size: u64,
+    pub(crate) limit: u64,
+}
+
+impl SizeLimit {
+    /// How many bytes the value has.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many it may have.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+}
+
+impl fmt::Display for SizeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, where at most {} are allowed", self.size, self.limit)
+    }
+}
+
+/// Why worker processes cannot be started: the cause of a [`TaskError::Broken`](crate::TaskError::Broken).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The worker is another build of the program. An executor never calls a function by an address that may be wrong.
+    #[error("the worker is build {found}, not {expected}")]
+    WrongBuild {
+        /// The build id of this program.
+        expected: String,
+        /// The build id of the worker.
+        found: String,
+    },
+    /// What was started is not a worker: it did not answer as one. See [`worker`](crate::worker).
+    #[error("what was started does not behave like a worker: {0}")]
+    NotAWorker(String),
+    /// What was started did not answer in time ([`start_timeout`](crate::ProcessPoolBuilder::start_timeout)). See
+    /// [`worker`](crate::worker).
+    #[error("what was started did not answer within {0:?}")]
+    NoAnswer(std::time::Duration),
+    /// Workers have ended before they were ready, again and again
+    /// ([`restart_limit`](crate::ProcessPoolBuilder::restart_limit)).
+    #[error("workers end before they are ready; the last: {0}")]
+    Died(WorkerExit),
+}

@@ -1,0 +1,46 @@
+//! The words in which a user speaks to any executor.
+
+use std::time::Duration;
+
+use crate::error::BuildError;
+
+/// The most workers that one executor can have: 32,768, which is above what Linux lets a process have by default.
+pub const MAX_WORKERS: usize = 32_768;
+
+/// Which of the queued tasks start first. Within one priority it is first in, first out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Starts when nothing else is queued.
+    Low,
+    /// What `submit` uses.
+    #[default]
+    Normal,
+    /// Starts before all others.
+    High,
+}
+
+/// What the `shutdown` of an executor does with what is queued, and what it waits for. In every mode
+/// the executor takes nothing new from the moment of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Shutdown {
+    /// Runs everything that was submitted, then returns when the workers are gone. The end of Python's `with` block.
+    #[default]
+    Wait,
+    /// Returns at once; everything that was submitted still runs, and the workers end by themselves.
+    NoWait,
+    /// Cancels what has not started, lets the rest finish, and returns when the workers are gone.
+    CancelPending,
+    /// Like [`Wait`](Self::Wait), for so long. Then what has not started is cancelled, and the call returns an error
+    /// that says how many workers were still busy. Threads go on until their tasks end, as no thread can be stopped from
+    /// outside; worker processes are ended (SIGTERM, and SIGKILL 50 ms later).
+    Within(Duration),
+}
+
+pub(crate) fn check_workers(workers: usize) -> Result<(), BuildError> {
+    match workers {
+        0 => Err(BuildError::NoWorkers),
+        1..=MAX_WORKERS => Ok(()),
+        asked => Err(BuildError::TooManyWorkers { asked, limit: MAX_WORKERS }),
+    }
+}

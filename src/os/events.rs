@@ -1,0 +1,66 @@
+//! Waiting for many descriptors at once, and being woken by another thread meanwhile.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::io::Errno;
+
+use super::futex::timespec;
+
+/// What [`Events::wait`] reports for [`Events::wake`].
+pub(crate) const WOKEN: u64 = u64::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Events {
+    epoll: OwnedFd,
+    bell: OwnedFd,
+}
+
+impl Events {
+    pub(crate) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Edge-triggered: the counter need not be read back, every write is an edge.
+        epoll::add(&epoll, &bell, epoll::EventData::new_u64(WOKEN), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
+        Ok(Self { epoll, bell })
+    }
+
+    /// Reports `data` when something can be read from `fd`, once each time that becomes so.
+    pub(crate) fn watch(&self, fd: impl AsFd, data: u64) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(data), flags)?)
+    }
+
+    /// Like [`watch`](Self::watch), and also when there is room to write.
+    pub(crate) fn watch_both_ways(&self, fd: impl AsFd, data: u64) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(data), flags)?)
+    }
+
+    /// Has to be called before a watched descriptor is closed, if it may have been duplicated.
+    pub(crate) fn forget(&self, fd: impl AsFd) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    /// Makes [`wait`](Self::wait) return, now or when it is next called.
+    pub(crate) fn wake(&self) {
+        // It fails only if the counter is about to overflow; then it has long been woken.
+        if rustix::io::write(&self.bell, &1u64.to_ne_bytes()) == Err(Errno::AGAIN) {
+            let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Sleeps until something happens or the time is up; what happened goes to `to`.
+    pub(crate) fn wait(&self, timeout: Option<Duration>, to: &mut Vec<u64>) {
+        let mut events = Vec::with_capacity(64);
+        let timeout = timeout.map(timespec);
+        // An interrupted wait is one in which nothing happened.
+        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
+        to.clear();
+        to.extend(events.iter().map(|event| event.data.u64()));
+    }
+}

@@ -1,0 +1,641 @@
+//! Crash notes: what a process that dies of a signal leaves behind for the process that started it.
+//!
+//! A [`Note`] lies in memory that both share. A signal handler fills it in and then lets the signal have its way, so
+//! the exit status is the true one. std has a handler for stack overflows, but installs it on the way to `main`, where
+//! a worker process never comes by.
+//!
+//! What the unsafe code relies on:
+//! - The handler calls nothing but system calls and atomics, reads thread-locals that need no initialisation, and does
+//!   not allocate, lock or panic: it may have interrupted anything, the allocator included.
+//! - `NOTE` is null or points to a note that lives for ever; it is set before the handler is installed.
+//! - An [`AltStack`] stays on the thread that installed it, and its memory is unmapped after the kernel has forgotten
+//!   it.
+//! - A note is atomics only, for which all bits are valid. Whoever is on the other side can confuse the text, no more.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+use std::mem;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::*};
+
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+
+use super::image;
+
+/// What is said of a process that died: by the signal handler, and by the panic hook. All zeros say nothing.
+#[repr(C)]
+pub(crate) struct Note {
+    crash: Text<512>,
+    panic: Text<1024>,
+}
+
+impl Note {
+    /// What the signal handler wrote, made fit to be printed.
+    pub(crate) fn read(&self) -> Option<String> {
+        self.crash.read()
+    }
+
+    /// What [`set_panic`](Note::set_panic) wrote last.
+    pub(crate) fn read_panic(&self) -> Option<String> {
+        self.panic.read()
+    }
+
+    /// Keeps the description of a panic, in case that the process does not survive it. The newest one stays.
+    pub(crate) fn set_panic(&self, text: &str) {
+        // Acquire, so that this text goes over the last one, not under it. If somebody is writing just now, that one is
+        // as new.
+        if self.panic.state.swap(BUSY, Acquire) != BUSY {
+            let mut end = text.len().min(self.panic.bytes.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            let mut writer = Writer::new(&self.panic.bytes);
+            writer.add(&text.as_bytes()[..end]);
+            self.panic.finish(writer.length);
+        }
+    }
+}
+
+/// The state of a [`Text`] that is being written.
+const BUSY: u32 = u32::MAX;
+
+#[repr(C)]
+struct Text<const N: usize> {
+    /// Zero, [`BUSY`], or how long the text is.
+    state: AtomicU32,
+    bytes: [AtomicU8; N],
+}
+
+impl<const N: usize> Text<N> {
+    fn finish(&self, length: usize) {
+        // Release: who sees the length sees the bytes.
+        self.state.store(length as u32, Release);
+    }
+
+    fn read(&self) -> Option<String> {
+        // Acquire: see `finish`. The number is the other process's, so it may be anything.
+        let length = match self.state.load(Acquire) {
+            0 | BUSY => return None,
+            length => N.min(length as usize),
+        };
+        let bytes: Vec<u8> = self.bytes[..length].iter().map(|byte| byte.load(Relaxed)).collect();
+        let text = String::from_utf8_lossy(&bytes);
+        // A terminal must not obey what a crashed process has said.
+        let is_text = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+        Some(text.chars().filter(is_text).collect())
+    }
+}
+
+/// Writes text and numbers as far as there is room.
+struct Writer<'a> {
+    bytes: &'a [AtomicU8],
+    length: usize,
+}
+
+impl<'a> Writer<'a> {
+    fn new(bytes: &'a [AtomicU8]) -> Writer<'a> {
+        Writer { bytes, length: 0 }
+    }
+
+    fn add(&mut self, text: &[u8]) {
+        for (to, &byte) in self.bytes.iter().skip(self.length).zip(text) {
+            to.store(byte, Relaxed);
+            self.length += 1;
+        }
+    }
+
+    fn hex(&mut self, number: usize) {
+        self.add(b"0x");
+        self.digits(number, 16);
+    }
+
+    fn digits(&mut self, mut number: usize, base: usize) {
+        let mut digits = [b'0'; 20];
+        let mut first = digits.len();
+        while first == digits.len() || number > 0 {
+            first -= 1;
+            digits[first] = b"0123456789abcdef"[number % base];
+            number /= base;
+        }
+        self.add(&digits[first..]);
+    }
+}
+
+/// Where the handler writes to.
+static NOTE: AtomicPtr<Note> = AtomicPtr::new(ptr::null_mut());
+/// The process that the note is about. A process forked from it inherits handler and note.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// The signals that a process brings upon itself, with their names. Most are the end of it.
+const SIGNALS: [(c_int, &[u8]); 7] = [
+    (libc::SIGSEGV, b"SIGSEGV"),
+    (libc::SIGBUS, b"SIGBUS"),
+    (libc::SIGILL, b"SIGILL"),
+    (libc::SIGFPE, b"SIGFPE"),
+    (libc::SIGABRT, b"SIGABRT"),
+    (libc::SIGTRAP, b"SIGTRAP"),
+    (libc::SIGSYS, b"SIGSYS"),
+];
+
+/// From now on a fatal signal leaves its note in `note`. A signal that somebody already handles, such as a sanitizer,
+/// stays theirs.
+///
+/// # Safety
+///
+/// This process must be the library's own to command: signal handlers belong to the program otherwise.
+pub(crate) unsafe fn install(note: &'static Note) {
+    // The handler asks for it, and must find it there.
+    image::executable();
+    OWNER.store(std::process::id(), Relaxed);
+    // Release: a handler that sees the note sees the owner.
+    NOTE.store(ptr::from_ref(note).cast_mut(), Release);
+    for (signal, _) in SIGNALS {
+        // SAFETY: `action` is a valid action; `handler` takes what `SA_SIGINFO` gives, and does only what a handler
+        // may.
+        unsafe {
+            let mut action: libc::sigaction = mem::zeroed();
+            if libc::sigaction(signal, ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_DFL {
+                let handler: unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handler;
+                action.sa_sigaction = handler as usize;
+                action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+                libc::sigemptyset(&mut action.sa_mask);
+                libc::sigaction(signal, &action, ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// For the kernel, as the handler of a signal with `SA_SIGINFO`.
+unsafe extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel's arguments; `errno` is the thread's own; and only calls that a handler may make.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        // Acquire: see `install`.
+        let note = NOTE.load(Acquire).as_ref();
+        if let Some(note) = note.filter(|_| libc::getpid() as u32 == OWNER.load(Relaxed)) {
+            // Whatever is written first has killed the process. Acquire: nothing was written before.
+            if note.crash.state.compare_exchange(0, BUSY, Acquire, Relaxed).is_ok() {
+                let mut writer = Writer::new(&note.crash.bytes);
+                describe(&mut writer, signal, &*info, context);
+                note.crash.finish(writer.length);
+            } else {
+                // The other thread is about to end this process. It must not be ended before the note is there.
+                libc::nanosleep(&libc::timespec { tv_sec: 1, tv_nsec: 0 }, ptr::null_mut());
+            }
+        }
+        // The signal once more, with all that is known about it, and this time without a handler. It is blocked until
+        // the handler returns; then it comes before any further instruction.
+        let mut default: libc::sigaction = mem::zeroed();
+        default.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(signal, &default, ptr::null_mut());
+        let thread = libc::syscall(libc::SYS_gettid);
+        if libc::syscall(libc::SYS_rt_tgsigqueueinfo, libc::getpid(), thread, signal, info) != 0 {
+            libc::raise(signal);
+        }
+        *errno = before;
+    }
+}
+
+/// What happened, in one line.
+///
+/// # Safety
+///
+/// For the handler, with the kernel's arguments.
+unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, context: *mut c_void) {
+    let name = SIGNALS.iter().find(|(number, _)| *number == signal).map_or(&b"a signal"[..], |(_, name)| name);
+    let mut thread = [0u8; 16];
+    // SAFETY: the kernel writes at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_GET_NAME, thread.as_mut_ptr()) };
+    let thread = thread.split(|&byte| byte == 0).next().unwrap_or_default();
+
+    if info.si_code <= 0 {
+        // SAFETY: a signal that a process sent says which.
+        let sender = unsafe { info.si_pid() };
+        to.add(name);
+        if sender as u32 == OWNER.load(Relaxed) {
+            to.add(b" raised by the process itself in thread '");
+            to.add(thread);
+            to.add(b"'");
+        } else {
+            to.add(b" sent by process ");
+            to.digits(sender.max(0) as usize, 10);
+        }
+        return;
+    }
+
+    let has_address = matches!(signal, libc::SIGSEGV | libc::SIGBUS) && info.si_code != libc::SI_KERNEL;
+    // SAFETY: these two signals say which address could not be used, unless the processor did not tell the kernel.
+    let address = has_address.then(|| unsafe { info.si_addr() }.addr());
+    match address {
+        Some(address) if STACK.get().overflowed_at(address) => {
+            to.add(b"stack overflow in thread '");
+            to.add(thread);
+            to.add(b"' (fault address ");
+            to.hex(address);
+            to.add(b")");
+        }
+        _ => {
+            to.add(name);
+            if let Some(address) = address {
+                to.add(b" at address ");
+                to.hex(address);
+            }
+            to.add(b" in thread '");
+            to.add(thread);
+            to.add(b"'");
+        }
+    }
+    // SAFETY: the context is the kernel's.
+    if let Some(code) = unsafe { interrupted_code(context) } {
+        to.add(b", executing ");
+        match image::executable().offset_of(code) {
+            Some(offset) => {
+                to.add(b"the program's code at offset ");
+                to.hex(offset as usize);
+            }
+            None => to.hex(code),
+        }
+    }
+}
+
+/// The address of the instruction that the signal interrupted.
+///
+/// # Safety
+///
+/// For the handler, with the kernel's argument.
+unsafe fn interrupted_code(context: *mut c_void) -> Option<usize> {
+    let context = context.cast::<libc::ucontext_t>();
+    #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+    // SAFETY: it is a valid context.
+    let code = Some(unsafe { (*context).uc_mcontext.gregs[libc::REG_RIP as usize] as usize });
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: it is a valid context.
+    let code = Some(unsafe { (*context).uc_mcontext.pc as usize });
+    #[cfg(not(any(all(target_arch = "x86_64", target_env = "gnu"), target_arch = "aarch64")))]
+    let code = {
+        let _ = context;
+        None
+    };
+    code
+}
+
+thread_local! {
+    /// The stack of this thread, if it has an [`AltStack`]. It has no destructor and no lazy start.
+    static STACK: Cell<Stack> = const { Cell::new(Stack { low: 0, guard: 0 }) };
+}
+
+#[derive(Clone, Copy)]
+struct Stack {
+    /// Its lowest address.
+    low: usize,
+    /// How much of what is there cannot be used. Some C libraries count it as part of the stack.
+    guard: usize,
+}
+
+impl Stack {
+    /// How far below its stack a thread is taken for one that ran over: Rust code touches every page on its way down,
+    /// other code may not.
+    const MARGIN: usize = 64 << 10;
+
+    fn of_this_thread() -> Option<Stack> {
+        // SAFETY: the attributes are read if they were written, and given back.
+        unsafe {
+            let mut attributes = mem::zeroed();
+            if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
+                return None;
+            }
+            let (mut low, mut size, mut guard) = (ptr::null_mut(), 0, 0);
+            let is_known = libc::pthread_attr_getstack(&attributes, &mut low, &mut size) == 0
+                && libc::pthread_attr_getguardsize(&attributes, &mut guard) == 0;
+            libc::pthread_attr_destroy(&mut attributes);
+            is_known.then_some(Stack { low: low.addr(), guard })
+        }
+    }
+
+    fn overflowed_at(self, address: usize) -> bool {
+        let below = self.guard.max(Stack::MARGIN);
+        self.low != 0 && (self.low.saturating_sub(below)..self.low + self.guard).contains(&address)
+    }
+}
+
+/// A stack of its own for the signal handler of one thread: on the thread's stack there is no room after an overflow.
+pub(crate) struct AltStack {
+    /// The mapping and its length; null if there was no memory for one.
+    memory: *mut c_void,
+    length: usize,
+    previous: libc::stack_t,
+    /// Belongs to the thread.
+    _not_send: PhantomData<*mut ()>,
+}
+
+impl AltStack {
+    /// For the thread that calls this, until the value is dropped. If there is no memory for it, the thread does
+    /// without.
+    pub(crate) fn install() -> AltStack {
+        if let Some(stack) = Stack::of_this_thread() {
+            STACK.set(stack);
+        }
+        let mut new = AltStack {
+            memory: ptr::null_mut(),
+            length: 0,
+            // SAFETY: zeros are a valid value.
+            previous: unsafe { mem::zeroed() },
+            _not_send: PhantomData,
+        };
+        let page = rustix::param::page_size();
+        // SAFETY: reads a word that the kernel gave the process. On some processors a signal alone needs more than the
+        // constant.
+        let least = libc::SIGSTKSZ.max(unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize);
+        let usable = (least + (32 << 10)).next_multiple_of(page);
+        let length = page + usable;
+        // SAFETY: a new mapping, of which the lowest page stays out of bounds; the kernel gets what is above it.
+        unsafe {
+            let Ok(memory) = rustix::mm::mmap_anonymous(
+                ptr::null_mut(),
+                length,
+                ProtFlags::empty(),
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            ) else {
+                return new;
+            };
+            let bottom = memory.byte_add(page);
+            let stack = libc::stack_t { ss_sp: bottom, ss_flags: 0, ss_size: usable };
+            if rustix::mm::mprotect(bottom, usable, MprotectFlags::READ | MprotectFlags::WRITE).is_ok()
+                && libc::sigaltstack(&stack, &mut new.previous) == 0
+            {
+                (new.memory, new.length) = (memory, length);
+            } else {
+                let _ = rustix::mm::munmap(memory, length);
+            }
+        }
+        new
+    }
+}
+
+impl Drop for AltStack {
+    fn drop(&mut self) {
+        if !self.memory.is_null() {
+            // SAFETY: the thread is not on this stack, from which nothing returns but the end of the process. The
+            // kernel lets go of it before it is unmapped.
+            unsafe {
+                if libc::sigaltstack(&self.previous, ptr::null_mut()) == 0 {
+                    let _ = rustix::mm::munmap(self.memory, self.length);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs::{self, File};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus};
+    use std::thread;
+
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    use super::*;
+
+    /// Names the file with the note, for a process that is to die.
+    const FILE: &str = "FAULT_TEST_FILE";
+    const WAY: &str = "FAULT_TEST_WAY";
+
+    fn map(file: &File) -> &'static Note {
+        file.set_len(size_of::<Note>() as u64).expect("the file grows");
+        // SAFETY: a new mapping of the whole file, which nobody unmaps.
+        unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            let memory = rustix::mm::mmap(ptr::null_mut(), size_of::<Note>(), protection, MapFlags::SHARED, file, 0);
+            &*memory.expect("the file can be mapped").cast::<Note>()
+        }
+    }
+
+    /// Runs [`child`] in a process of its own.
+    fn dies(way: &str) -> (ExitStatus, &'static Note) {
+        let path = env::temp_dir().join(format!("fault-{}-{way}", std::process::id()));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a new file");
+        let output = Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "os::fault::tests::child", "--nocapture"])
+            .env(FILE, &path)
+            .env(WAY, way)
+            .output()
+            .expect("the child starts");
+        fs::remove_file(&path).expect("the file is there");
+        (output.status, map(&file))
+    }
+
+    /// Not a test of its own: what the processes that the tests start do.
+    #[test]
+    fn child() {
+        let (Some(file), Ok(way)) = (env::var_os(FILE), env::var(WAY)) else { return };
+        let note = map(&File::options().read(true).write(true).open(file).expect("made by the parent"));
+        setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).expect("no core dumps");
+        // SAFETY: this process has nothing else to do. std's handlers, which a worker does not have, go away first.
+        unsafe {
+            libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+            libc::signal(libc::SIGBUS, libc::SIG_DFL);
+            if way == "ignored" {
+                libc::signal(libc::SIGFPE, libc::SIG_IGN);
+            }
+            install(note);
+        }
+        let thread = thread::Builder::new().name("worker_0".to_owned()).stack_size(256 << 10);
+        let thread = thread.spawn(move || {
+            let _stack = AltStack::install();
+            die(&way, note);
+        });
+        thread.expect("a thread").join().expect("no panic");
+    }
+
+    fn die(way: &str, note: &Note) {
+        match way {
+            "overflow" => drop(overflow(1)),
+            // SAFETY: it is not.
+            "write" => unsafe { std::hint::black_box(16 as *mut u8).write_volatile(1) },
+            // SAFETY: it is not.
+            #[cfg(target_arch = "x86_64")]
+            "illegal" => unsafe { std::arch::asm!("ud2") },
+            // SAFETY: the instruction does nothing but trap.
+            #[cfg(target_arch = "x86_64")]
+            "breakpoint" => unsafe { std::arch::asm!("int3") },
+            "abort" => {
+                note.set_panic("first");
+                note.set_panic("last words");
+                std::process::abort()
+            }
+            "both" => {
+                let barrier = std::sync::Barrier::new(8);
+                thread::scope(|scope| {
+                    for _ in 0..8 {
+                        scope.spawn(|| {
+                            let _stack = AltStack::install();
+                            barrier.wait();
+                            die("write", note);
+                        });
+                    }
+                });
+            }
+            // SAFETY: the child does nothing but die.
+            "forked" => unsafe {
+                let child = libc::fork();
+                if child == 0 {
+                    die("write", note);
+                }
+                let mut status = 0;
+                assert_eq!(libc::waitpid(child, &mut status, 0), child);
+                assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
+            },
+            // SAFETY: raising a signal is.
+            "ignored" => assert_eq!(unsafe { libc::raise(libc::SIGFPE) }, 0),
+            // SAFETY: the same.
+            "raised" => assert_eq!(unsafe { libc::raise(libc::SIGSEGV) }, 0),
+            // SAFETY: the same.
+            "terminated" => assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0),
+            _ => unreachable!(),
+        }
+    }
+
+    #[allow(unconditional_recursion, reason = "the point")]
+    fn overflow(n: u64) -> u64 {
+        let frame = std::hint::black_box([n; 100]);
+        overflow(n + 1) + std::hint::black_box(frame)[0]
+    }
+
+    #[test]
+    fn a_stack_overflow_is_named() {
+        let (status, note) = dies("overflow");
+        assert_eq!(status.signal(), Some(libc::SIGSEGV));
+        let note = note.read().expect("a note");
+        assert!(note.starts_with("stack overflow in thread 'worker_0' (fault address 0x"), "{note}");
+    }
+
+    #[test]
+    fn a_bad_address_is_named() {
+        let (status, note) = dies("write");
+        assert_eq!(status.signal(), Some(libc::SIGSEGV));
+        let note = note.read().expect("a note");
+        assert!(note.starts_with("SIGSEGV at address 0x10 in thread 'worker_0'"), "{note}");
+        if cfg!(all(target_arch = "x86_64", target_env = "gnu")) {
+            assert!(note.contains(", executing the program's code at offset 0x"), "{note}");
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn bad_instructions_are_named() {
+        for (way, signal, name) in [("illegal", libc::SIGILL, "SIGILL"), ("breakpoint", libc::SIGTRAP, "SIGTRAP")] {
+            let (status, note) = dies(way);
+            assert_eq!(status.signal(), Some(signal));
+            let note = note.read().expect("a note");
+            assert!(note.starts_with(&format!("{name} in thread 'worker_0'")), "{note}");
+        }
+    }
+
+    #[test]
+    fn an_abort_says_who_and_the_last_panic() {
+        let (status, note) = dies("abort");
+        assert_eq!(status.signal(), Some(libc::SIGABRT));
+        assert_eq!(note.read().as_deref(), Some("SIGABRT raised by the process itself in thread 'worker_0'"));
+        assert_eq!(note.read_panic().as_deref(), Some("last words"));
+    }
+
+    #[test]
+    fn a_raised_signal_is_the_exit_status() {
+        let (status, note) = dies("raised");
+        assert_eq!(status.signal(), Some(libc::SIGSEGV));
+        assert_eq!(note.read().as_deref(), Some("SIGSEGV raised by the process itself in thread 'worker_0'"));
+    }
+
+    #[test]
+    fn threads_that_die_together_leave_one_whole_note() {
+        let (status, note) = dies("both");
+        assert_eq!(status.signal(), Some(libc::SIGSEGV));
+        let note = note.read().expect("a note");
+        assert!(note.starts_with("SIGSEGV at address 0x10 in thread '"), "{note}");
+    }
+
+    #[test]
+    fn other_signals_and_other_handlers_are_left_alone() {
+        let (status, note) = dies("terminated");
+        assert_eq!((status.signal(), note.read()), (Some(libc::SIGTERM), None));
+        let (status, note) = dies("ignored");
+        assert_eq!((status.code(), note.read()), (Some(0), None));
+    }
+
+    #[test]
+    fn a_forked_process_does_not_write_its_parents_note() {
+        let (status, note) = dies("forked");
+        assert_eq!((status.code(), note.read()), (Some(0), None));
+    }
+
+    #[test]
+    fn what_the_other_side_wrote_is_not_trusted() {
+        let note = Note::default();
+        assert_eq!((note.read(), note.read_panic()), (None, None));
+        note.crash.state.store(BUSY, Relaxed);
+        assert_eq!(note.read(), None);
+        let mut writer = Writer::new(&note.crash.bytes);
+        writer.add(b"a\x1b[2J\xff\r\nb\0");
+        note.crash.finish(12345);
+        assert_eq!(note.read().as_deref(), Some("a[2J\u{fffd}\nb"));
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let note = Note::default();
+        note.set_panic(&"ä".repeat(600));
+        assert_eq!(note.read_panic(), Some("ä".repeat(512)));
+        note.set_panic(&format!("x{}", "ä".repeat(600)));
+        assert_eq!(note.read_panic(), Some(format!("x{}", "ä".repeat(511))));
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        let bytes = [const { AtomicU8::new(0) }; 64];
+        let mut writer = Writer::new(&bytes);
+        for number in [0, 7, usize::MAX] {
+            writer.digits(number, 10);
+            writer.hex(number);
+        }
+        let text: Vec<u8> = bytes[..writer.length].iter().map(|byte| byte.load(Relaxed)).collect();
+        assert_eq!(String::from_utf8(text).unwrap(), format!("00x070x7{0}{0:#x}", usize::MAX));
+    }
+
+    #[test]
+    fn alternate_stacks_nest() {
+        fn current() -> *mut c_void {
+            // SAFETY: asks only.
+            unsafe {
+                let mut stack: libc::stack_t = mem::zeroed();
+                assert_eq!(libc::sigaltstack(ptr::null(), &mut stack), 0);
+                if stack.ss_flags & libc::SS_DISABLE == 0 { stack.ss_sp } else { ptr::null_mut() }
+            }
+        }
+        thread::spawn(|| {
+            let before = current();
+            let outer = AltStack::install();
+            let outers = current();
+            assert_ne!(outers, before);
+            drop(AltStack::install());
+            assert_eq!(current(), outers);
+            drop(outer);
+            assert_eq!(current(), before);
+        })
+        .join()
+        .expect("no panic");
+    }
+
+    impl Default for Note {
+        fn default() -> Note {
+            // SAFETY: atomics, for which zeros are valid.
+            unsafe { mem::zeroed() }
+        }
+    }
+}

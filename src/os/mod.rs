@@ -1,0 +1,17 @@
+//! What this crate asks of the operating system, without policy. Linux only.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `shm` | memory that two processes share |
+//! | `futex` | sleeping on a word of such memory |
+//! | `socket` | a pair of connected sockets that carry messages and descriptors |
+//! | `events` | waiting for many descriptors at once |
+//! | `pidfd` | a process that is known by a descriptor |
+
+pub(crate) mod events;
+pub(crate) mod fault;
+pub(crate) mod futex;
+pub(crate) mod image;
+pub(crate) mod pidfd;
+pub(crate) mod shm;
+pub(crate) mod socket;

@@ -1,0 +1,124 @@
+//! Memory that two processes share: a sealed memfd, of which parts are mapped twice in a row, so that a ring buffer in it
+//! never has to wrap.
+//!
+//! This module is an unsafe island. Its rules:
+//! 1. The file has a fixed size: it is sealed against shrinking and growing before it leaves the process that made it, and
+//!    whoever gets one from elsewhere checks that, so that an access within the mapping never faults.
+//! 2. All pages are reserved when the file is made, so that a full system is an error then and not a SIGBUS later.
+//! 3. The other process may change any byte at any time. So nothing here is ever a Rust reference, except atomics; bytes
+//!    are copied, and what is copied is checked after the copy.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags};
+use rustix::mm::{self, MapFlags, ProtFlags};
+
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// A new file of so many bytes, all zero.
+pub(crate) fn create(size: usize) -> io::Result<OwnedFd> {
+    let file = fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    fs::ftruncate(&file, size as u64)?;
+    fs::fallocate(&file, FallocateFlags::empty(), 0, size as u64)?;
+    fs::fcntl_add_seals(&file, SEALS)?;
+    Ok(file)
+}
+
+/// Part of a file, mapped for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    /// How long the address range is (twice the part of the file, if that is mapped twice).
+    length: usize,
+}
+
+// SAFETY: a mapping is memory like any other; what is done with it is its user's affair (rule 3).
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `size` bytes of the file from `offset` (both multiples of the page size).
+    pub(crate) fn new(file: impl AsFd, offset: usize, size: usize) -> io::Result<Self> {
+        Self::checked(file, offset, size, 1)
+    }
+
+    /// Maps `size` bytes of the file twice in a row: byte `n` and byte `n + size` are one.
+    pub(crate) fn mirrored(file: impl AsFd, offset: usize, size: usize) -> io::Result<Self> {
+        Self::checked(file, offset, size, 2)
+    }
+
+    fn checked(file: impl AsFd, offset: usize, size: usize, times: usize) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let end = offset.checked_add(size).ok_or(io::ErrorKind::InvalidInput)?;
+        let length = size.checked_mul(times).ok_or(io::ErrorKind::InvalidInput)?;
+        if size == 0 || offset % page != 0 || size % page != 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // Rule 1.
+        let sealed = fs::fcntl_get_seals(&file)?.contains(SEALS);
+        if !sealed || u64::try_from(fs::fstat(&file)?.st_size).unwrap_or(0) < end as u64 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the shared memory is not what it should be"));
+        }
+        // SAFETY: a fresh range at an address of the kernel's choice.
+        let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), length, ProtFlags::empty(), MapFlags::PRIVATE)? };
+        let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let this = Self { base, length };
+        for part in 0..times {
+            // SAFETY: the target lies within the range that was reserved above and that nobody else uses.
+            unsafe {
+                let target = base.as_ptr().add(part * size).cast::<c_void>();
+                let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+                mm::mmap(target, size, prot, flags, &file, offset as u64)?;
+            }
+        }
+        Ok(this)
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is this value's own, and borrows of it end before it does.
+        let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.length) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_behind_the_end_is_at_the_beginning() {
+        let page = rustix::param::page_size();
+        let file = create(2 * page).unwrap();
+        let ring = Mapping::mirrored(&file, page, page).unwrap();
+        let plain = Mapping::new(&file, page, page).unwrap();
+        // SAFETY: all three addresses lie within the mappings.
+        unsafe {
+            ring.base().as_ptr().add(page + 5).write(42);
+            assert_eq!(ring.base().as_ptr().add(5).read(), 42);
+            assert_eq!(plain.base().as_ptr().add(5).read(), 42);
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_wrong_size_or_without_seals_is_refused() {
+        let page = rustix::param::page_size();
+        let file = create(page).unwrap();
+        assert!(Mapping::new(&file, 0, 2 * page).is_err());
+        assert!(Mapping::new(&file, 1, page).is_err());
+        let unsealed = fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        fs::ftruncate(&unsealed, page as u64).unwrap();
+        assert!(Mapping::new(&unsealed, 0, page).is_err());
+        assert!(fs::ftruncate(&file, 0).is_err());
+    }
+}

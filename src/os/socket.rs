@@ -1,0 +1,92 @@
+//! Connected sockets that carry messages (whole or not at all), and descriptors with them.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+/// The longest message that is ever sent, in bytes.
+pub(crate) const LONGEST: usize = 64 * 1024;
+
+/// The most descriptors that come with one message.
+const MOST_FDS: usize = 2;
+
+/// Two connected ends. Neither survives `exec`.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Sends a message without blocking. `Ok(false)`: there is no room at the moment.
+pub(crate) fn send(socket: impl AsFd, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
+    let slices: [IoSlice<'_>; 2] = match parts {
+        [one] => [IoSlice::new(one), IoSlice::new(&[])],
+        [one, two] => [IoSlice::new(one), IoSlice::new(two)],
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    loop {
+        match net::sendmsg(&socket, &slices, &mut control, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(_) => return Ok(true),
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// What [`receive`] found.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A message of so many bytes.
+    Message(usize, Vec<OwnedFd>),
+    /// Nothing at the moment.
+    Nothing,
+    /// The other end is closed.
+    End,
+}
+
+/// Receives one message into `buffer`, which has to be long enough for it.
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    let received = loop {
+        match net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+            Ok(received) => break received,
+            Err(Errno::AGAIN) => return Ok(Received::Nothing),
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(Received::End),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was too long"));
+    }
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    match received.bytes {
+        0 if fds.is_empty() => Ok(Received::End),
+        bytes => Ok(Received::Message(bytes, fds)),
+    }
+}
+
+/// Whether `fd` is a socket of the kind that [`pair`] makes, and if so, the process that made it.
+pub(crate) fn made_by(fd: impl AsFd) -> Option<u32> {
+    let is_ours = net::sockopt::socket_domain(&fd) == Ok(AddressFamily::UNIX)
+        && net::sockopt::socket_type(&fd) == Ok(SocketType::SEQPACKET);
+    let pid = net::sockopt::socket_peercred(&fd).ok().filter(|_| is_ours)?.pid;
+    u32::try_from(pid.as_raw_nonzero().get()).ok()
+}

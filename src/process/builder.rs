@@ -1,0 +1,365 @@
+//! How a pool is built.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::call::{self, Function};
+use super::manager::{Config, Core, Hook};
+use super::pool::ProcessPoolExecutor;
+use super::stderr::Stdio;
+use super::worker;
+use crate::error::BuildError;
+use crate::executor::{Capacity, QueuePolicy, check_workers};
+use crate::os::image;
+use crate::{spin, unwind};
+
+/// What a task has unless it says otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Defaults {
+    pub(super) timeout: Option<Duration>,
+    pub(super) retries: u32,
+}
+
+/// The longest argument or result, in bytes, unless [`max_payload`](ProcessPoolBuilder::max_payload) says otherwise: 4 GiB.
+const MAX_PAYLOAD: u64 = 4 << 30;
+
+/// Settings of a [`ProcessPoolExecutor`], made by [`ProcessPoolExecutor::builder`].
+///
+/// ```
+/// use std::time::Duration;
+/// use concurrent_futures::ProcessPoolExecutor;
+///
+/// let pool = ProcessPoolExecutor::builder()
+///     .max_workers(2)
+///     .max_tasks_per_child(1000)
+///     .task_timeout(Duration::from_secs(60))
+///     .env("LANG", "C")
+///     .build()?;
+/// assert_eq!(pool.submit(|()| std::env::var("LANG").unwrap(), ()).result()?, "C");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct ProcessPoolBuilder {
+    max_workers: Option<usize>,
+    name: Option<String>,
+    threads: usize,
+    queue_capacity: Option<(usize, QueuePolicy)>,
+    max_tasks: Option<u64>,
+    max_rss: Option<u64>,
+    memory_limit: Option<u64>,
+    cpu_limit: Option<Duration>,
+    max_payload: u64,
+    defaults: Defaults,
+    env: Vec<(OsString, Option<OsString>)>,
+    current_dir: Option<PathBuf>,
+    stdio: Stdio,
+    idle_timeout: Option<Duration>,
+    start_timeout: Duration,
+    restart_limit: u32,
+    kill_grace: Duration,
+    worker_command: Option<Vec<OsString>>,
+    initializer: Option<Result<Hook, BuildError>>,
+}
+
+impl Default for ProcessPoolBuilder {
+    fn default() -> Self {
+        Self {
+            max_workers: None,
+            name: None,
+            threads: 1,
+            queue_capacity: None,
+            max_tasks: None,
+            max_rss: None,
+            memory_limit: None,
+            cpu_limit: None,
+            max_payload: MAX_PAYLOAD,
+            defaults: Defaults::default(),
+            env: Vec::new(),
+            current_dir: None,
+            stdio: Stdio::default(),
+            idle_timeout: None,
+            start_timeout: Duration::from_secs(30),
+            restart_limit: 3,
+            kill_grace: Duration::from_millis(500),
+            worker_command: None,
+            initializer: None,
+        }
+    }
+}
+
+impl ProcessPoolBuilder {
+    /// At most so many worker processes, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They start on demand. Without it: as many
+    /// as there are logical cores, cgroup quotas and affinity included, as in Python.
+    pub fn max_workers(mut self, workers: usize) -> Self {
+        self.max_workers = Some(workers);
+        self
+    }
+
+    /// The serving thread of worker N is called `NAME_N`. Without it: `ProcessPoolExecutor-N`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Each worker process runs so many tasks at the same time, on threads of its own: processes times threads. A crash then
+    /// costs the tasks of all the threads of its process; so does a time limit or a cancellation of one of them. Without it: 1.
+    ///
+    /// ```
+    /// use concurrent_futures::{as_completed, ProcessPoolExecutor};
+    ///
+    /// let pool = ProcessPoolExecutor::builder().max_workers(2).threads_per_worker(4).build()?;
+    /// let pids = (0..8).map(|_| pool.submit(|()| std::process::id(), ()));
+    /// assert_eq!(as_completed(pids).count(), 8);
+    /// assert!(pool.worker_pids().len() <= 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn threads_per_worker(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// At most so many tasks are queued, not counting those that have been handed to a worker; `policy` says what happens
+    /// to one more. Without it the queue is unbounded. The parts of a `map` are not counted; bound a map by its
+    /// [`buffer`](crate::MapOptions::buffer).
+    pub fn queue_capacity(mut self, tasks: usize, policy: QueuePolicy) -> Self {
+        self.queue_capacity = Some((tasks, policy));
+        self
+    }
+
+    /// A worker that has run so many tasks ends, and another takes its place: for code that leaks. A chunk of a map is one
+    /// task. After Python's `max_tasks_per_child`.
+    pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
+        self.max_tasks = Some(tasks);
+        self
+    }
+
+    /// A worker that uses more memory than that after a task (resident, in bytes) ends, and another takes its place: for
+    /// code that leaks.
+    pub fn max_rss_per_child(mut self, bytes: u64) -> Self {
+        self.max_rss = Some(bytes);
+        self
+    }
+
+    /// A hard limit for the address space of each worker, in bytes (RLIMIT_AS). An allocation beyond it fails, which in
+    /// most programs ends the process with SIGABRT. The program itself and the stacks of its threads count too.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// A hard limit for the processor time of each worker, in whole seconds, at least 1 (RLIMIT_CPU). Beyond it the
+    /// kernel ends the process with SIGXCPU.
+    pub fn cpu_limit(mut self, time: Duration) -> Self {
+        self.cpu_limit = Some(time);
+        self
+    }
+
+    /// The longest argument or result, encoded, in bytes. Without it: 4 GiB.
+    pub fn max_payload(mut self, bytes: u64) -> Self {
+        self.max_payload = bytes;
+        self
+    }
+
+    /// A time limit for every task that has none of its own: [`ProcessTask::timeout`](crate::ProcessTask::timeout).
+    pub fn task_timeout(mut self, limit: Duration) -> Self {
+        self.defaults.timeout = Some(limit);
+        self
+    }
+
+    /// Retries for every task that has none of its own: [`ProcessTask::retries`](crate::ProcessTask::retries).
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.defaults.retries = retries;
+        self
+    }
+
+    /// An environment variable for the workers, beside those of this program at the time when the worker is started.
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), Some(value.into())));
+        self
+    }
+
+    /// Keeps an environment variable of this program from the workers.
+    pub fn env_remove(mut self, key: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), None));
+        self
+    }
+
+    /// The working directory of the workers. Without it: that of this program at the time when the worker is started.
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.current_dir = Some(directory.into());
+        self
+    }
+
+    /// Where standard output and error of the workers go. Without it: where those of this program go.
+    pub fn stdio(mut self, stdio: Stdio) -> Self {
+        self.stdio = stdio;
+        self
+    }
+
+    /// A worker that has had nothing to do for so long ends. Without it workers stay, as in Python.
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.idle_timeout = Some(time);
+        self
+    }
+
+    /// How long a worker may take from its start until it is ready (its initializer not included). If one takes longer, the
+    /// pool is broken, with [`StartError::NoAnswer`](crate::StartError::NoAnswer). Without it: 30 seconds.
+    pub fn start_timeout(mut self, time: Duration) -> Self {
+        self.start_timeout = time;
+        self
+    }
+
+    /// When so many workers in a row have died before they were ready, the pool is broken, with
+    /// [`StartError::Died`](crate::StartError::Died). Without it: 3.
+    pub fn restart_limit(mut self, deaths: u32) -> Self {
+        self.restart_limit = deaths;
+        self
+    }
+
+    /// How long a worker that is to be ended because of a task has between SIGTERM and SIGKILL. Without it: 500 ms.
+    pub fn kill_grace(mut self, time: Duration) -> Self {
+        self.kill_grace = time;
+        self
+    }
+
+    /// The program that is started as a worker, with its arguments, instead of this executable. It has to be the same build
+    /// of the same program (build ids are compared), or workers refuse to serve.
+    pub fn worker_command<I>(mut self, command: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<OsString>,
+    {
+        self.worker_command = Some(command.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// `f` runs with `argument` in every worker before its first task. If it panics, the executor is broken: everything
+    /// fails with [`TaskError::Broken`](crate::TaskError::Broken).
+    ///
+    /// ```
+    /// use std::sync::OnceLock;
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// static FACTOR: OnceLock<u64> = OnceLock::new();
+    ///
+    /// let pool = ProcessPoolExecutor::builder()
+    ///     .initializer(|factor| FACTOR.set(factor).unwrap(), 3)
+    ///     .build()?;
+    /// assert_eq!(pool.submit(|n: u64| n * FACTOR.get().unwrap(), 5).result()?, 15);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn initializer<F, A>(mut self, f: F, argument: A) -> Self
+    where
+        F: Fn(A) + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let hook = Function::of_task(f).map_err(|error| error.to_string()).and_then(|function| {
+            let argument = call::encode(argument).map_err(|(reason, _)| reason)?;
+            match argument.as_slice().len() <= super::transport::INLINE {
+                true => Ok(Hook { function, argument }),
+                false => Err(format!("its argument is longer than {} bytes", super::transport::INLINE)),
+            }
+        });
+        self.initializer = Some(hook.map_err(BuildError::Initializer));
+        self
+    }
+
+    /// Makes the executor. No process is started before the first task.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if a setting makes no sense, or there can be no worker processes here.
+    pub fn build(self) -> Result<ProcessPoolExecutor, BuildError> {
+        let max_workers = self.max_workers.unwrap_or_else(spin::cpus);
+        check_workers(max_workers)?;
+        check_workers(self.threads).map_err(|_| BuildError::Zero("threads_per_worker"))?;
+        for (what, is_zero) in [
+            ("max_tasks_per_child", self.max_tasks == Some(0)),
+            ("max_payload", self.max_payload == 0),
+            ("restart_limit", self.restart_limit == 0),
+        ] {
+            if is_zero {
+                return Err(BuildError::Zero(what));
+            }
+        }
+        let capacity = match self.queue_capacity {
+            Some((0, _)) => return Err(BuildError::NoQueueCapacity),
+            Some((tasks, policy)) => Some(Capacity::new(tasks, policy)),
+            None => None,
+        };
+        let name = self.name.unwrap_or_else(next_name);
+        if name.contains('\0') {
+            return Err(BuildError::BadThreadName);
+        }
+        if self.worker_command.as_ref().is_some_and(Vec::is_empty) {
+            return Err(BuildError::NoCommand);
+        }
+        let initializer = self.initializer.transpose()?;
+        check_surroundings(self.worker_command.is_some())?;
+        unwind::install_hook();
+        let config = Config {
+            name,
+            threads: self.threads,
+            max_tasks: self.max_tasks,
+            max_rss: self.max_rss,
+            memory_limit: self.memory_limit,
+            cpu_limit: self.cpu_limit,
+            max_payload: self.max_payload,
+            env: self.env,
+            current_dir: self.current_dir,
+            stdio: self.stdio,
+            idle_timeout: self.idle_timeout,
+            start_timeout: self.start_timeout,
+            restart_limit: self.restart_limit,
+            kill_grace: self.kill_grace,
+            worker_command: self.worker_command,
+            initializer,
+        };
+        let core = Core::new(config, max_workers, capacity)
+            .map_err(|error| BuildError::System { code: error.raw_os_error().unwrap_or(0) })?;
+        Ok(ProcessPoolExecutor::from_parts(core, self.defaults))
+    }
+}
+
+/// Can this process have workers?
+fn check_surroundings(has_command: bool) -> Result<(), BuildError> {
+    if image::is_secure() {
+        return Err(BuildError::Privileged);
+    }
+    if worker::depth() >= worker::MAX_DEPTH {
+        return Err(BuildError::TooDeep { limit: worker::MAX_DEPTH });
+    }
+    if worker::is_stray() {
+        return Err(BuildError::StrayWorker);
+    }
+    let here: fn() -> String = next_name;
+    if !has_command && image::executable().offset_of(here as usize).is_none() {
+        return Err(BuildError::ForeignExecutable);
+    }
+    Ok(())
+}
+
+fn next_name() -> String {
+    static COUNTER: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: the number only has to be different from all others.
+    format!("ProcessPoolExecutor-{}", COUNTER.fetch_add(1, Relaxed))
+}
+
+impl fmt::Debug for ProcessPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessPoolBuilder")
+            .field("max_workers", &self.max_workers)
+            .field("name", &self.name)
+            .field("threads_per_worker", &self.threads)
+            .field("queue_capacity", &self.queue_capacity)
+            .field("stdio", &self.stdio)
+            .field("worker_command", &self.worker_command)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,398 @@
+//! How a function is named in another process, and how values become bytes and values again.
+//!
+//! A function `F` of size zero needs no bytes of its own: its type is all there is. What travels is the address, relative
+//! to the executable, of a *shim*: code that is made for one `F`, which decodes the argument, calls the function and
+//! encodes what comes of it. The worker is the same executable (the handshake compares build ids), so the shim is there.
+//!
+//! This module is an unsafe island. Its rules:
+//! 1. [`Function`]s are made of shims only, and called in a process of the same build only.
+//! 2. A value of a type of size zero may be made of nothing if another one has existed: so it is inhabited, and, being
+//!    `Copy`, has neither a destructor nor an owner.
+
+#![allow(unsafe_code)]
+
+use std::any::{Any, TypeId, type_name};
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::body::{Body, Element};
+use super::wire::{ReplyKind, Report};
+use crate::error::{CodecError, TaskError, TaskPanic};
+use crate::os::image;
+use crate::unwind;
+
+/// A function, as another process of the same build knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Function(pub(super) u64);
+
+/// What serves a call: the worker's side of a task.
+pub(super) trait Invocation {
+    /// How many bytes the argument has.
+    fn len(&self) -> usize;
+
+    /// Shows the argument, if it is short; it is gone afterwards. False if it is long, or gone.
+    fn show(&mut self, to: &mut dyn FnMut(&[u8])) -> bool;
+
+    /// Reads the argument; it is gone afterwards.
+    ///
+    /// # Safety
+    /// There is room for [`len`](Self::len) bytes at `to`.
+    unsafe fn read(&mut self, to: NonNull<u8>);
+
+    /// Notes that item `n` of the argument has begun.
+    fn progress(&mut self, n: usize);
+
+    /// The name of the type of the result, for a reply that cannot be sent.
+    fn reply(&mut self, kind: ReplyKind, body: &[u8]);
+}
+
+type Shim = fn(&mut dyn Invocation);
+
+impl Function {
+    /// For one call with one argument.
+    pub(super) fn of_task<F, A, R>(f: F) -> Result<Self, TaskError>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        Self::new(f, task_shim::<F, A, R>)
+    }
+
+    /// For a call with a list of arguments.
+    pub(super) fn of_chunk<F, A, R>(f: F) -> Result<Self, TaskError>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: DeserializeOwned + 'static,
+        R: Serialize + 'static,
+    {
+        Self::new(f, chunk_shim::<F, A, R>)
+    }
+
+    fn new<F: Copy + Send + Sync + 'static>(_: F, shim: Shim) -> Result<Self, TaskError> {
+        const {
+            assert!(
+                size_of::<F>() == 0,
+                "only a function or a closure that captures nothing can be sent to another process: \
+                 pass what it needs as (part of) its argument"
+            );
+        }
+        image::executable().offset_of(shim as usize).map(Self).ok_or(TaskError::NoSuchFunction)
+    }
+
+    /// Calls it. False if there is no code there.
+    ///
+    /// # Safety
+    /// It was made by a process of the same build (rule 1).
+    pub(super) unsafe fn call(self, invocation: &mut dyn Invocation) -> bool {
+        let Some(address) = image::executable().address_of(self.0) else { return false };
+        // SAFETY: the caller's contract: this is where the shim is in this process.
+        let shim = unsafe { std::mem::transmute::<*const (), Shim>(std::ptr::with_exposed_provenance(address)) };
+        shim(invocation);
+        true
+    }
+}
+
+/// The value of a function type of size zero.
+fn conjure<F: Copy>() -> F {
+    const { assert!(size_of::<F>() == 0) };
+    // SAFETY: rule 2: the process that sent the call had one.
+    unsafe { MaybeUninit::<F>::uninit().assume_init() }
+}
+
+fn task_shim<F, A, R>(invocation: &mut dyn Invocation)
+where
+    F: Fn(A) -> R + Copy + 'static,
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    let Some(argument) = argument::<A>(invocation) else { return };
+    match unwind::catch(|| conjure::<F>()(argument)) {
+        Ok(result) => reply(invocation, ReplyKind::Value, result),
+        Err(panic) => reply(invocation, ReplyKind::Panicked, report(&panic)),
+    }
+}
+
+fn chunk_shim<F, A, R>(invocation: &mut dyn Invocation)
+where
+    F: Fn(A) -> R + Copy + 'static,
+    A: DeserializeOwned + 'static,
+    R: Serialize + 'static,
+{
+    let Some(arguments) = argument::<Vec<A>>(invocation) else { return };
+    let mut results = Vec::with_capacity(arguments.len());
+    let mut arguments = arguments.into_iter().enumerate();
+    for (n, argument) in arguments.by_ref() {
+        invocation.progress(n);
+        match unwind::catch(|| conjure::<F>()(argument)) {
+            Ok(result) => results.push(result),
+            Err(panic) => return mixed::<F, A, R>(invocation, results, &panic, arguments),
+        }
+    }
+    reply(invocation, ReplyKind::Value, results);
+}
+
+/// The rest of a chunk of which an item has panicked.
+#[cold]
+fn mixed<F, A, R>(
+    invocation: &mut dyn Invocation,
+    results: Vec<R>,
+    first: &TaskPanic,
+    rest: impl Iterator<Item = (usize, A)>,
+) where
+    F: Fn(A) -> R + Copy + 'static,
+    R: Serialize + 'static,
+{
+    let mut mixed: Vec<Result<R, Report>> = results.into_iter().map(Ok).collect();
+    mixed.push(Err(report(first)));
+    for (n, argument) in rest {
+        invocation.progress(n);
+        mixed.push(unwind::catch(|| conjure::<F>()(argument)).map_err(|panic| report(&panic)));
+    }
+    reply(invocation, ReplyKind::Mixed, mixed);
+}
+
+fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation) -> Option<A> {
+    let mut decoded = None;
+    let element = element::<A>();
+    let shown = element.is_none() && invocation.show(&mut |bytes| decoded = Some(decode_slice::<A>(bytes)));
+    if !shown {
+        decoded = Some(match Body::with_capacity(element.unwrap_or(Element::BYTE), invocation.len()) {
+            Some(mut body) => {
+                // SAFETY: the body has room for all of it.
+                unsafe {
+                    invocation.read(body.end());
+                    body.advance(invocation.len());
+                }
+                decode(body)
+            }
+            None => Err("there is not enough memory".to_owned()),
+        });
+    }
+    match decoded? {
+        Ok(argument) => Some(argument),
+        Err(reason) => {
+            invocation.reply(ReplyKind::NotDecoded, type_and(type_name::<A>(), &reason).as_bytes());
+            None
+        }
+    }
+}
+
+fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKind, value: T) {
+    match encode(value) {
+        Ok(payload) => {
+            invocation.reply(kind, payload.as_slice());
+            // Large values are the user's own memory, and so are their destructors.
+            unwind::drop_quietly(payload);
+        }
+        Err((reason, _)) => invocation.reply(ReplyKind::NotEncoded, type_and(type_name::<T>(), &reason).as_bytes()),
+    }
+}
+
+/// One text for both parts of a [`CodecError`].
+fn type_and(type_name: &str, reason: &str) -> String {
+    format!("{type_name}\n{reason}")
+}
+
+/// The inverse of [`type_and`].
+pub(super) fn codec_error(text: &[u8]) -> CodecError {
+    let text = String::from_utf8_lossy(text);
+    let (type_name, reason) = text.split_once('\n').unwrap_or(("", &text));
+    CodecError::new(type_name, reason)
+}
+
+pub(super) fn report(panic: &TaskPanic) -> Report {
+    Report {
+        message: panic.message().to_owned(),
+        location: panic.location().map(|at| (at.file().to_owned(), at.line(), at.column())),
+        thread: panic.thread_name().map(str::to_owned),
+        backtrace: panic.backtrace().map(str::to_owned),
+    }
+}
+
+/// The bytes of a value.
+pub(super) enum Payload {
+    /// No more than fit in here.
+    Short([u8; Self::SHORT], u8),
+    Bytes(Vec<u8>),
+    /// The value itself: its bytes are what is sent.
+    Plain(Box<dyn Plain>),
+}
+
+impl Payload {
+    const SHORT: usize = 38;
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes, length) => &bytes[..usize::from(*length)],
+            Self::Bytes(bytes) => bytes,
+            Self::Plain(plain) => plain.bytes(),
+        }
+    }
+
+    fn short(bytes: &[u8]) -> Option<Self> {
+        let mut short = [0; Self::SHORT];
+        short.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self::Short(short, bytes.len() as u8))
+    }
+}
+
+/// A value whose bytes can be sent as they are.
+pub(super) trait Plain: Send + Sync {
+    fn bytes(&self) -> &[u8];
+}
+
+/// What is sent as it is: text, and vectors of numbers. One list for all that has to be the same everywhere.
+macro_rules! plain {
+    ($($number:ty)*) => {
+        /// For a type that is sent as it is, what its bytes are.
+        pub(super) fn element<T: 'static>() -> Option<Element> {
+            let asked = TypeId::of::<T>();
+            if asked == TypeId::of::<String>() {
+                return Some(Element::BYTE);
+            }
+            $(if asked == TypeId::of::<Vec<$number>>() {
+                return Some(Element::of::<$number>());
+            })*
+            None
+        }
+
+        fn to_plain<T: 'static>(value: T) -> Result<Payload, T> {
+            let mut value = Some(value);
+            let any: &mut dyn Any = &mut value;
+            if let Some(text) = any.downcast_mut::<Option<String>>() {
+                return Ok(Payload::Plain(Box::new(text.take().expect("it is there"))));
+            }
+            $(if let Some(numbers) = any.downcast_mut::<Option<Vec<$number>>>() {
+                return Ok(Payload::Plain(Box::new(numbers.take().expect("it is there"))));
+            })*
+            Err(value.expect("it was not taken"))
+        }
+
+        /// The value, if it is of a type that is sent as it is.
+        fn from_plain<T: 'static>(body: Body) -> Result<Option<T>, String> {
+            let asked = TypeId::of::<T>();
+            let broken = "the length is not a whole number of items";
+            let mut boxed: Option<Box<dyn Any>> = None;
+            if asked == TypeId::of::<String>() {
+                // SAFETY: any byte is a byte.
+                let bytes = unsafe { body.into_vec::<u8>() }.ok_or(broken)?;
+                boxed = Some(Box::new(String::from_utf8(bytes).map_err(|error| error.to_string())?));
+            }
+            $(else if asked == TypeId::of::<Vec<$number>>() {
+                // SAFETY: any bytes are a number.
+                boxed = Some(Box::new(unsafe { body.into_vec::<$number>() }.ok_or(broken)?));
+            })*
+            Ok(boxed.and_then(|boxed| boxed.downcast::<T>().ok()).map(|value| *value))
+        }
+
+        $(impl Plain for Vec<$number> {
+            fn bytes(&self) -> &[u8] {
+                // SAFETY: numbers have no padding, and any byte is a byte.
+                unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), size_of_val(self.as_slice())) }
+            }
+        })*
+    };
+}
+
+plain!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
+
+impl Plain for String {
+    fn bytes(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+/// Turns a value into bytes; a panic of its `Serialize` is a reason like any other. The value comes back if it cannot be
+/// done.
+pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (String, T)> {
+    let value = match to_plain(value) {
+        Ok(Payload::Plain(plain)) => {
+            return Ok(Payload::short(plain.bytes()).unwrap_or(Payload::Plain(plain)));
+        }
+        Ok(other) => return Ok(other),
+        Err(value) => value,
+    };
+    let mut short = [0; Payload::SHORT];
+    let encoded = unwind::catch(|| match postcard::to_slice(&value, &mut short) {
+        Ok(used) => Ok(Payload::Short([0; Payload::SHORT], used.len() as u8)),
+        Err(postcard::Error::SerializeBufferFull) => postcard::to_stdvec(&value).map(Payload::Bytes),
+        Err(error) => Err(error),
+    });
+    let payload = match encoded {
+        Ok(Ok(Payload::Short(_, used))) => Payload::Short(short, used),
+        Ok(Ok(payload)) => payload,
+        Ok(Err(error)) => return Err((explain(error), value)),
+        Err(panic) => return Err((format!("its Serialize panicked: {}", panic.message()), value)),
+    };
+    unwind::drop_quietly(value);
+    Ok(payload)
+}
+
+/// The inverse of [`encode`].
+pub(super) fn decode<T: DeserializeOwned + 'static>(body: Body) -> Result<T, String> {
+    if element::<T>().is_none() {
+        return decode_slice(body.as_slice());
+    }
+    from_plain(body).map(|value| value.expect("it is of a plain type"))
+}
+
+fn decode_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match unwind::catch(|| postcard::take_from_bytes(bytes)) {
+        Ok(Ok((value, []))) => Ok(value),
+        Ok(Ok(_)) => Err("there are bytes left over".to_owned()),
+        Ok(Err(error)) => Err(explain(error)),
+        Err(panic) => Err(format!("its Deserialize panicked: {}", panic.message())),
+    }
+}
+
+fn explain(error: postcard::Error) -> String {
+    match error {
+        postcard::Error::WontImplement | postcard::Error::NotYetImplemented => {
+            "its serde implementation needs a format that describes itself (`untagged`, `flatten` and the like do): \
+             send it in a form that does not, such as a text of your own"
+                .to_owned()
+        }
+        postcard::Error::SerializeSeqLengthUnknown => "a sequence has to know its length".to_owned(),
+        postcard::Error::SerdeSerCustom | postcard::Error::SerdeDeCustom => {
+            "its serde implementation reported an error".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there_and_back<T: Serialize + DeserializeOwned + Clone + PartialEq + std::fmt::Debug + 'static>(value: T) {
+        let Ok(payload) = encode(value.clone()) else { panic!("{value:?} cannot be encoded") };
+        let body = Body::of::<T>(payload.as_slice());
+        assert_eq!(decode::<T>(body).unwrap(), value);
+    }
+
+    #[test]
+    fn values_come_back_as_they_were() {
+        there_and_back(());
+        there_and_back(5u8);
+        there_and_back(u128::MAX);
+        there_and_back(String::new());
+        there_and_back("x".repeat(1000));
+        there_and_back(vec![1u64, 2, 3]);
+        there_and_back(vec![0.5f32; 1000]);
+        there_and_back(Vec::<u128>::new());
+        there_and_back((vec![1u8], Some("two".to_owned()), [3i32; 3]));
+        there_and_back(vec!["a".to_owned(), "b".to_owned()]);
+    }
+
+    #[test]
+    fn a_text_that_is_none_and_a_length_that_cannot_be_are_errors() {
+        assert!(decode::<String>(Body::of::<String>(&[0xff, 0xff])).is_err());
+        assert!(decode::<u64>(Body::of::<u8>(&[])).is_err());
+        assert!(decode::<u8>(Body::of::<u8>(&[1, 2])).unwrap_err().contains("left over"));
+        assert!(decode::<Vec<String>>(Body::of::<u8>(&[255, 255, 255, 255, 15])).is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! A task on its way: what the parent keeps of it from `submit` to the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::body::{Body, Element};
+use super::call::{self, Function, Payload};
+use super::wire::{self, ReplyKind, Report};
+use crate::error::{Cause, CodecError, SizeLimit, TaskError, TaskPanic};
+use crate::executor::{Permit, Priority};
+use crate::future::{RemoteTask, Unpublished};
+use crate::unwind;
+
+pub(super) struct Job {
+    pub(super) id: u64,
+    pub(super) function: Function,
+    pub(super) argument: Payload,
+    /// What the bytes of the result are.
+    pub(super) element: Element,
+    pub(super) sink: Sink,
+    pub(super) priority: Priority,
+    pub(super) options: Option<Box<JobOptions>>,
+    /// How many times it has been begun.
+    pub(super) attempts: u32,
+}
+
+/// Where the outcome goes.
+pub(super) enum Sink {
+    Future(RemoteTask<Raw>),
+    /// Part of a map.
+    Chunk(Box<dyn Chunk>),
+}
+
+/// Part of a map, as the manager knows it.
+pub(super) trait Chunk: Send {
+    /// Nobody wants it any more.
+    fn is_cancelled(&self) -> bool;
+
+    /// Takes the outcome, and the argument back.
+    fn settle(self: Box<Self>, raw: Raw, argument: Payload);
+}
+
+impl Sink {
+    pub(super) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Future(task) => task.is_cancelled(),
+            Self::Chunk(chunk) => chunk.is_cancelled(),
+        }
+    }
+
+    /// Hands the outcome on. What is left would run callbacks.
+    pub(super) fn settle(self, raw: Raw, argument: Payload) -> Option<Unpublished> {
+        match self {
+            Self::Future(task) => {
+                let left = task.settle(raw);
+                // The argument may be the user's own memory, with a destructor.
+                unwind::drop_quietly(argument);
+                left
+            }
+            Self::Chunk(chunk) => {
+                unwind::call_quietly(|| chunk.settle(raw, argument));
+                None
+            }
+        }
+    }
+}
+
+/// What most tasks have none of.
+#[derive(Debug, Default)]
+pub(super) struct JobOptions {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) retries: u32,
+    /// The right to be queued, given up when the task leaves the queue.
+    pub(super) permit: Option<Permit>,
+}
+
+impl JobOptions {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self { name: None, timeout: None, retries: 0, permit: None })
+    }
+}
+
+impl Job {
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.options.as_ref()?.timeout
+    }
+
+    pub(super) fn name(&self) -> Option<Arc<str>> {
+        self.options.as_ref()?.name.clone()
+    }
+
+    /// May it be begun again after its worker has died?
+    pub(super) fn may_retry(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| self.attempts <= options.retries)
+    }
+}
+
+/// What becomes a result, when it is decoded.
+pub(super) enum Raw {
+    Reply {
+        kind: ReplyKind,
+        body: Body,
+        pid: u32,
+        name: Option<Arc<str>>,
+        limit: u64,
+        took: Duration,
+    },
+    Failed(TaskError),
+    /// Its worker died when it had begun so many items of its argument.
+    Lost(TaskError, u64),
+}
+
+impl Raw {
+    /// The body of a good result, or what went wrong instead.
+    pub(super) fn into_body(self) -> Result<(ReplyKind, Body), TaskError> {
+        let (kind, body, pid, name, limit) = match self {
+            Self::Failed(error) | Self::Lost(error, _) => return Err(error),
+            Self::Reply { kind, body, pid, name, limit, took: _ } => (kind, body, pid, name, limit),
+        };
+        let bytes = body.as_slice();
+        Err(match kind {
+            ReplyKind::Value | ReplyKind::Mixed => return Ok((kind, body)),
+            ReplyKind::Panicked => match wire::decode::<Report>(bytes) {
+                Ok(report) => TaskError::Panicked(panic(report, pid, name)),
+                Err(garbled) => TaskError::Protocol(Cause::new(garbled)),
+            },
+            ReplyKind::NotDecoded => TaskError::Decode(call::codec_error(bytes)),
+            ReplyKind::NotEncoded => TaskError::Encode(call::codec_error(bytes)),
+            ReplyKind::TooLarge => {
+                let size = bytes.try_into().map_or(u64::MAX, u64::from_ne_bytes);
+                TaskError::TooLarge(Box::new(SizeLimit { size, limit }))
+            }
+        })
+    }
+}
+
+/// The panic that a report is of.
+pub(super) fn panic(report: Report, pid: u32, name: Option<Arc<str>>) -> TaskPanic {
+    TaskPanic::remote(report.message, report.location, report.thread, report.backtrace, pid, name)
+}
+
+/// The result of one task is of type `R`.
+pub(super) struct ResultOf<R>(std::marker::PhantomData<fn() -> R>);
+
+impl<R: serde::de::DeserializeOwned + Send + 'static> crate::future::Decode<Raw> for ResultOf<R> {
+    type Value = R;
+
+    fn decode(raw: Raw) -> Result<R, TaskError> {
+        let (_, body) = raw.into_body()?;
+        call::decode(body).map_err(|reason| TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason)))
+    }
+}

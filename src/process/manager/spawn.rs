@@ -1,0 +1,99 @@
+//! A new worker process.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio as Channel};
+use std::time::Instant;
+
+use super::super::child::Child;
+use super::super::stderr::{Captured, Stdio};
+use super::super::transport::{ParentLink, RING, Shared};
+use super::super::wire::{self, Hello, PROTOCOL, message};
+use super::super::worker;
+use super::core::Config;
+use crate::os::pidfd::Process;
+use crate::os::{image, shm, socket};
+
+/// Starts a worker. It has not answered yet when this returns, but can be handed calls.
+pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
+    let (ours, theirs) = socket::pair()?;
+    let memory = shm::create(Shared::FILE)?;
+    let link = ParentLink::new(&Shared::map(&memory, RING)?);
+    let nonce = RandomState::new().build_hasher().finish();
+    let depth = worker::depth() + 1;
+    let hello = Hello {
+        protocol: PROTOCOL,
+        nonce,
+        build: image::executable().build_id().0,
+        depth,
+        threads: u32::try_from(config.threads).unwrap_or(u32::MAX),
+        name: format!("{}_{serial}", config.name),
+        ring: RING as u64,
+        largest: config.max_payload,
+        max_rss: config.max_rss,
+        memory_limit: config.memory_limit,
+        cpu_limit: config.cpu_limit.map(|limit| limit.as_secs().max(1)),
+    };
+    // It waits in the socket until the worker is there.
+    if !socket::send(&ours, &[&wire::encode(message::HELLO, &hello)], &[memory.as_fd()])? {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    drop(memory);
+    let mut command = match config.worker_command.as_deref() {
+        Some([program, arguments @ ..]) => {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        }
+        _ => {
+            // This very file, even if it has been replaced or deleted on disk.
+            let mut command = Command::new("/proc/self/exe");
+            if let Some(name) = std::env::args_os().next() {
+                command.arg0(name);
+            }
+            command
+        }
+    };
+    command.env(worker::VARIABLE, format!("{PROTOCOL}:{nonce:x}:{depth}"));
+    for (key, value) in &config.env {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    if let Some(directory) = &config.current_dir {
+        command.current_dir(directory);
+    }
+    command.stdin(Channel::from(theirs));
+    let captured = match config.stdio {
+        Stdio::Inherit => None,
+        Stdio::Null => {
+            command.stdout(Channel::null()).stderr(Channel::null());
+            None
+        }
+        Stdio::Capture => {
+            let (captured, writer) = Captured::new()?;
+            command.stdout(writer.try_clone()?).stderr(writer);
+            Some(captured)
+        }
+    };
+    let oom_kills = oom_kills();
+    let process = Process::new(command.spawn()?, true);
+    let deadline = Instant::now() + config.start_timeout;
+    let mut child = Child::new(serial, process, ours, link, deadline, captured, oom_kills);
+    if let Some(hook) = &config.initializer {
+        if child.hand_initializer(hook.function.0, hook.argument.as_slice()).is_err() {
+            child.kill("it sent something that makes no sense");
+        }
+    }
+    Ok(child)
+}
+
+/// How many processes the kernel has killed for want of memory since it was booted.
+pub(super) fn oom_kills() -> u64 {
+    let count = |text: String| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+    std::fs::read_to_string("/proc/vmstat").ok().and_then(count).unwrap_or(0)
+}

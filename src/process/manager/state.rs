@@ -1,0 +1,478 @@
+//! What the lock of a pool guards: queues, children, and how tasks move between them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::child::{Child, Returned, Stage};
+use super::super::job::{Job, Raw};
+use super::super::transport::{INLINE, Shared};
+use super::super::wire::Garbled;
+use crate::error::{Cause, TaskError};
+use crate::executor::Priority;
+
+/// How often it is looked whether tasks should move from a worker that is stuck to one that has nothing to do.
+const REBALANCE: Duration = Duration::from_micros(200);
+
+/// How long a worker that has nothing left to do may take to end.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// What a pool takes, and what it does with what it has.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    Open,
+    /// Nothing new; what it has is done.
+    Draining,
+    /// Nothing new; what has not begun is cancelled.
+    Cancelled,
+    /// It can do nothing any more.
+    Broken(Cause),
+}
+
+pub(super) struct State {
+    pub(super) phase: Phase,
+    /// By priority, most urgent last.
+    pub(super) queues: [VecDeque<Box<Job>>; 3],
+    pub(super) children: Vec<Child>,
+    /// How many workers there may be.
+    pub(super) max_workers: usize,
+    /// How many more workers are being started at the moment.
+    pub(super) starting: usize,
+    /// No worker is started before then: the last attempt failed.
+    pub(super) not_before: Option<Instant>,
+    /// How many workers in a row have died before they answered.
+    pub(super) stillborn: u32,
+    /// No worker has room, as far as is known.
+    full: bool,
+    /// Something has to be done at that time at the latest.
+    pub(super) wake_at: Option<Instant>,
+    /// The supervisor sleeps, or is about to: bells are to be armed, and it has to be woken if it should do something.
+    pub(super) asleep: bool,
+    pub(super) completed: u64,
+    pub(super) supervised: bool,
+    threads: usize,
+    limit: u64,
+    max_tasks: Option<u64>,
+    pub(super) ended: bool,
+    /// How many maps have parts that they have not submitted.
+    pub(super) holds: usize,
+}
+
+/// What has to be done outside the lock.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pub(super) settle: Vec<(Box<Job>, Raw)>,
+    /// The workers whose waiting threads have to look again.
+    pub(super) touched: Vec<Arc<Shared>>,
+    pub(super) wake_supervisor: bool,
+}
+
+impl Outbox {
+    pub(super) fn fail(&mut self, job: Box<Job>, error: TaskError) {
+        self.settle.push((job, Raw::Failed(error)));
+    }
+
+    pub(super) fn touch(&mut self, child: &Child) {
+        if !self.touched.iter().any(|shared| Arc::ptr_eq(shared, child.shared())) {
+            self.touched.push(Arc::clone(child.shared()));
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(max_workers: usize, threads: usize, limit: u64, max_tasks: Option<u64>) -> Self {
+        Self {
+            phase: Phase::Open,
+            queues: Default::default(),
+            children: Vec::new(),
+            max_workers,
+            starting: 0,
+            not_before: None,
+            stillborn: 0,
+            full: false,
+            wake_at: None,
+            asleep: false,
+            completed: 0,
+            supervised: false,
+            threads,
+            limit,
+            max_tasks,
+            ended: false,
+            holds: 0,
+        }
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// How many workers there are that may still do something.
+    fn living(&self) -> usize {
+        let lives = |child: &&Child| matches!(child.stage, Stage::Starting(_) | Stage::Ready) && !child.retiring;
+        self.children.iter().filter(lives).count() + self.starting
+    }
+
+    /// How many workers should be started.
+    pub(super) fn wanted(&self) -> usize {
+        if matches!(self.phase, Phase::Broken(_)) || self.not_before.is_some_and(|time| Instant::now() < time) {
+            return 0;
+        }
+        let room = self.max_workers.saturating_sub(self.living());
+        self.queued().div_ceil(self.threads).saturating_sub(self.starting).min(room)
+    }
+
+    pub(super) fn enqueue(&mut self, job: Box<Job>) {
+        self.queues[job.priority as usize].push_back(job);
+    }
+
+    /// Puts tasks back to the front, in their order.
+    pub(super) fn requeue(&mut self, jobs: Vec<Box<Job>>) {
+        for job in jobs.into_iter().rev() {
+            self.queues[job.priority as usize].push_front(job);
+        }
+        self.full = false;
+    }
+
+    /// Hands queued tasks to workers as long as there are both.
+    pub(super) fn dispatch(&mut self, out: &mut Outbox) {
+        if self.full {
+            return;
+        }
+        let mut touched = [false; 64];
+        while let Some(queue) = self.queues.iter().rposition(|queue| !queue.is_empty()) {
+            let first = self.queues[queue].front().expect("it is not empty");
+            if first.sink.is_cancelled() {
+                self.drop_first(queue, out);
+                continue;
+            }
+            let long = first.argument.as_slice().len() > INLINE;
+            let Some(at) = self.find_worker(long, first.priority, out) else {
+                self.full = !long;
+                break;
+            };
+            let job = self.queues[queue].pop_front().expect("it is not empty");
+            let timeout = job.timeout();
+            match self.children[at].hand_over(job) {
+                Ok(Ok(())) => {
+                    if self.asleep {
+                        self.children[at].link.arm_bell();
+                    }
+                    match touched.get_mut(at) {
+                        Some(touched) => *touched = true,
+                        None => self.children[at].link.wake_worker(),
+                    }
+                    if let Some(timeout) = timeout {
+                        self.wake_by(Instant::now().checked_add(timeout), out);
+                    }
+                    self.retire_when_used_up(at);
+                }
+                Ok(Err(job)) => {
+                    self.queues[queue].push_front(job);
+                    self.full = true;
+                    break;
+                }
+                // The call is lost with the worker, which `collect` is going to notice.
+                Err(garbled) => self.distrust(at, garbled, out),
+            }
+        }
+        for (child, _) in self.children.iter().zip(touched).filter(|(_, touched)| *touched) {
+            child.link.wake_worker();
+        }
+        if self.wanted() > 0 {
+            out.wake_supervisor = true;
+        }
+    }
+
+    fn drop_first(&mut self, queue: usize, out: &mut Outbox) {
+        let job = self.queues[queue].pop_front().expect("it is not empty");
+        // Its future is resolved; the argument's destructor is the user's.
+        out.fail(job, TaskError::Cancelled);
+    }
+
+    fn retire_when_used_up(&mut self, at: usize) {
+        let child = &mut self.children[at];
+        if self.max_tasks.is_some_and(|most| child.handed >= most) {
+            child.retiring = true;
+        }
+    }
+
+    /// The worker that should get the next task.
+    fn find_worker(&mut self, long: bool, priority: Priority, out: &mut Outbox) -> Option<usize> {
+        let threads = self.threads;
+        let takes = |child: &Child| child.takes_calls();
+        // One that has nothing to do, and of these the one that has had nothing to do for the shortest time, which is the
+        // most likely to be awake.
+        let idle = self.children.iter().enumerate().filter(|(_, child)| takes(child) && child.inflight.len() < threads);
+        let idle = idle.max_by_key(|(_, child)| (child.stage == Stage::Ready, child.idle_since)).map(|(at, _)| at);
+        if idle.is_some() || long {
+            return idle;
+        }
+        // A new one, if there may be one.
+        let blocked = self.not_before.is_some_and(|time| Instant::now() < time);
+        if self.living() < self.max_workers && !blocked {
+            return None;
+        }
+        // What is urgent does not wait behind what was only handed over.
+        if priority > Priority::Low {
+            self.recall(priority, out);
+        }
+        let open = self.children.iter().enumerate();
+        let open = open.filter(|(_, child)| takes(child) && child.inflight.len() < child.window(threads));
+        open.min_by_key(|(_, child)| child.inflight.len()).map(|(at, _)| at)
+    }
+
+    /// Takes back what is less urgent.
+    fn recall(&mut self, priority: Priority, out: &mut Outbox) {
+        let mut back = Vec::new();
+        for child in &mut self.children {
+            if child.inflight.len() <= self.threads {
+                continue;
+            }
+            let jobs = child.take_back(usize::MAX, |job| job.priority < priority);
+            if !jobs.is_empty() {
+                out.touch(child);
+                back.extend(jobs);
+            }
+        }
+        if !back.is_empty() {
+            back.sort_by_key(|job: &Box<Job>| job.id);
+            self.requeue(back);
+        }
+    }
+
+    /// Takes in all replies.
+    pub(super) fn collect(&mut self, out: &mut Outbox) {
+        let mut returned = Vec::new();
+        for at in 0..self.children.len() {
+            let child = &mut self.children[at];
+            if child.is_sending() {
+                if let Err(garbled) = child.pump() {
+                    self.distrust(at, garbled, out);
+                    continue;
+                }
+                self.full = false;
+            }
+            let child = &mut self.children[at];
+            if !child.link.has_replies() {
+                continue;
+            }
+            let collected = child.collect(self.limit, &mut returned);
+            out.touch(child);
+            if let Err(garbled) = collected {
+                self.distrust(at, garbled, out);
+            }
+            self.full = false;
+            for back in returned.drain(..) {
+                match back {
+                    Returned::Task(job, raw) => {
+                        self.completed += 1;
+                        out.settle.push((job, raw));
+                    }
+                    Returned::Initializer(raw) => match raw.into_body() {
+                        Ok(_) => self.stillborn = 0,
+                        Err(error) => self.break_down(Cause::new(error), out),
+                    },
+                }
+            }
+        }
+    }
+
+    /// What a worker wrote makes no sense: it is killed, and its tasks fail.
+    pub(super) fn distrust(&mut self, at: usize, garbled: Garbled, out: &mut Outbox) {
+        let child = &mut self.children[at];
+        child.kill("it sent something that makes no sense");
+        for at in 0..child.inflight.len() {
+            if child.has_begun(at) {
+                if let Some(job) = child.forget(at) {
+                    out.fail(job, TaskError::Protocol(Cause::new(garbled)));
+                }
+            }
+        }
+        out.touch(child);
+        out.wake_supervisor = true;
+        self.full = false;
+    }
+
+    /// After replies have come, or workers gone: hands out what is queued, or moves what has been handed out, and lets
+    /// those end that should.
+    pub(super) fn settle_down(&mut self, out: &mut Outbox) {
+        self.dispatch(out);
+        self.rebalance(out);
+        self.dismiss(out);
+    }
+
+    /// Moves tasks from a worker that has too many to one that has none.
+    fn rebalance(&mut self, out: &mut Outbox) {
+        if self.queued() > 0 {
+            return;
+        }
+        let threads = self.threads;
+        let idle = |child: &Child| child.takes_calls() && child.stage == Stage::Ready && child.inflight.is_empty();
+        if !self.children.iter().any(|child| idle(child)) {
+            return;
+        }
+        let now = Instant::now();
+        let mut later = false;
+        let mut best: Option<(usize, usize)> = None;
+        for (at, child) in self.children.iter().enumerate() {
+            let (waiting, takes) = child.backlog(threads);
+            if waiting == 0 || child.is_sending() {
+                continue;
+            }
+            // Moving a task costs microseconds, so a short backlog is left to its worker; unless that is stuck.
+            if takes < REBALANCE && child.oldest(now) < REBALANCE {
+                later = true;
+            } else if best.is_none_or(|(_, most)| waiting > most) {
+                best = Some((at, waiting));
+            }
+        }
+        if let Some((at, waiting)) = best {
+            let child = &mut self.children[at];
+            let back = child.take_back(waiting.div_ceil(2), |_| true);
+            if !back.is_empty() {
+                out.touch(child);
+                self.requeue(back);
+                self.dispatch(out);
+            }
+        }
+        if later {
+            self.wake_by(Some(now + REBALANCE), out);
+        }
+    }
+
+    /// Asks workers to end that are not needed any more.
+    fn dismiss(&mut self, out: &mut Outbox) {
+        let over = self.is_over();
+        let mut surplus = self.living().saturating_sub(self.max_workers);
+        for at in 0..self.children.len() {
+            let child = &mut self.children[at];
+            if !child.inflight.is_empty() || !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
+                continue;
+            }
+            let is_surplus = surplus > 0 && !child.retiring;
+            if is_surplus {
+                surplus -= 1;
+            }
+            if over || child.retiring || is_surplus {
+                if let Err(garbled) = child.ask_to_end(self.threads, Instant::now() + ENDING) {
+                    self.distrust(at, garbled, out);
+                }
+                self.wake_by(Some(Instant::now() + ENDING), out);
+            }
+        }
+    }
+
+    /// Sees to it that the supervisor looks at the clock then.
+    pub(super) fn wake_by(&mut self, time: Option<Instant>, out: &mut Outbox) {
+        let Some(time) = time else { return };
+        if self.wake_at.is_none_or(|before| time < before) {
+            self.wake_at = Some(time);
+            out.wake_supervisor |= self.asleep;
+        }
+    }
+
+    /// Nothing works any more: everything fails, everybody goes.
+    pub(super) fn break_down(&mut self, cause: Cause, out: &mut Outbox) {
+        if matches!(self.phase, Phase::Broken(_)) {
+            return;
+        }
+        self.phase = Phase::Broken(cause.clone());
+        for queue in &mut self.queues {
+            for job in queue.drain(..) {
+                out.settle.push((job, Raw::Failed(TaskError::Broken(cause.clone()))));
+            }
+        }
+        for child in &mut self.children {
+            for at in 0..child.inflight.len() {
+                if let Some(job) = child.forget(at) {
+                    out.settle.push((job, Raw::Failed(TaskError::Broken(cause.clone()))));
+                }
+            }
+            child.kill("the executor is broken");
+            out.touch(child);
+        }
+        out.wake_supervisor = true;
+    }
+
+    /// Cancels what has not begun.
+    pub(super) fn cancel_pending(&mut self, out: &mut Outbox) {
+        for queue in &mut self.queues {
+            for job in queue.drain(..) {
+                out.settle.push((job, Raw::Failed(TaskError::Cancelled)));
+            }
+        }
+        for child in &mut self.children {
+            let back = child.take_back(usize::MAX, |_| true);
+            if !back.is_empty() {
+                out.touch(child);
+                out.settle.extend(back.into_iter().map(|job| (job, Raw::Failed(TaskError::Cancelled))));
+            }
+        }
+    }
+
+    /// Is there nothing left to hand out, and never will be?
+    pub(super) fn is_over(&self) -> bool {
+        match self.phase {
+            Phase::Open => false,
+            Phase::Draining => self.queued() == 0 && self.holds == 0,
+            Phase::Cancelled | Phase::Broken(_) => self.queued() == 0,
+        }
+    }
+
+    /// Why not even what was submitted is begun, if so.
+    pub(super) fn refusal(&self) -> Option<TaskError> {
+        match &self.phase {
+            Phase::Open | Phase::Draining => None,
+            Phase::Cancelled => Some(TaskError::Cancelled),
+            Phase::Broken(cause) => Some(TaskError::Broken(cause.clone())),
+        }
+    }
+
+    /// Why nothing new is taken, if so.
+    pub(super) fn closed_because(&self) -> Option<TaskError> {
+        match &self.phase {
+            Phase::Open => None,
+            Phase::Draining | Phase::Cancelled => Some(TaskError::ShutDown),
+            Phase::Broken(cause) => Some(TaskError::Broken(cause.clone())),
+        }
+    }
+
+    /// Ends the worker that runs the task at that place, and only because of that task: it gets nothing more, what it has
+    /// not begun is done by others, and if the task has just ended after all, its outcome counts. The task comes back if it
+    /// is to be resolved otherwise.
+    pub(super) fn stop(
+        &mut self,
+        at: usize,
+        id: u64,
+        grace: Duration,
+        why: &'static str,
+        out: &mut Outbox,
+    ) -> Option<Box<Job>> {
+        let child = &mut self.children[at];
+        child.retiring = true;
+        let back = child.take_back(usize::MAX, |_| true);
+        self.requeue(back);
+        let mut returned = Vec::new();
+        let child = &mut self.children[at];
+        let _ = child.collect(self.limit, &mut returned);
+        let mut still_there = child.find(id);
+        for back in returned {
+            if let Returned::Task(job, raw) = back {
+                self.completed += 1;
+                out.settle.push((job, raw));
+            }
+        }
+        let child = &mut self.children[at];
+        out.touch(child);
+        out.wake_supervisor = true;
+        let place = still_there.take()?;
+        let job = child.forget(place);
+        child.terminate(grace, why);
+        self.wake_by(Some(Instant::now() + grace), out);
+        job
+    }
+}

@@ -1,0 +1,378 @@
+//! `map` over worker processes: inputs go out in chunks, as many at a time as keep all workers busy, and each chunk that
+//! comes back says by the time it took how long the next ones should be.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::body::{Body, Element};
+use super::call::{self, Function, Payload};
+use super::job::{self, Chunk, Job, Raw, Sink};
+use super::manager::Core;
+use super::wire::{self, ReplyKind, Report};
+use crate::combine::{Lane, MapOptions};
+use crate::error::{CodecError, SizeLimit, TaskError};
+use crate::executor::Priority;
+use crate::unwind;
+
+/// What a chunk should take.
+const GOAL: Duration = Duration::from_micros(300);
+const LONGEST: usize = 8192;
+/// How many times as long the next chunk may be at most.
+const GROWTH: usize = 8;
+
+pub(super) struct ChunkLane<A, R> {
+    this: Weak<Self>,
+    core: Arc<Core>,
+    function: Result<Function, TaskError>,
+    fixed: Option<usize>,
+    ordered: bool,
+    track: Mutex<Track<A, R>>,
+    arrived: Condvar,
+}
+
+struct Track<A, R> {
+    /// Inputs that have not been sent, under the index of the first of each stretch.
+    waiting: BTreeMap<usize, VecDeque<A>>,
+    unsent: usize,
+    end: usize,
+    done: BTreeMap<usize, Vec<Result<R, TaskError>>>,
+    /// The tasks that are out.
+    out: HashSet<u64>,
+    size: usize,
+    cancelled: bool,
+    /// The consumer sleeps.
+    sleeps: bool,
+    /// The pool waits for what has not been sent before it ends.
+    holds: bool,
+}
+
+impl<A, R> ChunkLane<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
+    pub(super) fn new(core: &Arc<Core>, function: Result<Function, TaskError>, options: &MapOptions) -> Arc<Self> {
+        let fixed = options.fixed_chunk_size();
+        let track = Track {
+            waiting: BTreeMap::new(),
+            unsent: 0,
+            end: 0,
+            done: BTreeMap::new(),
+            out: HashSet::new(),
+            size: fixed.unwrap_or(1),
+            cancelled: false,
+            sleeps: false,
+            holds: false,
+        };
+        Arc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            core: Arc::clone(core),
+            function,
+            fixed,
+            ordered: options.is_ordered(),
+            track: Mutex::new(track),
+            arrived: Condvar::new(),
+        })
+    }
+
+    /// Sends chunks as long as that makes sense.
+    fn send(&self) {
+        let workers = self.core.max_workers() * self.core.config.threads;
+        loop {
+            let mut track = self.track.lock();
+            // One to work on and one in store for each.
+            if track.unsent == 0 && std::mem::replace(&mut track.holds, false) {
+                drop(track);
+                return self.core.let_go();
+            }
+            if track.out.len() >= 2 * workers || track.unsent == 0 {
+                return;
+            }
+            let size = match self.fixed {
+                Some(size) => size,
+                None => track.size.min(track.unsent / (2 * workers)).max(1),
+            };
+            let (first, items) = track.take(size);
+            let id = self.core.next_task_id();
+            track.out.insert(id);
+            drop(track);
+            self.send_chunk(id, first, items);
+        }
+    }
+
+    fn send_chunk(&self, id: u64, first: usize, items: Vec<A>) {
+        let count = items.len();
+        let function = match &self.function {
+            Ok(function) => *function,
+            Err(error) => return self.arrive(id, first, fail(count, error)),
+        };
+        let limit = self.core.config.max_payload;
+        let reason = match call::encode(items) {
+            Ok(argument) if argument.as_slice().len() as u64 <= limit => {
+                let part = Part { lane: self.this.upgrade().expect("it is used through an Arc"), id, first, count };
+                let element = call::element::<Vec<R>>().unwrap_or(Element::BYTE);
+                let sink = Sink::Chunk(Box::new(part));
+                let priority = Priority::Normal;
+                let job = Job { id, function, argument, element, sink, priority, options: None, attempts: 0 };
+                return self.core.submit_part(Box::new(job));
+            }
+            Ok(argument) => match again::<A>(&argument) {
+                Ok(items) if count > 1 => return self.send_singly(id, first, items),
+                _ => {
+                    let size = argument.as_slice().len() as u64;
+                    let error = TaskError::TooLarge(Box::new(SizeLimit { size, limit }));
+                    return self.arrive(id, first, fail(count, &error));
+                }
+            },
+            Err((reason, items)) if count > 1 => {
+                // One of them spoils the chunk: let the others not suffer.
+                unwind::drop_quietly(reason);
+                return self.send_singly(id, first, items);
+            }
+            Err((reason, item)) => {
+                unwind::drop_quietly(item);
+                reason
+            }
+        };
+        let error = TaskError::Encode(CodecError::new(std::any::type_name::<A>(), reason));
+        self.arrive(id, first, vec![Err(error)]);
+    }
+
+    /// Sends these items in chunks of one.
+    fn send_singly(&self, id: u64, first: usize, items: Vec<A>) {
+        self.track.lock().out.remove(&id);
+        for (n, item) in items.into_iter().enumerate() {
+            let id = self.core.next_task_id();
+            self.track.lock().out.insert(id);
+            self.send_chunk(id, first + n, vec![item]);
+        }
+    }
+
+    fn arrive(&self, id: u64, first: usize, results: Vec<Result<R, TaskError>>) {
+        let mut track = self.track.lock();
+        track.out.remove(&id);
+        if track.cancelled {
+            drop(track);
+            return unwind::drop_quietly(results);
+        }
+        track.done.insert(first, results);
+        if track.sleeps {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// What has not been sent never is: the pool says why.
+    fn give_up(&self) {
+        let Some(error) = self.core.refusal() else { return self.send() };
+        let mut track = self.track.lock();
+        track.unsent = 0;
+        let waiting = std::mem::take(&mut track.waiting);
+        for (first, items) in &waiting {
+            track.done.insert(*first, fail(items.len(), &error));
+        }
+        if track.sleeps {
+            self.arrived.notify_one();
+        }
+        drop(track);
+        unwind::drop_quietly(waiting);
+        self.send();
+    }
+
+    /// How long the next chunks should be, after one of so many items took so much time.
+    fn adapt(&self, count: usize, took: Duration) {
+        if self.fixed.is_some() {
+            return;
+        }
+        let per_item = (took.as_nanos() / count as u128).max(1);
+        let fit = usize::try_from(GOAL.as_nanos() / per_item).unwrap_or(usize::MAX);
+        let mut track = self.track.lock();
+        track.size = fit.clamp(1, LONGEST).min(count.saturating_mul(GROWTH).max(track.size));
+    }
+}
+
+fn fail<R>(count: usize, error: &TaskError) -> Vec<Result<R, TaskError>> {
+    (0..count).map(|_| Err(error.clone())).collect()
+}
+
+impl<A, R> Track<A, R> {
+    /// Takes up to `size` consecutive inputs from the front.
+    fn take(&mut self, size: usize) -> (usize, Vec<A>) {
+        let (first, mut items) = self.waiting.pop_first().expect("there are inputs");
+        let size = size.min(items.len());
+        let rest = items.split_off(size);
+        if !rest.is_empty() {
+            self.waiting.insert(first + size, rest);
+        }
+        self.unsent -= size;
+        (first, items.into())
+    }
+}
+
+/// A chunk that is out.
+struct Part<A, R> {
+    lane: Arc<ChunkLane<A, R>>,
+    id: u64,
+    first: usize,
+    count: usize,
+}
+
+impl<A, R> Chunk for Part<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
+    fn is_cancelled(&self) -> bool {
+        self.lane.track.lock().cancelled
+    }
+
+    fn settle(self: Box<Self>, raw: Raw, argument: Payload) {
+        let Self { lane, id, first, count } = *self;
+        let took = match &raw {
+            Raw::Reply { took, .. } => Some(*took),
+            Raw::Failed(_) | Raw::Lost(..) => None,
+        };
+        let (pid, begun) = match &raw {
+            Raw::Reply { pid, .. } => (*pid, 0),
+            Raw::Lost(_, begun) => (0, usize::try_from(*begun).unwrap_or(count)),
+            Raw::Failed(_) => (0, 0),
+        };
+        let lost = matches!(raw, Raw::Lost(..));
+        // The pool takes nothing any more, or the task was withdrawn.
+        let refused = matches!(raw, Raw::Failed(_));
+        let not_decoded = matches!(raw, Raw::Reply { kind: ReplyKind::NotDecoded, .. });
+        let mut results = match raw.into_body() {
+            Ok((kind, body)) => decode(kind, body, pid, count),
+            // Nothing of it has run, and perhaps only one of its items is at fault.
+            Err(_) if not_decoded && count > 1 => match again::<A>(&argument) {
+                Ok(items) => return lane.send_singly(id, first, items),
+                Err(error) => fail(count, &error),
+            },
+            Err(error) => fail(count, &error),
+        };
+        if lost && begun + 1 < count {
+            // What comes after the item that it died of has not begun.
+            if let Ok(mut items) = again::<A>(&argument) {
+                let rest = items.split_off(begun + 1);
+                results.truncate(begun + 1);
+                let mut track = lane.track.lock();
+                if !track.cancelled {
+                    track.unsent += rest.len();
+                    track.waiting.insert(first + begun + 1, rest.into());
+                    track.size = 1;
+                    if !std::mem::replace(&mut track.holds, true) {
+                        drop(track);
+                        lane.core.hold();
+                    }
+                }
+            }
+        }
+        if let Some(took) = took {
+            lane.adapt(count, took);
+        }
+        lane.arrive(id, first, results);
+        match refused {
+            true => lane.give_up(),
+            false => lane.send(),
+        }
+    }
+}
+
+/// The items of a chunk, once more.
+fn again<A: DeserializeOwned + 'static>(argument: &Payload) -> Result<Vec<A>, TaskError> {
+    let decoded = call::decode::<Vec<A>>(Body::of::<Vec<A>>(argument.as_slice()));
+    decoded.map_err(|reason| TaskError::Decode(CodecError::new(std::any::type_name::<Vec<A>>(), reason)))
+}
+
+fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize) -> Vec<Result<R, TaskError>>
+where
+    R: DeserializeOwned + Send + 'static,
+{
+    let decoded: Result<Vec<Result<R, TaskError>>, String> = match kind {
+        ReplyKind::Mixed => call::decode::<Vec<Result<R, Report>>>(body).map(|results| {
+            let panicked = |report| TaskError::Panicked(job::panic(report, pid, None));
+            results.into_iter().map(|result| result.map_err(panicked)).collect()
+        }),
+        _ => call::decode::<Vec<R>>(body).map(|results| results.into_iter().map(Ok).collect()),
+    };
+    match decoded {
+        Ok(results) if results.len() == count => results,
+        Ok(_) => fail(count, &TaskError::Protocol(crate::error::Cause::new(wire::Garbled("too few results")))),
+        Err(reason) => fail(count, &TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason))),
+    }
+}
+
+impl<A, R> Lane<A, R> for ChunkLane<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
+    fn put(&self, items: VecDeque<A>) {
+        let mut track = self.track.lock();
+        let first = track.end;
+        track.end += items.len();
+        track.unsent += items.len();
+        track.waiting.insert(first, items);
+        let held = std::mem::replace(&mut track.holds, true);
+        drop(track);
+        if !held {
+            self.core.hold();
+        }
+        self.send();
+    }
+
+    fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Vec<Result<R, TaskError>>> {
+        let is_there = |track: &Track<A, R>| match self.ordered {
+            true => track.done.contains_key(&next),
+            false => !track.done.is_empty(),
+        };
+        let mut helped = false;
+        let mut track = self.track.lock();
+        loop {
+            let arrived = match self.ordered {
+                true => track.done.remove(&next),
+                false => track.done.pop_first().map(|(_, chunk)| chunk),
+            };
+            if arrived.is_some() {
+                return arrived;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
+            if !std::mem::replace(&mut helped, true) {
+                drop(track);
+                self.core.help(0, &|| is_there(&self.track.lock()), deadline, false);
+                track = self.track.lock();
+                continue;
+            }
+            track.sleeps = true;
+            match deadline {
+                Some(deadline) => drop(self.arrived.wait_until(&mut track, deadline)),
+                None => self.arrived.wait(&mut track),
+            }
+            track.sleeps = false;
+        }
+    }
+
+    fn cancel(&self) {
+        let mut track = self.track.lock();
+        track.cancelled = true;
+        track.unsent = 0;
+        let dropped = (std::mem::take(&mut track.waiting), std::mem::take(&mut track.done));
+        let out = std::mem::take(&mut track.out);
+        let held = std::mem::replace(&mut track.holds, false);
+        drop(track);
+        if held {
+            self.core.let_go();
+        }
+        if !out.is_empty() {
+            self.core.withdraw(&out);
+        }
+        // Destructors of the caller's values run in the caller's thread, outside the lock.
+        drop(dropped);
+    }
+}

@@ -1,0 +1,34 @@
+//! The process pool.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `builder`, `options`, `stderr` | what the user sees beside the pool itself |
+//! | `call` | how a function is named in another process, and how values become bytes |
+//! | `body` | bytes that can become a vector without being copied again |
+//! | `wire` | what the two sides say to each other, as pure bytes |
+//! | `job` | a task on its way |
+//! | `transport` | how calls and replies travel |
+//! | `manager` | the parent's side |
+//! | `child` | one worker as the parent sees it |
+//! | `worker` | the worker's side |
+//! | `start` | how an executable becomes a worker before its `main` |
+
+mod body;
+mod builder;
+mod call;
+mod child;
+mod job;
+mod manager;
+mod map;
+mod options;
+mod pool;
+mod start;
+mod stderr;
+mod transport;
+mod wire;
+pub mod worker;
+
+pub use builder::ProcessPoolBuilder;
+pub use options::ProcessTask;
+pub use pool::{ProcessPoolExecutor, ProcessPoolStats};
+pub use stderr::Stdio;

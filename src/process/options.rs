@@ -1,0 +1,121 @@
+//! Options of a single task.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ProcessPoolExecutor;
+use super::job::JobOptions;
+use crate::error::SubmitError;
+use crate::executor::Priority;
+use crate::future::TaskFuture;
+
+/// A task that is not submitted yet: made by [`ProcessPoolExecutor::task`], to be given a time limit, retries, a name or
+/// a priority.
+///
+/// ```
+/// use std::time::Duration;
+/// use concurrent_futures::ProcessPoolExecutor;
+///
+/// let pool = ProcessPoolExecutor::new(1)?;
+/// let sleep = |millis| std::thread::sleep(Duration::from_millis(millis));
+/// let future = pool.task(sleep, 60_000).timeout(Duration::from_millis(20)).name("too long").submit();
+/// assert!(future.result().unwrap_err().is_timed_out());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "a task runs only when it is submitted"]
+pub struct ProcessTask<'pool, F, A> {
+    pool: &'pool ProcessPoolExecutor,
+    f: F,
+    argument: A,
+    name: Option<Arc<str>>,
+    timeout: Option<Duration>,
+    retries: Option<u32>,
+    priority: Priority,
+}
+
+impl<'pool, F, A> ProcessTask<'pool, F, A> {
+    pub(super) fn new(pool: &'pool ProcessPoolExecutor, f: F, argument: A) -> Self {
+        Self { pool, f, argument, name: None, timeout: None, retries: None, priority: Priority::default() }
+    }
+
+    /// How long the task may run, from when a worker begins it. Then its future resolves to
+    /// [`TimedOut`](crate::TaskError::TimedOut), and its worker is ended: SIGTERM, and SIGKILL after
+    /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace). Without it: what the executor was built with.
+    ///
+    /// With [`threads_per_worker`](crate::ProcessPoolBuilder::threads_per_worker) that also ends the other tasks of that
+    /// worker.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// How many times the task may be begun again when its worker dies. Without it: what the executor was built with,
+    /// usually 0, so that no task is ever begun twice. A task that fails in any other way is not repeated.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.retries = Some(retries);
+        self
+    }
+
+    /// A name to be found by: it is in the error if the task panics or its worker dies.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// When the task starts relative to others that are queued. Without it: [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Submits the task as [`ProcessPoolExecutor::submit`] does.
+    pub fn submit<R>(self) -> TaskFuture<R>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let options = self.options();
+        self.pool.submit_with(self.f, self.argument, self.priority, options)
+    }
+
+    /// Submits the task as [`ProcessPoolExecutor::try_submit`] does.
+    ///
+    /// # Errors
+    ///
+    /// As there; the argument comes back.
+    pub fn try_submit<R>(self) -> Result<TaskFuture<R>, SubmitError<A>>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let options = self.options();
+        self.pool.try_submit_with(self.f, self.argument, self.priority, options)
+    }
+
+    fn options(&self) -> JobOptions {
+        let defaults = self.pool.defaults();
+        JobOptions {
+            name: self.name.clone(),
+            timeout: self.timeout.or(defaults.timeout),
+            retries: self.retries.unwrap_or(defaults.retries),
+            permit: None,
+        }
+    }
+}
+
+impl<F, A> fmt::Debug for ProcessTask<'_, F, A> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ProcessTask")
+            .field("name", &self.name)
+            .field("timeout", &self.timeout)
+            .field("retries", &self.retries)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
+    }
+}

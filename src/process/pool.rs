@@ -1,0 +1,396 @@
+//! The pool as its user sees it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::body::Element;
+use super::builder::{Defaults, ProcessPoolBuilder};
+use super::call::{self, Function};
+use super::job::{Job, JobOptions, ResultOf, Sink};
+use super::manager::{Core, TaskOwner};
+use super::map::ChunkLane;
+use super::options::ProcessTask;
+use crate::combine::{Map, MapOptions};
+use crate::error::{BuildError, CodecError, MapError, ShutdownError, SizeLimit, SubmitError, TaskError};
+use crate::executor::{Priority, QueuePolicy, Shutdown, check_workers};
+use crate::future::{RemoteTask, TaskFuture};
+
+/// A pool of worker processes that run functions, each call behind a [`TaskFuture`].
+///
+/// What a worker runs is a plain function or a closure that captures nothing, with one argument; argument and result are
+/// any types with serde's `Serialize` and `Deserialize`. Nothing else has to be prepared: no macro, no call in `main`. The
+/// workers are this same executable, which becomes a worker before its `main` begins ([`worker`](crate::worker) tells of
+/// the exceptions). They start on demand, up to a limit, and are reused.
+///
+/// **A crash costs one task.** When a worker process dies, whatever the reason, the task that it ran fails with
+/// [`TaskError::WorkerDied`], which knows how it died; what it had finished counts, what it had not begun is done by others,
+/// and a new worker takes its place. No task is begun twice, unless it has
+/// [`retries`](ProcessTask::retries). A panic costs not even the worker.
+///
+/// **A running task can be stopped**: [`TaskFuture::cancel`] ends the worker that runs it, and so does a
+/// [time limit](ProcessTask::timeout).
+///
+/// Workers never outlive their pool, nor the program, however that ends. Standard input is empty for them; standard output
+/// and error are the program's unless [`stdio`](ProcessPoolBuilder::stdio) says otherwise. Ctrl-C is left to the program.
+///
+/// Tasks of the same priority are handed out first in, first out. A worker that is quick gets some in advance; what it
+/// has not begun moves to another if that one has nothing to do, and is then begun in a different order.
+///
+/// Done-callbacks run in a thread of the pool. Waiting threads collect results themselves; so a `Deserialize` of yours may
+/// run in any thread that waits for, or submits to, the pool.
+///
+/// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then ends the
+/// workers. Dropped while the thread unwinds from a panic, it cancels what has not started first.
+///
+/// After Python's
+/// [`ProcessPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor).
+///
+/// ```
+/// use concurrent_futures::ProcessPoolExecutor;
+///
+/// fn is_prime(n: u64) -> bool {
+///     n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+/// }
+///
+/// let pool = ProcessPoolExecutor::new(2)?;
+/// let future = pool.submit(is_prime, 1_000_003);
+/// assert!(future.result()?);
+///
+/// let squares: Vec<u64> = pool.map(|n| n * n, 0..5u64).map(Result::unwrap).collect();
+/// assert_eq!(squares, [0, 1, 4, 9, 16]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct ProcessPoolExecutor {
+    core: Arc<Core>,
+    defaults: Defaults,
+}
+
+impl ProcessPoolExecutor {
+    /// A pool of at most so many worker processes, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). None is started before the
+    /// first task.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if the number is out of range, or there can be no worker processes here.
+    pub fn new(max_workers: usize) -> Result<Self, BuildError> {
+        Self::builder().max_workers(max_workers).build()
+    }
+
+    /// All the settings there are.
+    pub fn builder() -> ProcessPoolBuilder {
+        ProcessPoolBuilder::default()
+    }
+
+    pub(super) fn from_parts(core: Arc<Core>, defaults: Defaults) -> Self {
+        Self { core, defaults }
+    }
+
+    pub(super) fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// Queues a call of `f` with `argument` in a worker process and returns the future of its result.
+    ///
+    /// The argument is encoded at once, in the calling thread. `submit` never panics, and blocks only if the pool was
+    /// built with a bounded queue that is full ([`QueuePolicy::Block`]). Whatever is wrong is in the future, which is then
+    /// resolved already: [`TaskError::Encode`], [`TaskError::TooLarge`], [`TaskError::ShutDown`], [`TaskError::Broken`],
+    /// [`TaskError::NoSuchFunction`].
+    ///
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// let pool = ProcessPoolExecutor::new(1)?;
+    /// let future = pool.submit(|(a, b): (String, u32)| format!("{a}{b}"), ("x".to_owned(), 1));
+    /// assert_eq!(future.result()?, "x1");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A closure that captures something cannot be sent to another process; what it needs has to be (part of) its
+    /// argument. The compiler says so:
+    ///
+    /// ```compile_fail,E0080
+    /// let pool = concurrent_futures::ProcessPoolExecutor::new(1).unwrap();
+    /// let factor = 3;
+    /// let _ = pool.submit(move |n: u64| n * factor, 5);
+    /// ```
+    pub fn submit<F, A, R>(&self, f: F, argument: A) -> TaskFuture<R>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.submit_with(f, argument, Priority::Normal, self.default_options())
+    }
+
+    /// Like [`submit`](Self::submit), but never blocks, and gives the argument back if the pool does not take the task.
+    ///
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, Shutdown};
+    ///
+    /// let pool = ProcessPoolExecutor::new(1)?;
+    /// pool.shutdown(Shutdown::Wait)?;
+    /// let error = pool.try_submit(|text: String| text.len(), "kept".to_owned()).unwrap_err();
+    /// assert!(error.is_shut_down());
+    /// assert_eq!(error.into_closure(), "kept");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`], with the argument in it, if the queue is full, or the pool shut down or broken.
+    pub fn try_submit<F, A, R>(&self, f: F, argument: A) -> Result<TaskFuture<R>, SubmitError<A>>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.try_submit_with(f, argument, Priority::Normal, self.default_options())
+    }
+
+    /// Calls `f` with every item of `items`, in the workers, and yields the results in the order of the items. Each is a
+    /// `Result` of its own: a failed item does not end the map.
+    ///
+    /// All items are taken, and work starts, at the call. Items that take very little time are sent several at a time;
+    /// if a worker dies in such a chunk, the items of it that had begun fail, and the rest is done by others. With a
+    /// [chunk size](MapOptions::chunk_size) of 1 a crash costs exactly the item that crashed. Dropping the iterator
+    /// half-way cancels the items that have not started.
+    ///
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// let pool = ProcessPoolExecutor::new(2)?;
+    /// let words = ["one", "two", "three"].map(str::to_owned);
+    /// let lengths: Vec<usize> = pool.map(|word: String| word.len(), words).map(Result::unwrap).collect();
+    /// assert_eq!(lengths, [3, 3, 5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map<F, I, R>(&self, f: F, items: I) -> Map<I::IntoIter, R>
+    where
+        I: IntoIterator,
+        I::Item: Serialize + DeserializeOwned + Send + 'static,
+        F: Fn(I::Item) -> R + Copy + Send + Sync + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.map_with(MapOptions::new(), f, items).expect("the default options are valid")
+    }
+
+    /// [`map`](Self::map) with options: chunk size, a bound on what is in flight, a time-out, results as they come.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`] if the chunk size or the buffer is 0.
+    pub fn map_with<F, I, R>(&self, options: MapOptions, f: F, items: I) -> Result<Map<I::IntoIter, R>, MapError>
+    where
+        I: IntoIterator,
+        I::Item: Serialize + DeserializeOwned + Send + 'static,
+        F: Fn(I::Item) -> R + Copy + Send + Sync + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        options.check()?;
+        let function = match self.core.closed_because() {
+            None => Function::of_chunk(f),
+            Some(reason) => Err(reason),
+        };
+        Ok(Map::on(ChunkLane::new(&self.core, function, &options), options, items.into_iter()))
+    }
+
+    /// A task that can be given a time limit, retries, a name or a priority before it is submitted.
+    pub fn task<F, A>(&self, f: F, argument: A) -> ProcessTask<'_, F, A> {
+        ProcessTask::new(self, f, argument)
+    }
+
+    /// How the pool is doing.
+    pub fn stats(&self) -> ProcessPoolStats {
+        let (workers, busy, queued, completed) = self.core.tally();
+        ProcessPoolStats { max_workers: self.core.max_workers(), workers, busy, queued, completed }
+    }
+
+    /// The process ids of the workers that there are at the moment, those that are just starting or ending included.
+    pub fn worker_pids(&self) -> Vec<u32> {
+        self.core.pids()
+    }
+
+    /// Changes how many workers there may be. More start when there is work for them; what is too many ends as soon as it
+    /// has nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`](crate::MAX_WORKERS); the pool stays as it was.
+    pub fn resize(&self, max_workers: usize) -> Result<(), BuildError> {
+        check_workers(max_workers)?;
+        self.core.resize(max_workers);
+        Ok(())
+    }
+
+    /// Ends the pool: it takes nothing new from now on, and `how` says what becomes of what it has. Can be called any
+    /// number of times, from any thread; all callers that wait return when the workers are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError::WouldDeadlock`] if it is called in a done-callback and would wait;
+    /// [`ShutdownError::TimedOut`] after [`Shutdown::Within`].
+    pub fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError> {
+        self.core.shut_down(how)
+    }
+
+    /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and
+    /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`]. Does not
+    /// wait.
+    ///
+    /// After Python's
+    /// [`terminate_workers`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor.terminate_workers).
+    pub fn terminate_workers(&self) {
+        let grace = self.core.config.kill_grace.max(Duration::from_millis(1));
+        self.core.end_workers(grace, "all workers were terminated");
+    }
+
+    /// Like [`terminate_workers`](Self::terminate_workers), with SIGKILL from the beginning.
+    pub fn kill_workers(&self) {
+        self.core.end_workers(Duration::ZERO, "all workers were killed");
+    }
+
+    fn default_options(&self) -> JobOptions {
+        JobOptions { name: None, timeout: self.defaults.timeout, retries: self.defaults.retries, permit: None }
+    }
+
+    pub(super) fn submit_with<F, A, R>(
+        &self,
+        f: F,
+        argument: A,
+        priority: Priority,
+        mut options: JobOptions,
+    ) -> TaskFuture<R>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        if let Some(capacity) = &self.core.capacity {
+            if let Some(reason) = self.core.closed_because() {
+                return TaskFuture::ready(Err(reason));
+            }
+            options.permit = match capacity.policy {
+                QueuePolicy::Block => capacity.acquire(),
+                QueuePolicy::Fail | QueuePolicy::CallerRuns => capacity.try_acquire(),
+            };
+            match (&options.permit, capacity.policy) {
+                (Some(_), _) => {}
+                (None, QueuePolicy::Block) => return TaskFuture::ready(Err(TaskError::ShutDown)),
+                (None, QueuePolicy::Fail) => return TaskFuture::ready(Err(TaskError::QueueFull)),
+                (None, QueuePolicy::CallerRuns) => {
+                    let outcome = crate::unwind::catch(|| f(argument)).map_err(TaskError::Panicked);
+                    return TaskFuture::ready(outcome);
+                }
+            }
+        }
+        self.send(f, argument, priority, options)
+    }
+
+    pub(super) fn try_submit_with<F, A, R>(
+        &self,
+        f: F,
+        argument: A,
+        priority: Priority,
+        mut options: JobOptions,
+    ) -> Result<TaskFuture<R>, SubmitError<A>>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        if let Some(reason) = self.core.closed_because() {
+            return Err(SubmitError::new(argument, reason));
+        }
+        if let Some(capacity) = &self.core.capacity {
+            options.permit = capacity.try_acquire();
+            if options.permit.is_none() {
+                return Err(SubmitError::new(argument, TaskError::QueueFull));
+            }
+        }
+        Ok(self.send(f, argument, priority, options))
+    }
+
+    fn send<F, A, R>(&self, f: F, argument: A, priority: Priority, options: JobOptions) -> TaskFuture<R>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        let function = match Function::of_task(f) {
+            Ok(function) => function,
+            Err(error) => return TaskFuture::ready(Err(error)),
+        };
+        let argument = match call::encode(argument) {
+            Ok(argument) => argument,
+            Err((reason, argument)) => {
+                crate::unwind::drop_quietly(argument);
+                let error = CodecError::new(std::any::type_name::<A>(), reason);
+                return TaskFuture::ready(Err(TaskError::Encode(error)));
+            }
+        };
+        let (size, limit) = (argument.as_slice().len() as u64, self.core.config.max_payload);
+        if size > limit {
+            return TaskFuture::ready(Err(TaskError::TooLarge(Box::new(SizeLimit { size, limit }))));
+        }
+        let id = self.core.next_task_id();
+        let (task, future) = RemoteTask::new::<ResultOf<R>, _>(TaskOwner { pool: self.core.id(), task: id });
+        let options = (!options.is_empty()).then(|| Box::new(options));
+        let element = call::element::<R>().unwrap_or(Element::BYTE);
+        let sink = Sink::Future(task);
+        self.core.submit(Box::new(Job { id, function, argument, element, sink, priority, options, attempts: 0 }));
+        future
+    }
+}
+
+impl Drop for ProcessPoolExecutor {
+    fn drop(&mut self) {
+        let how = match std::thread::panicking() {
+            true => Shutdown::CancelPending,
+            false => Shutdown::Wait,
+        };
+        // In a done-callback it closes, and cannot wait: that is what the error would say.
+        let _ = self.shutdown(how);
+    }
+}
+
+impl fmt::Debug for ProcessPoolExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = self.stats();
+        f.debug_struct("ProcessPoolExecutor")
+            .field("name", &self.core.config.name)
+            .field("workers", &format_args!("{}/{}", stats.workers, stats.max_workers))
+            .field("busy", &stats.busy)
+            .field("queued", &stats.queued)
+            .finish()
+    }
+}
+
+/// A snapshot of a [`ProcessPoolExecutor`].
+///
+/// ```
+/// use concurrent_futures::ProcessPoolExecutor;
+///
+/// let pool = ProcessPoolExecutor::new(4)?;
+/// pool.submit(|()| (), ()).result()?;
+/// let stats = pool.stats();
+/// assert_eq!((stats.max_workers, stats.workers, stats.queued, stats.completed), (4, 1, 0, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessPoolStats {
+    /// How many workers the pool may have.
+    pub max_workers: usize,
+    /// How many it has: they start on demand.
+    pub workers: usize,
+    /// How many of them have been handed something that has not come back.
+    pub busy: usize,
+    /// How many tasks have not begun, as far as is known. Tasks that were cancelled count until their turn comes.
+    pub queued: usize,
+    /// How many tasks have come back from a worker, well or badly. A chunk of a map counts as one.
+    pub completed: u64,
+}

@@ -1,0 +1,644 @@
+//! Calls and replies through shared memory: two single-producer single-consumer byte rings and the words to sleep on.
+//!
+//! ```text
+//! file:  │ control page │ ring of calls (mapped twice in a row) │ ring of replies (mapped twice in a row) │
+//! ```
+//!
+//! This module is an unsafe island. Its rules:
+//! 1. A ring has one producer, which alone writes `tail`, and one consumer, which alone writes `head`. Bytes from `head` to
+//!    `tail` are the consumer's, all others the producer's. Positions only grow; a position's place is its remainder.
+//! 2. A side trusts only its own position. The other's is read, checked against it ([`Garbled`] if it cannot be), and
+//!    used for nothing but the question how much there is. So no access leaves the mapping, whatever the other side does.
+//! 3. Publishing a position is a Release store, reading the other's an Acquire load: what lies between is whole.
+//! 4. Sleeping: whoever is about to sleep sets a word, then looks once more; whoever publishes looks at the word
+//!    afterwards; a SeqCst fence stands between the two steps on both sides. So one of the two sees the other.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
+use std::time::Instant;
+
+use super::super::body::Body;
+use super::super::wire::{self, CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, claim, padded};
+use crate::os::fault::Note;
+use crate::os::{futex, shm};
+
+/// How long each of the two rings is, in bytes.
+pub(in crate::process) const RING: usize = 256 * 1024;
+
+/// A body up to this length goes into the ring as a whole, with its head; a longer one is streamed.
+pub(in crate::process) const INLINE: usize = 64 * 1024;
+
+const CONTROL: usize = 4096;
+
+#[repr(C, align(64))]
+struct Line<T>(T);
+
+/// The positions of one ring, each written by one side, on cache lines of their own.
+#[repr(C)]
+struct Positions {
+    tail: Line<AtomicU64>,
+    head: Line<AtomicU64>,
+    /// Not 0: the consumer sleeps, or wants to be told of what is published. See the two sides for the bits.
+    consumer_waits: Line<AtomicU32>,
+    /// Not 0: the producer sleeps, or wants to be told of room.
+    producer_waits: Line<AtomicU32>,
+}
+
+#[repr(C)]
+struct Control {
+    calls: Positions,
+    replies: Positions,
+    note: Note,
+}
+
+const _: () = assert!(size_of::<Control>() <= CONTROL);
+
+/// In `consumer_waits` of the replies: the parent's manager wants a message on the socket.
+const BELL: u32 = 1;
+/// In `consumer_waits` of the replies: threads of the parent sleep on the word.
+const SLEEPERS: u32 = 2;
+
+/// The memory that a parent and a worker share.
+pub(in crate::process) struct Shared {
+    control: shm::Mapping,
+    calls: shm::Mapping,
+    replies: shm::Mapping,
+    capacity: usize,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// How long the file has to be.
+    pub(in crate::process) const FILE: usize = CONTROL + 2 * RING;
+
+    pub(in crate::process) fn map(file: impl AsFd, capacity: usize) -> io::Result<Arc<Self>> {
+        if !capacity.is_power_of_two() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(Arc::new(Self {
+            control: shm::Mapping::new(&file, 0, CONTROL)?,
+            calls: shm::Mapping::mirrored(&file, CONTROL, capacity)?,
+            replies: shm::Mapping::mirrored(&file, CONTROL + capacity, capacity)?,
+            capacity,
+        }))
+    }
+
+    fn control(&self) -> &Control {
+        // SAFETY: the mapping is `CONTROL` bytes long, page-aligned, and lives as long as `self`; all-zero or any other
+        // bytes are a `Control`, which consists of atomics.
+        unsafe { self.control.base().cast::<Control>().as_ref() }
+    }
+
+    /// Where a worker leaves its last words.
+    pub(in crate::process) fn note(&self) -> &Note {
+        &self.control().note
+    }
+
+    /// Has the worker published a reply that has not been consumed? A glance, without any right to the ring.
+    pub(in crate::process) fn has_replies(&self) -> bool {
+        let replies = &self.control().replies;
+        replies.tail.0.load(Acquire) != replies.head.0.load(Relaxed)
+    }
+
+    /// Asks for a message on the socket at the next reply; false if there is one already.
+    pub(in crate::process) fn arm_bell(&self) -> bool {
+        let word = &self.control().replies.consumer_waits.0;
+        if word.load(Relaxed) & BELL == 0 {
+            word.fetch_or(BELL, SeqCst);
+        }
+        fence(SeqCst);
+        !self.has_replies()
+    }
+
+    /// No message, please: somebody is looking.
+    pub(in crate::process) fn disarm_bell(&self) {
+        let word = &self.control().replies.consumer_waits.0;
+        if word.load(Relaxed) & BELL != 0 {
+            word.fetch_and(!BELL, Relaxed);
+        }
+    }
+
+    /// Sleeps until the worker publishes a reply or somebody calls [`wake_sleepers`](Self::wake_sleepers), for no reason, or
+    /// until the deadline; not at all if `look` says, after the intention is known to all, that there is no need to.
+    pub(in crate::process) fn sleep(&self, look: impl FnOnce() -> bool, deadline: Option<Instant>) {
+        let word = &self.control().replies.consumer_waits.0;
+        let seen = word.fetch_or(SLEEPERS, SeqCst) | SLEEPERS;
+        fence(SeqCst);
+        if !self.has_replies() && !look() {
+            futex::wait(word, seen, deadline);
+        }
+    }
+
+    /// Wakes the threads of this process that sleep in [`sleep`](Self::sleep).
+    pub(in crate::process) fn wake_sleepers(&self) {
+        let word = &self.control().replies.consumer_waits.0;
+        fence(SeqCst);
+        if word.load(Relaxed) & SLEEPERS != 0 {
+            word.fetch_and(!SLEEPERS, SeqCst);
+            futex::wake_all(word);
+        }
+    }
+}
+
+/// The writing end of a ring.
+struct Producer {
+    shared: Arc<Shared>,
+    positions: NonNull<Positions>,
+    data: NonNull<u8>,
+    capacity: usize,
+    tail: u64,
+    /// Where the consumer was when last looked at.
+    head: u64,
+}
+
+/// The reading end of a ring.
+struct Consumer {
+    shared: Arc<Shared>,
+    positions: NonNull<Positions>,
+    data: NonNull<u8>,
+    capacity: usize,
+    head: u64,
+    /// Where the producer was when last looked at.
+    tail: u64,
+}
+
+// SAFETY: the pointers are into `shared`, which is held; the ends are used by one thread at a time (`&mut`).
+unsafe impl Send for Producer {}
+// SAFETY: as above.
+unsafe impl Send for Consumer {}
+// SAFETY: through `&self` only atomics are touched.
+unsafe impl Sync for Producer {}
+// SAFETY: as above.
+unsafe impl Sync for Consumer {}
+
+impl Producer {
+    fn positions(&self) -> &Positions {
+        // SAFETY: into `shared`, which `self` holds.
+        unsafe { self.positions.as_ref() }
+    }
+
+    /// How many bytes can be written.
+    fn room(&mut self) -> Result<usize, Garbled> {
+        self.head = self.positions().head.0.load(Acquire);
+        let used = self.tail.wrapping_sub(self.head);
+        // Rule 2.
+        match usize::try_from(used) {
+            Ok(used) if used <= self.capacity => Ok(self.capacity - used),
+            _ => Err(Garbled("a position that cannot be")),
+        }
+    }
+
+    fn has_room(&mut self, wanted: usize) -> Result<bool, Garbled> {
+        // The last look may be enough.
+        let used = self.tail.wrapping_sub(self.head);
+        if used <= self.capacity as u64 && self.capacity - used as usize >= wanted {
+            return Ok(true);
+        }
+        Ok(self.room()? >= wanted)
+    }
+
+    /// Writes bytes at a distance from the end, which is not published yet. The caller has made sure that there is room.
+    fn write(&mut self, at: usize, bytes: &[u8]) {
+        debug_assert!(at + bytes.len() <= self.capacity);
+        let place = (self.tail as usize).wrapping_add(at) & (self.capacity - 1);
+        // SAFETY: `place` is within the ring, and the bytes fit into the ring once, so within its two mappings in a row.
+        // They are the producer's (rule 1), because there is room.
+        unsafe { self.data.add(place).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+    }
+
+    fn publish(&mut self, length: usize) {
+        self.tail = self.tail.wrapping_add(length as u64);
+        self.positions().tail.0.store(self.tail, Release);
+    }
+
+    /// The word of a frame's head that both sides may change.
+    fn word(&self, position: u64) -> &AtomicU32 {
+        let place = position as usize & (self.capacity - 1);
+        // SAFETY: within the ring; frames start at multiples of 16. The caller knows that the frame's place has not been
+        // used again: only this producer could.
+        unsafe { self.data.add(place).cast::<AtomicU32>().as_ref() }
+    }
+
+    fn long_word(&self, position: u64, at: usize) -> &AtomicU64 {
+        let place = (position as usize).wrapping_add(at) & (self.capacity - 1);
+        // SAFETY: as `word`; `at` is a multiple of 8.
+        unsafe { self.data.add(place).cast::<AtomicU64>().as_ref() }
+    }
+}
+
+impl Consumer {
+    fn positions(&self) -> &Positions {
+        // SAFETY: into `shared`, which `self` holds.
+        unsafe { self.positions.as_ref() }
+    }
+
+    /// How many bytes can be read.
+    fn available(&mut self) -> Result<usize, Garbled> {
+        self.tail = self.positions().tail.0.load(Acquire);
+        let there = self.tail.wrapping_sub(self.head);
+        // Rule 2.
+        match usize::try_from(there) {
+            Ok(there) if there <= self.capacity => Ok(there),
+            _ => Err(Garbled("a position that cannot be")),
+        }
+    }
+
+    fn at(&self, at: usize) -> NonNull<u8> {
+        let place = (self.head as usize).wrapping_add(at) & (self.capacity - 1);
+        // SAFETY: within the first of the two mappings in a row.
+        unsafe { self.data.add(place) }
+    }
+
+    /// Copies bytes out, from a distance of the beginning. The caller has seen that they are available.
+    fn read<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        // SAFETY: `N` is less than the capacity, so within the two mappings in a row.
+        unsafe { self.at(0).copy_to_nonoverlapping(NonNull::from(&mut bytes).cast(), N) };
+        bytes
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.head = self.head.wrapping_add(length as u64);
+        self.positions().head.0.store(self.head, Release);
+    }
+
+    /// Copies at most `length` bytes of a body to `to`, and says how many.
+    ///
+    /// # Safety
+    /// There is room for them.
+    unsafe fn read_body(&mut self, to: NonNull<u8>, length: usize) -> Result<usize, Garbled> {
+        let length = length.min(self.available()?);
+        // SAFETY: available, so within the ring; the caller's contract for the target.
+        unsafe { self.at(0).copy_to_nonoverlapping(to, length) };
+        self.advance(length);
+        Ok(length)
+    }
+}
+
+fn producer(shared: &Arc<Shared>, positions: &Positions, ring: &shm::Mapping) -> Producer {
+    let (positions, data) = (NonNull::from(positions), ring.base());
+    Producer { shared: Arc::clone(shared), positions, data, capacity: shared.capacity, tail: 0, head: 0 }
+}
+
+fn consumer(shared: &Arc<Shared>, positions: &Positions, ring: &shm::Mapping) -> Consumer {
+    let (positions, data) = (NonNull::from(positions), ring.base());
+    Consumer { shared: Arc::clone(shared), positions, data, capacity: shared.capacity, head: 0, tail: 0 }
+}
+
+/// The parent's ends.
+pub(in crate::process) struct ParentEnd {
+    calls: Producer,
+    replies: Consumer,
+}
+
+impl ParentEnd {
+    pub(in crate::process) fn new(shared: &Arc<Shared>) -> Self {
+        let control = shared.control();
+        Self {
+            calls: producer(shared, &control.calls, &shared.calls),
+            replies: consumer(shared, &control.replies, &shared.replies),
+        }
+    }
+
+    pub(in crate::process) fn shared(&self) -> &Arc<Shared> {
+        &self.calls.shared
+    }
+
+    /// Writes a call, with as much of the body as goes; says where its head is and how much that was. `None`: not even that
+    /// much room. A short body goes as a whole or not at all. The worker is not woken yet.
+    pub(in crate::process) fn send(
+        &mut self,
+        call: Call,
+        claim: u32,
+        body: &[u8],
+    ) -> Result<Option<(u64, usize)>, Garbled> {
+        let whole = body.len() <= INLINE;
+        let wanted = CALL_HEAD + if whole { padded(body.len()) } else { 0 };
+        if !self.calls.has_room(wanted)? {
+            return Ok(None);
+        }
+        let position = self.calls.tail;
+        self.calls.write(0, &call.to_bytes(claim));
+        if !whole {
+            self.calls.publish(CALL_HEAD);
+            return Ok(Some((position, self.send_more(body, 0)?)));
+        }
+        self.calls.write(CALL_HEAD, body);
+        self.calls.publish(wanted);
+        Ok(Some((position, body.len())))
+    }
+
+    /// Writes more of a long body, of which `sent` bytes have been written; says how much has been now.
+    pub(in crate::process) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, Garbled> {
+        let rest = &body[sent..];
+        let room = self.calls.room()?;
+        if room >= padded(rest.len()) {
+            self.calls.write(0, rest);
+            self.calls.publish(padded(rest.len()));
+            return Ok(body.len());
+        }
+        let now = room & !(wire::ALIGN - 1);
+        self.calls.write(0, &rest[..now]);
+        self.calls.publish(now);
+        Ok(sent + now)
+    }
+
+    /// Asks the worker for a message when it has made room.
+    pub(in crate::process) fn want_room(&mut self) {
+        self.calls.positions().producer_waits.0.store(1, SeqCst);
+        fence(SeqCst);
+    }
+
+    /// Wakes the worker if it sleeps for calls.
+    pub(in crate::process) fn wake_worker(&self) {
+        wake(&self.calls.positions().consumer_waits.0);
+    }
+
+    /// Takes back the call whose head is at `position`, if the worker has not begun it.
+    pub(in crate::process) fn take_back(&self, position: u64) -> bool {
+        self.calls.word(position).compare_exchange(claim::QUEUED, claim::TAKEN, AcqRel, Acquire).is_ok()
+    }
+
+    pub(in crate::process) fn has_begun(&self, position: u64) -> bool {
+        self.calls.word(position).load(Acquire) != claim::QUEUED
+    }
+
+    /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not.
+    pub(in crate::process) fn begun_at(&self, position: u64) -> u64 {
+        self.calls.long_word(position, 32).load(Acquire)
+    }
+
+    /// How many items of that call the worker has begun.
+    pub(in crate::process) fn progress(&self, position: u64) -> u64 {
+        self.calls.long_word(position, 40).load(Acquire)
+    }
+
+    /// The head of the next reply, if there is one.
+    pub(in crate::process) fn receive(&mut self) -> Result<Option<Reply>, Garbled> {
+        if self.replies.available()? < REPLY_HEAD {
+            return Ok(None);
+        }
+        let reply = Reply::from_bytes(&self.replies.read())?;
+        self.replies.advance(REPLY_HEAD);
+        Ok(Some(reply))
+    }
+
+    /// Takes in what there is of a body of that length; true when it is whole.
+    pub(in crate::process) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, Garbled> {
+        let missing = length - body.len();
+        if missing > 0 {
+            debug_assert!(missing <= body.room());
+            // SAFETY: the body has room for its length.
+            unsafe {
+                let read = self.replies.read_body(body.end(), missing)?;
+                body.advance(read);
+            }
+        }
+        let padding = padded(length) - length;
+        let whole = body.len() == length && self.replies.available()? >= padding;
+        if whole {
+            self.replies.advance(padding);
+        }
+        wake(&self.replies.positions().producer_waits.0);
+        Ok(whole)
+    }
+
+    /// See [`Shared::arm_bell`].
+    pub(in crate::process) fn arm_bell(&self) -> bool {
+        self.shared().arm_bell()
+    }
+
+    pub(in crate::process) fn has_replies(&self) -> bool {
+        self.shared().has_replies()
+    }
+}
+
+/// Rule 4, for a word that is 0 or 1.
+fn wake(word: &AtomicU32) {
+    fence(SeqCst);
+    if word.load(Relaxed) != 0 {
+        word.store(0, Relaxed);
+        futex::wake_all(word);
+    }
+}
+
+/// The worker's end of the calls.
+pub(in crate::process) struct Calls(Consumer);
+
+/// The worker's end of the replies.
+pub(in crate::process) struct Replies(Producer);
+
+/// The worker's ends.
+pub(in crate::process) fn worker_ends(shared: &Arc<Shared>) -> (Calls, Replies) {
+    let control = shared.control();
+    (
+        Calls(consumer(shared, &control.calls, &shared.calls)),
+        Replies(producer(shared, &control.replies, &shared.replies)),
+    )
+}
+
+impl Calls {
+    /// Is there a call?
+    pub(in crate::process) fn is_ready(&mut self) -> Result<bool, Garbled> {
+        Ok(self.0.available()? >= CALL_HEAD)
+    }
+
+    /// Sleeps until there may be something to read.
+    pub(in crate::process) fn sleep(&mut self) -> Result<(), Garbled> {
+        self.sleep_unless(0)
+    }
+
+    fn sleep_unless(&mut self, had: usize) -> Result<(), Garbled> {
+        self.0.positions().consumer_waits.0.store(1, SeqCst);
+        fence(SeqCst);
+        if self.0.available()? <= had {
+            futex::wait(&self.0.positions().consumer_waits.0, 1, None);
+        }
+        self.0.positions().consumer_waits.0.store(0, Relaxed);
+        Ok(())
+    }
+
+    /// Begins the next call, which [`is_ready`](Self::is_ready) has announced: its head, and where it is. `None`: it has been
+    /// taken back, and is behind us now.
+    pub(in crate::process) fn begin(&mut self, now: u64) -> Result<Option<(Call, u64)>, Garbled> {
+        let head = self.0.at(0);
+        // The time is set first: whoever sees that the call has begun sees when.
+        // SAFETY: within the ring; heads are aligned to 16 bytes.
+        let (word, begun_at) =
+            unsafe { (head.cast::<AtomicU32>().as_ref(), head.add(32).cast::<AtomicU64>().as_ref()) };
+        begun_at.store(now, Release);
+        let taken = match word.compare_exchange(claim::QUEUED, claim::BEGUN, AcqRel, Acquire) {
+            Ok(_) => false,
+            Err(state) => state == claim::TAKEN,
+        };
+        let call = Call::from_bytes(&self.0.read())?;
+        let position = self.0.head;
+        self.0.advance(CALL_HEAD);
+        if taken {
+            self.0.advance(padded(call.len));
+            return Ok(None);
+        }
+        Ok(Some((call, position)))
+    }
+
+    /// The body of the call that has just begun, in place, if it is short.
+    pub(in crate::process) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        if length > INLINE {
+            return None;
+        }
+        // SAFETY: a short body was published with its head, so it is there, contiguous in the two mappings in a row. The
+        // parent, whom a worker trusts, does not write there before `end_body`.
+        let result = f(unsafe { NonNull::slice_from_raw_parts(self.0.at(0), length).as_ref() });
+        self.0.advance(padded(length));
+        Some(result)
+    }
+
+    /// Copies a long body to `to`, as it comes.
+    ///
+    /// # Safety
+    /// There is room for it.
+    pub(in crate::process) unsafe fn read_body(
+        &mut self,
+        to: NonNull<u8>,
+        length: usize,
+        mut bell: impl FnMut(),
+    ) -> Result<(), Garbled> {
+        let mut done = 0;
+        while done < length {
+            // SAFETY: the caller's contract.
+            let read = unsafe { self.0.read_body(to.add(done), length - done)? };
+            done += read;
+            if self.told_of_room() {
+                bell();
+            }
+            if read == 0 {
+                self.0.positions().consumer_waits.0.store(0, Relaxed);
+                let mut spins = 0;
+                while self.0.available()? == 0 && spins < 2000 {
+                    spins += 1;
+                    std::hint::spin_loop();
+                }
+                if self.0.available()? == 0 {
+                    self.sleep()?;
+                }
+            }
+        }
+        let padding = padded(length) - length;
+        while self.0.available()? < padding {
+            self.sleep_unless(padding - 1)?;
+        }
+        self.0.advance(padding);
+        Ok(())
+    }
+
+    /// Does the parent want to hear of room? Only when half of the ring is free, so that it has something to do.
+    fn told_of_room(&mut self) -> bool {
+        let word = &self.0.positions().producer_waits.0;
+        fence(SeqCst);
+        if word.load(Relaxed) == 0 {
+            return false;
+        }
+        let used = self.0.positions().tail.0.load(Acquire).wrapping_sub(self.0.head);
+        used <= self.0.capacity as u64 / 2 && word.swap(0, SeqCst) != 0
+    }
+
+    /// Notes that item `n` of the call at `position` has begun.
+    pub(in crate::process) fn progress(shared: &Shared, position: u64) -> &AtomicU64 {
+        let place = (position as usize).wrapping_add(40) & (shared.capacity - 1);
+        // SAFETY: within the ring. The parent may have used the place again only after the call ended.
+        unsafe { shared.calls.base().add(place).cast::<AtomicU64>().as_ref() }
+    }
+}
+
+impl Replies {
+    /// Writes a reply; sleeps when there is no room. `bell` sends a message on the socket.
+    pub(in crate::process) fn send(
+        &mut self,
+        reply: Reply,
+        body: &[u8],
+        mut bell: impl FnMut(),
+    ) -> Result<(), Garbled> {
+        let whole = body.len() <= INLINE;
+        let wanted = REPLY_HEAD + if whole { padded(body.len()) } else { 0 };
+        self.wait_for(wanted, &mut bell)?;
+        self.0.write(0, &reply.to_bytes());
+        if whole {
+            self.0.write(REPLY_HEAD, body);
+            self.0.publish(wanted);
+            return Ok(());
+        }
+        self.0.publish(REPLY_HEAD);
+        let mut sent = 0;
+        while sent < body.len() {
+            self.wait_for(wire::ALIGN, &mut bell)?;
+            let rest = &body[sent..];
+            let room = self.0.room()?;
+            if room >= padded(rest.len()) {
+                self.0.write(0, rest);
+                self.0.publish(padded(rest.len()));
+                return Ok(());
+            }
+            let now = room & !(wire::ALIGN - 1);
+            self.0.write(0, &rest[..now]);
+            self.0.publish(now);
+            sent += now;
+            self.ring(&mut bell);
+        }
+        Ok(())
+    }
+
+    fn wait_for(&mut self, wanted: usize, bell: &mut impl FnMut()) -> Result<(), Garbled> {
+        let mut spins = 0;
+        while !self.0.has_room(wanted)? {
+            spins += 1;
+            if spins < 2000 {
+                std::hint::spin_loop();
+                continue;
+            }
+            self.ring(bell);
+            self.0.positions().producer_waits.0.store(1, SeqCst);
+            fence(SeqCst);
+            if self.0.room()? < wanted {
+                futex::wait(&self.0.positions().producer_waits.0, 1, None);
+            }
+            self.0.positions().producer_waits.0.store(0, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Tells whoever wants to know that there are replies. Wakes sleepers at once; `bell` is called for the manager.
+    pub(in crate::process) fn ring(&self, bell: &mut impl FnMut()) {
+        let word = &self.0.positions().consumer_waits.0;
+        fence(SeqCst);
+        if word.load(Relaxed) == 0 {
+            return;
+        }
+        let wanted = word.swap(0, SeqCst);
+        if wanted & SLEEPERS != 0 {
+            futex::wake_all(word);
+        }
+        if wanted & BELL != 0 {
+            bell();
+        }
+    }
+
+    /// Wakes only those who sleep for a reply.
+    pub(in crate::process) fn wake_sleepers(&self) {
+        self.0.shared.wake_sleepers();
+    }
+
+    /// Has everything been consumed?
+    pub(in crate::process) fn are_consumed(&self) -> bool {
+        self.0.positions().head.0.load(Acquire) == self.0.tail
+    }
+}

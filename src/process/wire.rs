@@ -1,0 +1,243 @@
+//! What the two sides say to each other, as pure bytes: no input or output here.
+//!
+//! A *call* is a head of [`CALL_HEAD`] bytes and the bytes of the argument; a *reply* a head of [`REPLY_HEAD`] bytes and
+//! the bytes of the result. Bodies are padded to a multiple of [`ALIGN`]. Numbers are in the byte order of the machine:
+//! both sides are the same program on the same machine, which the handshake makes sure of.
+//!
+//! Whatever is read here may have been written by a process that has gone mad, so every value is checked.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Changes whenever anything here does.
+pub(super) const PROTOCOL: u32 = 1;
+
+/// Bodies start and end at multiples of this.
+pub(super) const ALIGN: usize = 16;
+
+pub(super) const CALL_HEAD: usize = 48;
+pub(super) const REPLY_HEAD: usize = 32;
+
+/// How long a body is with its padding.
+pub(super) fn padded(len: usize) -> usize {
+    len.next_multiple_of(ALIGN)
+}
+
+/// What a worker is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CallKind {
+    /// Run a task.
+    Task,
+    /// Run the initializer; nothing else is to be run if that fails.
+    Initializer,
+    /// End.
+    Exit,
+}
+
+/// The head of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) kind: CallKind,
+    pub(super) id: u64,
+    /// The function, relative to where the executable is loaded.
+    pub(super) function: u64,
+    /// How many bytes the argument has.
+    pub(super) len: usize,
+}
+
+/// The state of a call that has been handed over. It stands in the first word of its head, in shared memory.
+pub(super) mod claim {
+    /// Whoever changes it to one of the next two has it.
+    pub(in crate::process) const QUEUED: u32 = 1;
+    /// The worker has begun it.
+    pub(in crate::process) const BEGUN: u32 = 2;
+    /// The parent has taken it back: the worker skips it.
+    pub(in crate::process) const TAKEN: u32 = 3;
+}
+
+impl Call {
+    /// The head as bytes, with the given claim word.
+    pub(super) fn to_bytes(self, claim: u32) -> [u8; CALL_HEAD] {
+        let mut bytes = [0; CALL_HEAD];
+        bytes[0..4].copy_from_slice(&claim.to_ne_bytes());
+        bytes[4] = match self.kind {
+            CallKind::Task => 0,
+            CallKind::Initializer => 1,
+            CallKind::Exit => 2,
+        };
+        bytes[8..16].copy_from_slice(&self.id.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&self.function.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&(self.len as u64).to_ne_bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; CALL_HEAD]) -> Result<Self, Garbled> {
+        Ok(Self {
+            kind: match bytes[4] {
+                0 => CallKind::Task,
+                1 => CallKind::Initializer,
+                2 => CallKind::Exit,
+                _ => return Err(Garbled("a call of an unknown kind")),
+            },
+            id: u64_at(bytes, 8),
+            function: u64_at(bytes, 16),
+            len: usize::try_from(u64_at(bytes, 24)).map_err(|_| Garbled("a call that is too long"))?,
+        })
+    }
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyKind {
+    /// The body is the result.
+    Value,
+    /// The body is a [`Report`] of the panic.
+    Panicked,
+    /// The argument could not be decoded; the body is the reason, a text.
+    NotDecoded,
+    /// The result could not be encoded; the body is the reason, a text.
+    NotEncoded,
+    /// The result is longer than allowed; the body is its length, 8 bytes.
+    TooLarge,
+    /// The body is a list of results, of which some are reports of panics.
+    Mixed,
+}
+
+/// The head of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) kind: ReplyKind,
+    /// The worker wants to be replaced.
+    pub(super) retire: bool,
+    pub(super) id: u64,
+    /// How many bytes the body has.
+    pub(super) len: usize,
+    /// How long the call took.
+    pub(super) took: Duration,
+}
+
+impl Reply {
+    pub(super) fn to_bytes(self) -> [u8; REPLY_HEAD] {
+        let mut bytes = [0; REPLY_HEAD];
+        bytes[0..8].copy_from_slice(&self.id.to_ne_bytes());
+        bytes[8..16].copy_from_slice(&(self.len as u64).to_ne_bytes());
+        bytes[16..24].copy_from_slice(&u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX).to_ne_bytes());
+        bytes[24] = self.kind as u8;
+        bytes[25] = self.retire.into();
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8; REPLY_HEAD]) -> Result<Self, Garbled> {
+        use ReplyKind::*;
+        let kinds = [Value, Panicked, NotDecoded, NotEncoded, TooLarge, Mixed];
+        Ok(Self {
+            kind: *kinds.get(usize::from(bytes[24])).ok_or(Garbled("a reply of an unknown kind"))?,
+            retire: bytes[25] != 0,
+            id: u64_at(bytes, 0),
+            len: usize::try_from(u64_at(bytes, 8)).map_err(|_| Garbled("a reply that is too long"))?,
+            took: Duration::from_nanos(u64_at(bytes, 16)),
+        })
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes are eight bytes"))
+}
+
+/// The other side has written something that it never would if it were in its right mind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the worker process sent {0}")]
+pub(super) struct Garbled(pub(super) &'static str);
+
+/// The first byte of a message on the control socket.
+pub(super) mod message {
+    /// Parent to worker, the very first message: an encoded [`Hello`](super::Hello).
+    pub(in crate::process) const HELLO: u8 = 1;
+    /// Worker to parent, its answer: an encoded [`Ready`](super::Ready).
+    pub(in crate::process) const READY: u8 = 2;
+    /// Worker to parent: there is something to look at in the shared memory.
+    pub(in crate::process) const BELL: u8 = 3;
+    /// Either way, without shared memory: a piece of the stream of calls or replies.
+    pub(in crate::process) const PIECE: u8 = 4;
+}
+
+/// What the parent tells a worker at its start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    pub(super) protocol: u32,
+    pub(super) nonce: u64,
+    pub(super) build: [u8; 32],
+    /// How many worker processes this one is below the first parent.
+    pub(super) depth: u32,
+    pub(super) threads: u32,
+    pub(super) name: String,
+    /// How long each ring is; 0 means that there is no shared memory.
+    pub(super) ring: u64,
+    pub(super) largest: u64,
+    pub(super) max_rss: Option<u64>,
+    pub(super) memory_limit: Option<u64>,
+    pub(super) cpu_limit: Option<u64>,
+}
+
+/// What a worker answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ready {
+    pub(super) protocol: u32,
+    pub(super) build: [u8; 32],
+    /// Why it will not serve, if so.
+    pub(super) refusal: Option<String>,
+}
+
+/// A panic, as it travels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Report {
+    pub(super) message: String,
+    pub(super) location: Option<(String, u32, u32)>,
+    pub(super) thread: Option<String>,
+    pub(super) backtrace: Option<String>,
+}
+
+/// Encodes one of the types above as a message.
+pub(super) fn encode<T: Serialize>(first: u8, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, vec![first]).expect("these types can be encoded")
+}
+
+/// The inverse of [`encode`], without the first byte.
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Garbled> {
+    postcard::from_bytes(bytes).map_err(|_| Garbled("a message that cannot be decoded"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_reply_or_an_error(bytes: [u8; REPLY_HEAD]) {
+            if let Ok(reply) = Reply::from_bytes(&bytes) {
+                prop_assert_eq!(Reply::from_bytes(&reply.to_bytes()), Ok(reply));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_call_or_an_error(bytes: [u8; CALL_HEAD]) {
+            if let Ok(call) = Call::from_bytes(&bytes) {
+                prop_assert_eq!(Call::from_bytes(&call.to_bytes(claim::QUEUED)), Ok(call));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(bytes: Vec<u8>) {
+            let _ = decode::<Hello>(&bytes);
+            let _ = decode::<Ready>(&bytes);
+            let _ = decode::<Report>(&bytes);
+        }
+    }
+
+    #[test]
+    fn bodies_are_padded() {
+        assert_eq!([0, 1, 16, 17].map(padded), [0, 16, 16, 32]);
+    }
+}

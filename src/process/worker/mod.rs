@@ -1,0 +1,25 @@
+//! The other side: what a process does that was started to serve calls.
+//!
+//! A worker is this very executable, turned into a server before its `main` begins. Most programs need to know nothing of
+//! that. Where the executable cannot be hooked (statically linked programs, systems without glibc), or `main` itself has
+//! to prepare something that the workers need too, call [`run_if_worker`] at the beginning of `main`.
+
+mod entry;
+mod serve;
+
+pub(in crate::process) use entry::{MAX_DEPTH, VARIABLE};
+pub(crate) use entry::{depth, enter_if_worker, is_stray};
+
+/// Serves and never returns, if this process has been started as a worker; returns at once otherwise.
+///
+/// Only for programs in which workers do not start by themselves: see [the module](self). It is harmless elsewhere. It has
+/// to come before anything that must not happen in every worker.
+///
+/// ```
+/// // In `fn main()`, as its first statement:
+/// concurrent_futures::worker::run_if_worker();
+/// // Here is the program, and no worker.
+/// ```
+pub fn run_if_worker() {
+    enter_if_worker(|| ());
+}

@@ -1,0 +1,246 @@
+//! The loop of a worker: take a call, run it, reply.
+//!
+//! Each serving thread holds the lock of the calls while it waits for one and until it has the argument; so where there is
+//! more than one thread, the others queue up behind it. One function here is unsafe to call, and one calls something
+//! unsafe: a function by its address, which is right because the handshake has compared the builds.
+
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::super::call::{Function, Invocation};
+use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
+use super::super::wire::{Call, CallKind, Garbled, Hello, Reply, ReplyKind};
+use crate::current;
+use crate::os::fault::AltStack;
+use crate::spin::Patience;
+
+/// What the serving threads share.
+pub(super) struct Server {
+    link: WorkerLink,
+    calls: Mutex<Calls>,
+    replies: Mutex<Replies>,
+    /// There is one serving thread only.
+    alone: bool,
+    largest: u64,
+    max_rss: Option<u64>,
+}
+
+/// How long a worker that has nothing more to do leaves it to others to notice its reply, before it says so.
+const LAZY: Duration = Duration::from_micros(2);
+
+impl Server {
+    pub(super) fn new(link: WorkerLink, hello: &Hello) -> Self {
+        let (calls, replies) = link.ends();
+        Self {
+            link,
+            calls: Mutex::new(calls),
+            replies: Mutex::new(replies),
+            alone: hello.threads <= 1,
+            largest: hello.largest,
+            max_rss: hello.max_rss,
+        }
+    }
+
+    /// The next call; `None` at the end.
+    fn next<'a>(&'a self, patience: &Patience) -> Result<Option<(MutexGuard<'a, Calls>, Call, u64, u64)>, Garbled> {
+        let mut calls = self.calls.lock();
+        loop {
+            if !calls.is_ready()? {
+                self.wait(&mut calls, patience)?;
+                continue;
+            }
+            if self.alone {
+                self.ring();
+            }
+            let begun = now();
+            let Some((call, position)) = calls.begin(begun)? else { continue };
+            if call.kind == CallKind::Exit {
+                return Ok(None);
+            }
+            return Ok(Some((calls, call, position, begun)));
+        }
+    }
+
+    /// Nothing to do: looks for a while, and then sleeps.
+    fn wait(&self, calls: &mut Calls, patience: &Patience) -> Result<(), Garbled> {
+        let start = Instant::now();
+        let mut told = !self.alone;
+        let mut ready = Ok(false);
+        let spun = crate::spin::cpus() > 1
+            && patience.spin_until(|| {
+                ready = calls.is_ready();
+                if !told && start.elapsed() > LAZY {
+                    self.ring();
+                    told = true;
+                }
+                ready != Ok(false)
+            });
+        ready?;
+        if !spun {
+            if !told {
+                self.ring();
+            }
+            let slept = Instant::now();
+            calls.sleep()?;
+            patience.slept(slept.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Tells the manager of replies that nobody has noticed yet, if it wants to be told.
+    fn ring(&self) {
+        let replies = self.replies.lock();
+        if !replies.are_consumed() {
+            replies.ring(&mut || self.link.bell());
+        }
+    }
+
+    fn serve(&self) -> Result<(), Garbled> {
+        let patience = Patience::new();
+        while let Some((calls, call, position, begun)) = self.next(&patience)? {
+            let mut invocation =
+                Serving { server: self, calls: Some(calls), argument: true, call, position, begun, failed: Ok(()) };
+            invocation.run();
+            invocation.failed?;
+        }
+        Ok(())
+    }
+
+    fn wants_to_retire(&self) -> bool {
+        self.max_rss.is_some_and(|limit| resident() > limit)
+    }
+}
+
+/// The memory that this process really uses, in bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|statm| statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}
+
+/// A call that is being served.
+struct Serving<'a> {
+    server: &'a Server,
+    /// Until the argument is gone.
+    calls: Option<MutexGuard<'a, Calls>>,
+    argument: bool,
+    call: Call,
+    position: u64,
+    begun: u64,
+    failed: Result<(), Garbled>,
+}
+
+impl Serving<'_> {
+    fn run(&mut self) {
+        let _running = current::Running::enter(usize::MAX);
+        // SAFETY: the handshake has compared the builds.
+        if !unsafe { Function(self.call.function).call(self) } {
+            self.failed = Err(Garbled("a function that is not there"));
+        }
+    }
+
+    /// Runs `f` with the calls if the argument is still there. Afterwards other threads may take calls, except that
+    /// nothing begins before the initializer has ended.
+    fn take_argument<R>(&mut self, f: impl FnOnce(&mut Calls, &Self) -> R) -> Option<R> {
+        if !std::mem::replace(&mut self.argument, false) {
+            return None;
+        }
+        let mut calls = self.calls.take()?;
+        let result = f(&mut calls, self);
+        if self.call.kind == CallKind::Initializer {
+            self.calls = Some(calls);
+        }
+        Some(result)
+    }
+}
+
+impl Invocation for Serving<'_> {
+    fn len(&self) -> usize {
+        self.call.len
+    }
+
+    fn show(&mut self, to: &mut dyn FnMut(&[u8])) -> bool {
+        let len = self.call.len;
+        len <= INLINE && self.take_argument(|calls, _| calls.with_body(len, to)).is_some()
+    }
+
+    unsafe fn read(&mut self, to: NonNull<u8>) {
+        let len = self.call.len;
+        let read = self.take_argument(|calls, this| {
+            let copy = |bytes: &[u8]| {
+                // SAFETY: the caller's contract: there is room for the whole body, which this is.
+                unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) }
+            };
+            match calls.with_body(len, copy) {
+                Some(()) => Ok(()),
+                // SAFETY: as above.
+                None => unsafe { calls.read_body(to, len, || this.server.link.bell()) },
+            }
+        });
+        self.failed = read.unwrap_or(Ok(()));
+    }
+
+    fn progress(&mut self, n: usize) {
+        self.server.link.progress(self.position, n as u64);
+    }
+
+    fn reply(&mut self, kind: ReplyKind, body: &[u8]) {
+        if self.argument {
+            // An argument that nobody wanted is still in the way.
+            let mut scratch = vec![0u8; self.call.len];
+            // SAFETY: the vector has room for all of it.
+            unsafe { self.read(NonNull::from(&mut scratch[..]).cast()) };
+        }
+        let server = self.server;
+        let size = (body.len() as u64).to_ne_bytes();
+        let (kind, body) = match body.len() as u64 > server.largest {
+            true => (ReplyKind::TooLarge, &size[..]),
+            false => (kind, body),
+        };
+        let took = Duration::from_nanos(now().saturating_sub(self.begun));
+        let reply = Reply { kind, retire: server.wants_to_retire(), id: self.call.id, len: body.len(), took };
+        let mut replies = server.replies.lock();
+        if let Err(garbled) = replies.send(reply, body, || server.link.bell()) {
+            self.failed = Err(garbled);
+        }
+        match server.alone {
+            // The manager is told when it turns out that there is nothing else to do.
+            true => replies.wake_sleepers(),
+            false => replies.ring(&mut || server.link.bell()),
+        }
+    }
+}
+
+/// Serves with so many threads until the parent says that it is enough; the exit code.
+pub(super) fn run(server: Arc<Server>, threads: u32, name: &str) -> i32 {
+    let start = |n: u32| {
+        let name = if threads > 1 { format!("{name}_{n}") } else { name.to_owned() };
+        let server = Arc::clone(&server);
+        std::thread::Builder::new().name(name).spawn(move || {
+            let _stack = AltStack::install();
+            server.serve()
+        })
+    };
+    let mut serving = Vec::new();
+    for n in 0..threads.max(1) {
+        match start(n) {
+            Ok(thread) => serving.push(thread),
+            // With fewer threads than asked for there would be fewer calls than the parent hands over.
+            Err(_) => return 72,
+        }
+    }
+    for thread in serving {
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return 70,
+            Err(_) => return 101,
+        }
+    }
+    0
+}

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 /// How a worker process ended while it was running a task, and what is known of the reason.
 ///
-/// ```no_run
+/// ```
 /// use concurrent_futures::{ProcessPoolExecutor, TaskError};
 ///
 /// let pool = ProcessPoolExecutor::new(1)?;
-/// let error = pool.submit(|code: i32| std::process::exit(code), 3).result().unwrap_err();
+/// let error = pool.submit(|code: i32| -> () { std::process::exit(code) }, 3).result().unwrap_err();
 /// let TaskError::WorkerDied(exit) = error else { unreachable!() };
 /// assert_eq!(exit.code(), Some(3));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

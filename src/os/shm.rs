@@ -29,6 +29,11 @@ pub(crate) fn create(size: usize) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
+/// Can this system do it?
+pub(crate) fn is_available() -> bool {
+    create(rustix::param::page_size()).is_ok()
+}
+
 /// Part of a file, mapped for as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct Mapping {

@@ -56,11 +56,7 @@ impl Body {
     pub(super) fn of<T: 'static>(bytes: &[u8]) -> Self {
         let element = super::call::element::<T>().unwrap_or(Element::BYTE);
         let mut body = Self::with_capacity(element, bytes.len()).expect("there was memory for the original");
-        // SAFETY: there is room for exactly these.
-        unsafe {
-            body.data.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
-            body.advance(bytes.len());
-        }
+        body.extend(bytes);
         body
     }
 
@@ -82,6 +78,20 @@ impl Body {
     pub(super) fn end(&self) -> NonNull<u8> {
         // SAFETY: within the buffer, or one past its end.
         unsafe { self.data.add(self.length) }
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for them.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.room(), "a body has room for what it was made for");
+        // SAFETY: there is room, and this is what is written.
+        unsafe {
+            self.end().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
+            self.advance(bytes.len());
+        }
     }
 
     /// # Safety

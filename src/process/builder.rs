@@ -13,6 +13,7 @@ use super::call::{self, Function};
 use super::manager::{Config, Core, Hook};
 use super::pool::ProcessPoolExecutor;
 use super::stderr::Stdio;
+use super::transport::Transport;
 use super::worker;
 use crate::error::BuildError;
 use crate::executor::{Capacity, QueuePolicy, check_workers};
@@ -65,6 +66,7 @@ pub struct ProcessPoolBuilder {
     kill_grace: Duration,
     worker_command: Option<Vec<OsString>>,
     initializer: Option<Result<Hook, BuildError>>,
+    transport: Transport,
 }
 
 impl Default for ProcessPoolBuilder {
@@ -89,6 +91,7 @@ impl Default for ProcessPoolBuilder {
             kill_grace: Duration::from_millis(500),
             worker_command: None,
             initializer: None,
+            transport: Transport::Auto,
         }
     }
 }
@@ -270,6 +273,12 @@ impl ProcessPoolBuilder {
         self
     }
 
+    /// How arguments and results travel. Without it: [`Transport::Auto`].
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
     /// Makes the executor. No process is started before the first task.
     ///
     /// # Errors
@@ -320,6 +329,7 @@ impl ProcessPoolBuilder {
             kill_grace: self.kill_grace,
             worker_command: self.worker_command,
             initializer,
+            transport: self.transport.resolve(),
         };
         let core = Core::new(config, max_workers, capacity)
             .map_err(|error| BuildError::System { code: error.raw_os_error().unwrap_or(0) })?;

@@ -13,7 +13,6 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::mem::MaybeUninit;
-use std::ptr::NonNull;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,11 +35,8 @@ pub(super) trait Invocation {
     /// Shows the argument, if it is short; it is gone afterwards. False if it is long, or gone.
     fn show(&mut self, to: &mut dyn FnMut(&[u8])) -> bool;
 
-    /// Reads the argument; it is gone afterwards.
-    ///
-    /// # Safety
-    /// There is room for [`len`](Self::len) bytes at `to`.
-    unsafe fn read(&mut self, to: NonNull<u8>);
+    /// Reads the argument into a body that has room for it; it is gone afterwards.
+    fn read(&mut self, to: &mut Body);
 
     /// Notes that item `n` of the argument has begun.
     fn progress(&mut self, n: usize);
@@ -162,11 +158,7 @@ fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation) -> O
     if !shown {
         decoded = Some(match Body::with_capacity(element.unwrap_or(Element::BYTE), invocation.len()) {
             Some(mut body) => {
-                // SAFETY: the body has room for all of it.
-                unsafe {
-                    invocation.read(body.end());
-                    body.advance(invocation.len());
-                }
+                invocation.read(&mut body);
                 decode(body)
             }
             None => Err("there is not enough memory".to_owned()),

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use super::body::{Body, Element};
 use super::job::{Job, Raw};
 use super::stderr::Captured;
 use super::transport::{INLINE, ParentLink, Shared};
-use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, claim};
+use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, claim, padded};
 use crate::os::pidfd::Process;
 
 /// The most calls that are handed over to one worker at a time.
@@ -25,7 +24,6 @@ pub(super) struct Child {
     /// No other child of the pool has the same.
     pub(super) serial: u64,
     pub(super) process: Process,
-    pub(super) socket: OwnedFd,
     pub(super) link: ParentLink,
     pub(super) stage: Stage,
     /// It has answered: what it was handed as begun, it may have begun.
@@ -103,7 +101,6 @@ impl Child {
     pub(super) fn new(
         serial: u64,
         process: Process,
-        socket: OwnedFd,
         link: ParentLink,
         deadline: Instant,
         captured: Option<Captured>,
@@ -112,7 +109,6 @@ impl Child {
         Self {
             serial,
             process,
-            socket,
             link,
             stage: Stage::Starting(deadline),
             served: false,
@@ -128,8 +124,19 @@ impl Child {
         }
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
         self.link.shared()
+    }
+
+    /// Has everything that it was handed come back, whole?
+    pub(super) fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && self.reading.is_none()
+    }
+
+    /// Is this task in its hands, or its result on the way?
+    pub(super) fn has(&self, id: u64) -> bool {
+        let is_read = |reading: &Reading| matches!(&reading.work, Work::Task(job) if job.id == id);
+        self.find(id).is_some() || self.reading.as_ref().is_some_and(is_read)
     }
 
     /// May it be handed anything?
@@ -139,6 +146,9 @@ impl Child {
 
     /// How many calls it should have at most.
     pub(super) fn window(&self, threads: usize) -> usize {
+        if !self.link.can_take_back() {
+            return threads;
+        }
         match self.pace {
             None => threads + 1,
             Some(pace) => {
@@ -163,11 +173,11 @@ impl Child {
     /// Hands a task over. It comes back if there is no room for it.
     pub(super) fn hand_over(&mut self, mut job: Box<Job>) -> Result<Result<(), Box<Job>>, Garbled> {
         let argument = job.argument.as_slice();
-        let sealed = argument.len() > INLINE;
+        let sealed = argument.len() > INLINE || !self.link.can_take_back();
         let call = Call { kind: CallKind::Task, id: job.id, function: job.function.0, len: argument.len() };
         let state = if sealed { claim::BEGUN } else { claim::QUEUED };
         let Some((position, sent)) = self.link.send(call, state, argument)? else { return Ok(Err(job)) };
-        let is_long = sent < argument.len();
+        let is_long = sent < padded(argument.len());
         if let Some(options) = &mut job.options {
             options.permit = None;
         }
@@ -207,12 +217,12 @@ impl Child {
         let Work::Task(job) = &last.work else { return Ok(()) };
         let argument = job.argument.as_slice();
         let mut sent = self.link.send_more(argument, sent)?;
-        if sent < argument.len() {
+        if sent < padded(argument.len()) {
             self.link.want_room();
             // Room that was made between the two steps has not been told of.
             sent = self.link.send_more(argument, sent)?;
         }
-        self.sending = (sent < argument.len()).then_some(sent);
+        self.sending = (sent < padded(argument.len())).then_some(sent);
         self.link.wake_worker();
         Ok(())
     }
@@ -305,8 +315,11 @@ impl Child {
 
     /// Since when the call at that place has been running.
     pub(super) fn begun_at(&self, at: usize, now: Instant) -> Option<Instant> {
-        let begun = self.link.begun_at(self.inflight[at].position);
-        if begun == 0 || !self.has_begun(at) {
+        if !self.has_begun(at) {
+            return None;
+        }
+        let Some(begun) = self.link.begun_at(self.inflight[at].position) else { return Some(self.inflight[at].handed) };
+        if begun == 0 {
             return None;
         }
         // The worker's word is not taken for more than it can be.
@@ -367,10 +380,10 @@ impl Child {
 
     /// Reads the messages on the control socket; `ready` is called with the answer of a worker that has just started.
     pub(super) fn read_messages(&mut self, mut on: impl FnMut(&mut Self, &[u8])) -> io::Result<bool> {
-        use crate::os::socket::{Received, receive};
-        let mut buffer = [0; 1024];
+        use crate::os::socket::{LONGEST, Received, receive};
+        let mut buffer = vec![0; LONGEST];
         loop {
-            match receive(&self.socket, &mut buffer, false)? {
+            match receive(self.link.socket(), &mut buffer, false)? {
                 Received::Message(length, _) => on(self, &buffer[..length]),
                 Received::Nothing => return Ok(true),
                 Received::End => return Ok(false),

@@ -32,3 +32,4 @@ pub use builder::ProcessPoolBuilder;
 pub use options::ProcessTask;
 pub use pool::{ProcessPoolExecutor, ProcessPoolStats};
 pub use stderr::Stdio;
+pub use transport::Transport;

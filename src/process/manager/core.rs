@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use super::super::call::{Function, Payload};
 use super::super::job::Job;
 use super::super::stderr::Stdio;
-use super::super::transport::Shared;
+use super::super::transport::{Shared, Transport};
 use super::state::{Outbox, Phase, State};
 use super::{help, supervise};
 use crate::error::{Cause, ShutdownError, TaskError};
@@ -45,6 +45,7 @@ pub(in crate::process) struct Config {
     pub(in crate::process) kill_grace: Duration,
     pub(in crate::process) worker_command: Option<Vec<OsString>>,
     pub(in crate::process) initializer: Option<Hook>,
+    pub(in crate::process) transport: Transport,
 }
 
 pub(in crate::process) struct Core {
@@ -272,7 +273,7 @@ impl Core {
     pub(in crate::process) fn tally(&self) -> (usize, usize, usize, u64) {
         let state = self.state.lock();
         let threads = self.config.threads;
-        let busy = state.children.iter().filter(|child| !child.inflight.is_empty()).count();
+        let busy = state.children.iter().filter(|child| !child.is_idle()).count();
         let waiting: usize = state.children.iter().map(|child| child.inflight.len().saturating_sub(threads)).sum();
         (state.children.len(), busy, state.queued() + waiting, state.completed)
     }

@@ -107,8 +107,8 @@ impl Core {
     /// The worker that has the task.
     fn place_of(&self, id: u64) -> Option<Arc<Shared>> {
         let state = self.state.lock();
-        let child = state.children.iter().find(|child| child.find(id).is_some())?;
-        Some(Arc::clone(child.shared()))
+        let child = state.children.iter().find(|child| child.has(id))?;
+        child.shared().cloned()
     }
 
     /// This thread looks at that worker's replies no more, so the supervisor has to be told of them.

@@ -10,18 +10,17 @@ use std::time::Instant;
 
 use super::super::child::Child;
 use super::super::stderr::{Captured, Stdio};
-use super::super::transport::{ParentLink, RING, Shared};
+use super::super::transport::{ParentLink, Transport};
 use super::super::wire::{self, Hello, PROTOCOL, message};
 use super::super::worker;
 use super::core::Config;
 use crate::os::pidfd::Process;
-use crate::os::{image, shm, socket};
+use crate::os::{image, socket};
 
 /// Starts a worker. It has not answered yet when this returns, but can be handed calls.
 pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     let (ours, theirs) = socket::pair()?;
-    let memory = shm::create(Shared::FILE)?;
-    let link = ParentLink::new(&Shared::map(&memory, RING)?);
+    let (link, memory) = ParentLink::new(ours, config.transport)?;
     let nonce = RandomState::new().build_hasher().finish();
     let depth = worker::depth() + 1;
     let hello = Hello {
@@ -31,17 +30,17 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
         depth,
         threads: u32::try_from(config.threads).unwrap_or(u32::MAX),
         name: format!("{}_{serial}", config.name),
-        ring: RING as u64,
+        ring: link.ring() as u64,
         largest: config.max_payload,
         max_rss: config.max_rss,
         memory_limit: config.memory_limit,
         cpu_limit: config.cpu_limit.map(|limit| limit.as_secs().max(1)),
     };
     // It waits in the socket until the worker is there.
-    if !socket::send(&ours, &[&wire::encode(message::HELLO, &hello)], &[memory.as_fd()])? {
+    let fds: Vec<_> = memory.iter().map(AsFd::as_fd).collect();
+    if !socket::send(link.socket(), &[&wire::encode(message::HELLO, &hello)], &fds)? {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    drop(memory);
     let mut command = match config.worker_command.as_deref() {
         Some([program, arguments @ ..]) => {
             let mut command = Command::new(program);
@@ -81,9 +80,9 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
         }
     };
     let oom_kills = oom_kills();
-    let process = Process::new(command.spawn()?, true);
+    let process = Process::new(command.spawn()?, config.transport != Transport::Socket);
     let deadline = Instant::now() + config.start_timeout;
-    let mut child = Child::new(serial, process, ours, link, deadline, captured, oom_kills);
+    let mut child = Child::new(serial, process, link, deadline, captured, oom_kills);
     if let Some(hook) = &config.initializer {
         if child.hand_initializer(hook.function.0, hook.argument.as_slice()).is_err() {
             child.kill("it sent something that makes no sense");

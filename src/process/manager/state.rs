@@ -73,8 +73,9 @@ impl Outbox {
     }
 
     pub(super) fn touch(&mut self, child: &Child) {
-        if !self.touched.iter().any(|shared| Arc::ptr_eq(shared, child.shared())) {
-            self.touched.push(Arc::clone(child.shared()));
+        let Some(shared) = child.shared() else { return };
+        if !self.touched.iter().any(|other| Arc::ptr_eq(other, shared)) {
+            self.touched.push(Arc::clone(shared));
         }
     }
 }
@@ -311,7 +312,7 @@ impl State {
             return;
         }
         let threads = self.threads;
-        let idle = |child: &Child| child.takes_calls() && child.stage == Stage::Ready && child.inflight.is_empty();
+        let idle = |child: &Child| child.takes_calls() && child.stage == Stage::Ready && child.is_idle();
         if !self.children.iter().any(|child| idle(child)) {
             return;
         }
@@ -350,7 +351,7 @@ impl State {
         let mut surplus = self.living().saturating_sub(self.max_workers);
         for at in 0..self.children.len() {
             let child = &mut self.children[at];
-            if !child.inflight.is_empty() || !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
+            if !child.is_idle() || !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
                 continue;
             }
             let is_surplus = surplus > 0 && !child.retiring;

@@ -136,7 +136,7 @@ impl Supervisor<'_> {
         state.asleep = true;
         let mut quiet = self.core.deferred.lock().is_empty() && state.wanted() == 0;
         for child in &state.children {
-            quiet &= child.inflight.is_empty() || child.link.arm_bell();
+            quiet &= child.is_idle() || child.link.arm_bell();
         }
         let polled = state.children.iter().any(|child| child.process.fd().is_none()).then_some(LOOK);
         let by_the_clock = state.wake_at.map(|time| time.saturating_duration_since(Instant::now()));
@@ -171,9 +171,10 @@ impl Supervisor<'_> {
     fn read_messages(&mut self, state: &mut State, at: usize, out: &mut Outbox) {
         let mut answer = None;
         let mut garbled = None;
-        let open = state.children[at].read_messages(|_, bytes| match bytes.split_first() {
+        let open = state.children[at].read_messages(|child, bytes| match bytes.split_first() {
             Some((&message::READY, ready)) => answer = Some(wire::decode::<Ready>(ready)),
             Some((&message::BELL, [])) => {}
+            Some((&message::PIECE, piece)) if child.link.take_in(piece) => {}
             _ => garbled = Some(Garbled("a message of an unknown kind")),
         });
         match answer {
@@ -235,7 +236,7 @@ impl Supervisor<'_> {
             self.read_messages(state, at, out);
             state.collect(out);
             let mut child = state.children.remove(at);
-            self.core.events.forget(&child.socket);
+            self.core.events.forget(child.link.socket());
             out.touch(&child);
             let exit = describe(&mut child, status);
             let (begun, not_begun) = child.remains();
@@ -263,7 +264,7 @@ impl Supervisor<'_> {
     }
 
     fn publish_rings(&self, state: &State) {
-        *self.core.rings.write() = state.children.iter().map(|child| Arc::clone(child.shared())).collect();
+        *self.core.rings.write() = state.children.iter().filter_map(Child::shared).cloned().collect();
     }
 
     /// Everything that has to do with time.
@@ -297,7 +298,7 @@ impl Supervisor<'_> {
                     None
                 }
                 Stage::Starting(deadline) | Stage::Ending(deadline) | Stage::Terminated(deadline, _) => Some(deadline),
-                Stage::Ready if child.inflight.is_empty() => idle_timeout.and_then(|timeout| {
+                Stage::Ready if child.is_idle() => idle_timeout.and_then(|timeout| {
                     let end = child.idle_since + timeout;
                     child.retiring |= end <= now;
                     (end > now).then_some(end)
@@ -312,7 +313,7 @@ impl Supervisor<'_> {
     /// Sees to it that workers which have nothing to do end in time.
     fn count_idle_time(&self, state: &mut State, out: &mut Outbox) {
         let Some(timeout) = self.core.config.idle_timeout else { return };
-        let idle = |child: &&Child| child.stage == Stage::Ready && child.inflight.is_empty() && !child.retiring;
+        let idle = |child: &&Child| child.stage == Stage::Ready && child.is_idle() && !child.retiring;
         let first = state.children.iter().filter(idle).map(|child| child.idle_since + timeout).min();
         state.wake_by(first, out);
     }
@@ -347,7 +348,10 @@ impl Supervisor<'_> {
         self.serial += 1;
         let child = spawn::spawn(&self.core.config, self.serial).and_then(|child| {
             let number = self.serial << 2;
-            self.core.events.watch(&child.socket, number | SOCKET)?;
+            match child.link.can_take_back() {
+                true => self.core.events.watch(child.link.socket(), number | SOCKET)?,
+                false => self.core.events.watch_both_ways(child.link.socket(), number | SOCKET)?,
+            }
             if let Some(fd) = child.process.fd() {
                 self.core.events.watch(fd, number | END)?;
             }
@@ -409,7 +413,7 @@ fn describe(child: &mut Child, status: ExitStatus) -> WorkerExit {
         Stage::Terminated(_, why) | Stage::Killed(why) => Some(why),
         _ => None,
     };
-    let note = child.shared().note();
+    let note = child.shared().map(|shared| shared.note());
     // SIGKILL that nobody here has sent.
     let killed = status.signal() == Some(9) && killed_because.is_none();
     WorkerExit::new(ExitInner {
@@ -417,8 +421,8 @@ fn describe(child: &mut Child, status: ExitStatus) -> WorkerExit {
         code: status.code(),
         signal: status.signal(),
         core_dumped: status.core_dumped(),
-        note: note.read(),
-        panic: note.read_panic(),
+        note: note.and_then(|note| note.read()),
+        panic: note.and_then(|note| note.read_panic()),
         out_of_memory: killed && spawn::oom_kills() > child.oom_kills,
         stderr: child.captured.as_mut().map(|captured| captured.text()),
         task: None,

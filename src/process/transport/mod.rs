@@ -1,14 +1,50 @@
 //! How calls and replies travel: through shared memory where the system has what it takes, else through the socket alone.
+//! Which of the two it is, only this module knows.
 
-pub(super) mod ring;
+mod ring;
+mod socket;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::wire::message;
-use crate::os::socket;
+use super::body::Body;
+use super::wire::{Call, Garbled, Reply, message};
+use crate::os;
+
+pub(super) use ring::{INLINE, Shared};
+
+/// How arguments and results travel to and from the workers of a pool
+/// ([`transport`](crate::ProcessPoolBuilder::transport)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Shared memory, or the socket where the system does not offer shared memory. The environment variable
+    /// `CONCURRENT_FUTURES_TRANSPORT` (`shared-memory` or `socket`) decides otherwise.
+    #[default]
+    Auto,
+    /// Rings in shared memory, 512 KiB for each worker, with futexes to sleep on.
+    SharedMemory,
+    /// One socket for each worker, and no file descriptor that stands for a process (`pidfd`). Slower; and a worker gets no
+    /// task in advance.
+    Socket,
+}
+
+impl Transport {
+    /// Decides, where that is left to the system.
+    pub(super) fn resolve(self) -> Self {
+        if self != Self::Auto {
+            return self;
+        }
+        match std::env::var("CONCURRENT_FUTURES_TRANSPORT").as_deref() {
+            Ok("socket") => Self::Socket,
+            Ok("shared-memory") => Self::SharedMemory,
+            _ if os::futex::is_available() && os::shm::is_available() => Self::SharedMemory,
+            _ => Self::Socket,
+        }
+    }
+}
 
 /// Nanoseconds of the monotonic clock, which is the same in all processes.
 pub(super) fn now() -> u64 {
@@ -16,40 +52,301 @@ pub(super) fn now() -> u64 {
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }
 
+/// The parent's end of everything.
+pub(super) struct ParentLink {
+    socket: Arc<OwnedFd>,
+    way: ParentWay,
+}
+
+enum ParentWay {
+    Ring(ring::ParentEnd),
+    Socket(socket::ParentEnd),
+}
+
+impl ParentLink {
+    /// A new link of the given kind; the shared memory, if any, is what the worker has to be given.
+    pub(super) fn new(socket: OwnedFd, transport: Transport) -> io::Result<(Self, Option<OwnedFd>)> {
+        let socket = Arc::new(socket);
+        if transport == Transport::Socket {
+            let way = ParentWay::Socket(socket::ParentEnd::new(Arc::clone(&socket)));
+            return Ok((Self { socket, way }, None));
+        }
+        let memory = os::shm::create(Shared::FILE)?;
+        let way = ParentWay::Ring(ring::ParentEnd::new(&Shared::map(&memory, ring::RING)?));
+        Ok((Self { socket, way }, Some(memory)))
+    }
+
+    /// How long the rings are; 0 if there are none.
+    pub(super) fn ring(&self) -> usize {
+        match self.way {
+            ParentWay::Ring(_) => ring::RING,
+            ParentWay::Socket(_) => 0,
+        }
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
+        match &self.way {
+            ParentWay::Ring(ring) => Some(ring.shared()),
+            ParentWay::Socket(_) => None,
+        }
+    }
+
+    /// Can what has been handed over be taken back?
+    pub(super) fn can_take_back(&self) -> bool {
+        matches!(self.way, ParentWay::Ring(_))
+    }
+
+    /// Hands a call over, with as much of its body as goes: where it is, and how much that was. `None`: no room for it now.
+    pub(super) fn send(&mut self, call: Call, claim: u32, body: &[u8]) -> Result<Option<(u64, usize)>, Garbled> {
+        match &mut self.way {
+            ParentWay::Ring(ring) => ring.send(call, claim, body),
+            ParentWay::Socket(socket) => Ok(socket.send(call, body)?.map(|sent| (0, sent))),
+        }
+    }
+
+    /// Sends more of a body, of which `sent` bytes have been sent; says how many have been now.
+    pub(super) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, Garbled> {
+        match &mut self.way {
+            ParentWay::Ring(ring) => ring.send_more(body, sent),
+            ParentWay::Socket(socket) => socket.send_more(body, sent),
+        }
+    }
+
+    /// Asks to be told of room.
+    pub(super) fn want_room(&mut self) {
+        match &mut self.way {
+            ParentWay::Ring(ring) => ring.want_room(),
+            // The socket is watched for it.
+            ParentWay::Socket(_) => {}
+        }
+    }
+
+    pub(super) fn wake_worker(&self) {
+        match &self.way {
+            ParentWay::Ring(ring) => ring.wake_worker(),
+            ParentWay::Socket(_) => {}
+        }
+    }
+
+    pub(super) fn take_back(&self, position: u64) -> bool {
+        match &self.way {
+            ParentWay::Ring(ring) => ring.take_back(position),
+            ParentWay::Socket(_) => false,
+        }
+    }
+
+    pub(super) fn has_begun(&self, position: u64) -> bool {
+        match &self.way {
+            ParentWay::Ring(ring) => ring.has_begun(position),
+            ParentWay::Socket(_) => true,
+        }
+    }
+
+    /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not. `None`: nobody knows.
+    pub(super) fn begun_at(&self, position: u64) -> Option<u64> {
+        match &self.way {
+            ParentWay::Ring(ring) => Some(ring.begun_at(position)),
+            ParentWay::Socket(_) => None,
+        }
+    }
+
+    /// The item of that call that the worker has begun last.
+    pub(super) fn progress(&self, position: u64) -> u64 {
+        match &self.way {
+            ParentWay::Ring(ring) => ring.progress(position),
+            ParentWay::Socket(_) => u64::MAX,
+        }
+    }
+
+    pub(super) fn has_replies(&self) -> bool {
+        match &self.way {
+            ParentWay::Ring(ring) => ring.has_replies(),
+            ParentWay::Socket(socket) => socket.has_replies(),
+        }
+    }
+
+    /// Asks for a message at the next reply; false if there is one already.
+    pub(super) fn arm_bell(&self) -> bool {
+        match &self.way {
+            ParentWay::Ring(ring) => ring.arm_bell(),
+            ParentWay::Socket(socket) => !socket.has_replies(),
+        }
+    }
+
+    pub(super) fn receive(&mut self) -> Result<Option<Reply>, Garbled> {
+        match &mut self.way {
+            ParentWay::Ring(ring) => ring.receive(),
+            ParentWay::Socket(socket) => socket.receive(),
+        }
+    }
+
+    /// Takes in what there is of a body of that length; true when it is whole.
+    pub(super) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, Garbled> {
+        match &mut self.way {
+            ParentWay::Ring(ring) => ring.receive_body(body, length),
+            ParentWay::Socket(socket) => Ok(socket.receive_body(body, length)),
+        }
+    }
+
+    /// Takes in a piece that has come through the socket; false if none should have.
+    pub(super) fn take_in(&mut self, piece: &[u8]) -> bool {
+        match &mut self.way {
+            ParentWay::Ring(_) => false,
+            ParentWay::Socket(socket) => {
+                socket.take_in(piece);
+                true
+            }
+        }
+    }
+}
+
 /// The worker's end of everything.
 pub(super) struct WorkerLink {
     socket: Arc<OwnedFd>,
-    shared: Arc<ring::Shared>,
+    shared: Option<Arc<Shared>>,
 }
 
 impl WorkerLink {
     pub(super) fn new(socket: OwnedFd, memory: Option<OwnedFd>, ring: u64) -> io::Result<Self> {
         let capacity = usize::try_from(ring).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let memory = memory.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self { socket: Arc::new(socket), shared: ring::Shared::map(memory, capacity)? })
+        let shared = match (capacity, memory) {
+            (0, _) => None,
+            (_, Some(memory)) => Some(Shared::map(memory, capacity)?),
+            (_, None) => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        Ok(Self { socket: Arc::new(socket), shared })
     }
 
-    pub(super) fn shared(&self) -> Option<&Arc<ring::Shared>> {
-        Some(&self.shared)
+    pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref()
     }
 
     pub(super) fn ends(&self) -> (Calls, Replies) {
-        ring::worker_ends(&self.shared)
+        match &self.shared {
+            Some(shared) => {
+                let (calls, replies) = ring::worker_ends(shared);
+                (Calls::Ring(calls), Replies::Ring(replies))
+            }
+            None => (
+                Calls::Socket(socket::Calls::new(Arc::clone(&self.socket))),
+                Replies::Socket(socket::Replies::new(Arc::clone(&self.socket))),
+            ),
+        }
     }
 
     /// Sends a message that the parent waits for.
     pub(super) fn send_message(&self, bytes: &[u8]) -> io::Result<()> {
-        socket::send(&*self.socket, &[bytes], &[]).map(drop)
+        os::socket::send(&*self.socket, &[bytes], &[]).map(drop)
     }
 
     /// Tells the parent that there is something to look at. If the socket is full, it has been told often enough.
     pub(super) fn bell(&self) {
-        let _ = socket::send(&*self.socket, &[&[message::BELL]], &[]);
+        let _ = os::socket::send(&*self.socket, &[&[message::BELL]], &[]);
     }
 
+    /// Notes that item `n` of the call at that place has begun.
     pub(super) fn progress(&self, position: u64, n: u64) {
-        ring::Calls::progress(&self.shared, position).store(n, Relaxed);
+        if let Some(shared) = &self.shared {
+            ring::Calls::progress(shared, position).store(n, Relaxed);
+        }
     }
 }
 
-pub(super) use ring::{Calls, INLINE, ParentEnd as ParentLink, RING, Replies, Shared};
+/// The worker's end of the calls.
+pub(super) enum Calls {
+    Ring(ring::Calls),
+    Socket(socket::Calls),
+}
+
+impl Calls {
+    /// Is there a call?
+    pub(super) fn is_ready(&mut self) -> Result<bool, Garbled> {
+        match self {
+            Self::Ring(ring) => ring.is_ready(),
+            Self::Socket(socket) => socket.is_ready(),
+        }
+    }
+
+    /// Is it cheap to ask again and again?
+    pub(super) fn can_spin(&self) -> bool {
+        matches!(self, Self::Ring(_))
+    }
+
+    /// Sleeps until there may be something to read.
+    pub(super) fn sleep(&mut self) -> Result<(), Garbled> {
+        match self {
+            Self::Ring(ring) => ring.sleep(),
+            Self::Socket(socket) => socket.sleep(),
+        }
+    }
+
+    /// Begins the next call, which [`is_ready`](Self::is_ready) has announced: its head, and where it is. `None`: it has
+    /// been taken back, and is behind us now.
+    pub(super) fn begin(&mut self, now: u64) -> Result<Option<(Call, u64)>, Garbled> {
+        match self {
+            Self::Ring(ring) => ring.begin(now),
+            Self::Socket(socket) => Ok(Some((socket.begin()?, 0))),
+        }
+    }
+
+    /// Shows the body of the call that has just begun. It has to be short.
+    pub(super) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, Garbled> {
+        match self {
+            Self::Ring(ring) => Ok(ring.with_body(length, f)),
+            Self::Socket(socket) => socket.with_body(length, f),
+        }
+    }
+
+    /// Copies a long body to `to`, as it comes.
+    pub(super) fn read_body(&mut self, to: &mut Body, length: usize, bell: impl FnMut()) -> Result<(), Garbled> {
+        match self {
+            Self::Ring(ring) => ring.read_body(to, length, bell),
+            Self::Socket(socket) => socket.read_body(to, length),
+        }
+    }
+}
+
+/// The worker's end of the replies.
+pub(super) enum Replies {
+    Ring(ring::Replies),
+    Socket(socket::Replies),
+}
+
+impl Replies {
+    /// Sends a reply; sleeps when there is no room. `bell` sends a message on the socket.
+    pub(super) fn send(&mut self, reply: Reply, body: &[u8], bell: impl FnMut()) -> Result<(), Garbled> {
+        match self {
+            Self::Ring(ring) => ring.send(reply, body, bell),
+            Self::Socket(socket) => socket.send(reply, body),
+        }
+    }
+
+    /// Tells whoever wants to know that there are replies.
+    pub(super) fn ring(&self, bell: &mut impl FnMut()) {
+        match self {
+            Self::Ring(ring) => ring.ring(bell),
+            // The reply itself has told.
+            Self::Socket(_) => {}
+        }
+    }
+
+    /// Wakes only those who sleep for a reply.
+    pub(super) fn wake_sleepers(&self) {
+        match self {
+            Self::Ring(ring) => ring.wake_sleepers(),
+            Self::Socket(_) => {}
+        }
+    }
+
+    /// Has everything been taken in by the parent?
+    pub(super) fn are_consumed(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.are_consumed(),
+            Self::Socket(_) => true,
+        }
+    }
+}

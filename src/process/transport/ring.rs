@@ -163,7 +163,8 @@ struct Producer {
 
 /// The reading end of a ring.
 struct Consumer {
-    shared: Arc<Shared>,
+    /// What the pointers point into.
+    _shared: Arc<Shared>,
     positions: NonNull<Positions>,
     data: NonNull<u8>,
     capacity: usize,
@@ -272,16 +273,17 @@ impl Consumer {
         self.positions().head.0.store(self.head, Release);
     }
 
-    /// Copies at most `length` bytes of a body to `to`, and says how many.
-    ///
-    /// # Safety
-    /// There is room for them.
-    unsafe fn read_body(&mut self, to: NonNull<u8>, length: usize) -> Result<usize, Garbled> {
-        let length = length.min(self.available()?);
-        // SAFETY: available, so within the ring; the caller's contract for the target.
-        unsafe { self.at(0).copy_to_nonoverlapping(to, length) };
-        self.advance(length);
-        Ok(length)
+    /// Copies what there is of a body of that length to `to`, and says how much it was.
+    fn read_body(&mut self, to: &mut Body, length: usize) -> Result<usize, Garbled> {
+        let now = (length - to.len()).min(self.available()?);
+        assert!(now <= to.room());
+        // SAFETY: available, so within the ring; and there is room.
+        unsafe {
+            self.at(0).copy_to_nonoverlapping(to.end(), now);
+            to.advance(now);
+        }
+        self.advance(now);
+        Ok(now)
     }
 }
 
@@ -292,7 +294,7 @@ fn producer(shared: &Arc<Shared>, positions: &Positions, ring: &shm::Mapping) ->
 
 fn consumer(shared: &Arc<Shared>, positions: &Positions, ring: &shm::Mapping) -> Consumer {
     let (positions, data) = (NonNull::from(positions), ring.base());
-    Consumer { shared: Arc::clone(shared), positions, data, capacity: shared.capacity, head: 0, tail: 0 }
+    Consumer { _shared: Arc::clone(shared), positions, data, capacity: shared.capacity, head: 0, tail: 0 }
 }
 
 /// The parent's ends.
@@ -335,17 +337,17 @@ impl ParentEnd {
         }
         self.calls.write(CALL_HEAD, body);
         self.calls.publish(wanted);
-        Ok(Some((position, body.len())))
+        Ok(Some((position, padded(body.len()))))
     }
 
-    /// Writes more of a long body, of which `sent` bytes have been written; says how much has been now.
+    /// Writes more of a long body, of which `sent` bytes have been written; says how much has been now, padding included.
     pub(in crate::process) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, Garbled> {
         let rest = &body[sent..];
         let room = self.calls.room()?;
         if room >= padded(rest.len()) {
             self.calls.write(0, rest);
             self.calls.publish(padded(rest.len()));
-            return Ok(body.len());
+            return Ok(padded(body.len()));
         }
         let now = room & !(wire::ALIGN - 1);
         self.calls.write(0, &rest[..now]);
@@ -395,14 +397,8 @@ impl ParentEnd {
 
     /// Takes in what there is of a body of that length; true when it is whole.
     pub(in crate::process) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, Garbled> {
-        let missing = length - body.len();
-        if missing > 0 {
-            debug_assert!(missing <= body.room());
-            // SAFETY: the body has room for its length.
-            unsafe {
-                let read = self.replies.read_body(body.end(), missing)?;
-                body.advance(read);
-            }
+        if body.len() < length {
+            self.replies.read_body(body, length)?;
         }
         let padding = padded(length) - length;
         let whole = body.len() == length && self.replies.available()? >= padding;
@@ -491,33 +487,25 @@ impl Calls {
         Ok(Some((call, position)))
     }
 
-    /// The body of the call that has just begun, in place, if it is short.
-    pub(in crate::process) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        if length > INLINE {
-            return None;
-        }
+    /// Shows the body of the call that has just begun, in place. It has to be short.
+    pub(in crate::process) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> R {
+        assert!(length <= INLINE);
         // SAFETY: a short body was published with its head, so it is there, contiguous in the two mappings in a row. The
         // parent, whom a worker trusts, does not write there before `end_body`.
         let result = f(unsafe { NonNull::slice_from_raw_parts(self.0.at(0), length).as_ref() });
         self.0.advance(padded(length));
-        Some(result)
+        result
     }
 
-    /// Copies a long body to `to`, as it comes.
-    ///
-    /// # Safety
-    /// There is room for it.
-    pub(in crate::process) unsafe fn read_body(
+    /// Copies a long body to `to`, as it comes. `bell` tells the parent of room.
+    pub(in crate::process) fn read_body(
         &mut self,
-        to: NonNull<u8>,
+        to: &mut Body,
         length: usize,
         mut bell: impl FnMut(),
     ) -> Result<(), Garbled> {
-        let mut done = 0;
-        while done < length {
-            // SAFETY: the caller's contract.
-            let read = unsafe { self.0.read_body(to.add(done), length - done)? };
-            done += read;
+        while to.len() < length {
+            let read = self.0.read_body(to, length)?;
             if self.told_of_room() {
                 bell();
             }

@@ -6,12 +6,12 @@
 
 #![allow(unsafe_code)]
 
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::super::body::{Body, Element};
 use super::super::call::{Function, Invocation};
 use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
 use super::super::wire::{Call, CallKind, Garbled, Hello, Reply, ReplyKind};
@@ -72,6 +72,7 @@ impl Server {
         let mut told = !self.alone;
         let mut ready = Ok(false);
         let spun = crate::spin::cpus() > 1
+            && calls.can_spin()
             && patience.spin_until(|| {
                 ready = calls.is_ready();
                 if !told && start.elapsed() > LAZY {
@@ -167,21 +168,23 @@ impl Invocation for Serving<'_> {
 
     fn show(&mut self, to: &mut dyn FnMut(&[u8])) -> bool {
         let len = self.call.len;
-        len <= INLINE && self.take_argument(|calls, _| calls.with_body(len, to)).is_some()
+        if len > INLINE {
+            return false;
+        }
+        match self.take_argument(|calls, _| calls.with_body(len, to)) {
+            Some(shown) => {
+                self.failed = shown;
+                true
+            }
+            None => false,
+        }
     }
 
-    unsafe fn read(&mut self, to: NonNull<u8>) {
+    fn read(&mut self, to: &mut Body) {
         let len = self.call.len;
-        let read = self.take_argument(|calls, this| {
-            let copy = |bytes: &[u8]| {
-                // SAFETY: the caller's contract: there is room for the whole body, which this is.
-                unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) }
-            };
-            match calls.with_body(len, copy) {
-                Some(()) => Ok(()),
-                // SAFETY: as above.
-                None => unsafe { calls.read_body(to, len, || this.server.link.bell()) },
-            }
+        let read = self.take_argument(|calls, this| match len <= INLINE {
+            true => calls.with_body(len, |bytes| to.extend(bytes)),
+            false => calls.read_body(to, len, || this.server.link.bell()),
         });
         self.failed = read.unwrap_or(Ok(()));
     }
@@ -193,9 +196,10 @@ impl Invocation for Serving<'_> {
     fn reply(&mut self, kind: ReplyKind, body: &[u8]) {
         if self.argument {
             // An argument that nobody wanted is still in the way.
-            let mut scratch = vec![0u8; self.call.len];
-            // SAFETY: the vector has room for all of it.
-            unsafe { self.read(NonNull::from(&mut scratch[..]).cast()) };
+            match Body::with_capacity(Element::BYTE, self.call.len) {
+                Some(mut scratch) => self.read(&mut scratch),
+                None => self.failed = Err(Garbled("more than there is memory for")),
+            }
         }
         let server = self.server;
         let size = (body.len() as u64).to_ne_bytes();

@@ -1,0 +1,257 @@
+//! Calls and replies through the control socket alone, for systems without shared memory or futexes: the same stream of
+//! heads and bodies, cut into messages. Nothing can be taken back once it is handed over, so a worker gets nothing in
+//! advance.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::super::body::Body;
+use super::super::wire::{CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, claim, message, padded};
+use crate::os::socket::{self, Received};
+
+/// How much of a body goes into one message.
+const PIECE: usize = 32 * 1024;
+
+const PADDING: [u8; 16] = [0; 16];
+
+const BROKEN: Garbled = Garbled("nothing more: the socket is closed");
+
+/// Sends one piece; false if there is no room for it.
+fn send_piece(socket: &OwnedFd, head: &[u8], body: &[u8]) -> Result<bool, Garbled> {
+    let mut first = Vec::with_capacity(1 + head.len());
+    first.push(message::PIECE);
+    first.extend_from_slice(head);
+    socket::send(socket, &[&first, body], &[]).map_err(|_| BROKEN)
+}
+
+/// The bytes at the place `at` of a body with its padding, at most a piece of them.
+fn piece(body: &[u8], at: usize) -> &[u8] {
+    match body.get(at..) {
+        Some(rest) if !rest.is_empty() => &rest[..rest.len().min(PIECE)],
+        _ => &PADDING[..padded(body.len()) - at],
+    }
+}
+
+/// The parent's end.
+pub(in crate::process) struct ParentEnd {
+    socket: Arc<OwnedFd>,
+    inbox: VecDeque<u8>,
+}
+
+impl ParentEnd {
+    pub(in crate::process) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self { socket, inbox: VecDeque::new() }
+    }
+
+    /// Sends the head and as much of the body (padding included) as goes; `None` if not even the head does.
+    pub(in crate::process) fn send(&mut self, call: Call, body: &[u8]) -> Result<Option<usize>, Garbled> {
+        let first = piece(body, 0);
+        match send_piece(&self.socket, &call.to_bytes(claim::BEGUN), first)? {
+            true => self.send_more(body, first.len()).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    pub(in crate::process) fn send_more(&mut self, body: &[u8], mut sent: usize) -> Result<usize, Garbled> {
+        while sent < padded(body.len()) {
+            let next = piece(body, sent);
+            if !send_piece(&self.socket, &[], next)? {
+                break;
+            }
+            sent += next.len();
+        }
+        Ok(sent)
+    }
+
+    /// Takes a message in.
+    pub(in crate::process) fn take_in(&mut self, piece: &[u8]) {
+        self.inbox.extend(piece);
+    }
+
+    pub(in crate::process) fn has_replies(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    pub(in crate::process) fn receive(&mut self) -> Result<Option<Reply>, Garbled> {
+        let Some(head) = take_head::<REPLY_HEAD>(&mut self.inbox) else { return Ok(None) };
+        Reply::from_bytes(&head).map(Some)
+    }
+
+    pub(in crate::process) fn receive_body(&mut self, body: &mut Body, length: usize) -> bool {
+        let now = (length - body.len()).min(self.inbox.len());
+        let (front, back) = self.inbox.as_slices();
+        let cut = now.min(front.len());
+        body.extend(&front[..cut]);
+        body.extend(&back[..now - cut]);
+        self.inbox.drain(..now);
+        let padding = padded(length) - length;
+        let whole = body.len() == length && self.inbox.len() >= padding;
+        if whole {
+            self.inbox.drain(..padding);
+        }
+        whole
+    }
+}
+
+fn take_head<const N: usize>(inbox: &mut VecDeque<u8>) -> Option<[u8; N]> {
+    if inbox.len() < N {
+        return None;
+    }
+    let mut head = [0; N];
+    for (to, from) in head.iter_mut().zip(inbox.drain(..N)) {
+        *to = from;
+    }
+    Some(head)
+}
+
+/// The worker's end of the calls.
+pub(in crate::process) struct Calls {
+    socket: Arc<OwnedFd>,
+    inbox: VecDeque<u8>,
+    buffer: Vec<u8>,
+}
+
+impl Calls {
+    pub(in crate::process) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self { socket, inbox: VecDeque::new(), buffer: vec![0; socket::LONGEST] }
+    }
+
+    fn receive(&mut self, wait: bool) -> Result<(), Garbled> {
+        match socket::receive(&*self.socket, &mut self.buffer, wait) {
+            Ok(Received::Message(length, _)) if self.buffer[0] == message::PIECE => {
+                self.inbox.extend(&self.buffer[1..length]);
+                Ok(())
+            }
+            Ok(Received::Message(..)) => Err(Garbled("a message of an unknown kind")),
+            Ok(Received::Nothing) => Ok(()),
+            Ok(Received::End) | Err(_) => Err(BROKEN),
+        }
+    }
+
+    pub(in crate::process) fn is_ready(&mut self) -> Result<bool, Garbled> {
+        if self.inbox.len() < CALL_HEAD {
+            self.receive(false)?;
+        }
+        Ok(self.inbox.len() >= CALL_HEAD)
+    }
+
+    pub(in crate::process) fn sleep(&mut self) -> Result<(), Garbled> {
+        self.receive(true)
+    }
+
+    pub(in crate::process) fn begin(&mut self) -> Result<Call, Garbled> {
+        let head = take_head(&mut self.inbox).ok_or(Garbled("half a call"))?;
+        Call::from_bytes(&head)
+    }
+
+    /// Shows a body, when it is whole.
+    pub(in crate::process) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, Garbled> {
+        while self.inbox.len() < padded(length) {
+            self.receive(true)?;
+        }
+        let result = f(&self.inbox.make_contiguous()[..length]);
+        self.inbox.drain(..padded(length));
+        Ok(result)
+    }
+
+    /// Copies a body to `to`, as it comes.
+    pub(in crate::process) fn read_body(&mut self, to: &mut Body, length: usize) -> Result<(), Garbled> {
+        while to.len() < length {
+            if self.inbox.is_empty() {
+                self.receive(true)?;
+            }
+            let now = (length - to.len()).min(self.inbox.len());
+            to.extend(&self.inbox.make_contiguous()[..now]);
+            self.inbox.drain(..now);
+        }
+        let padding = padded(length) - length;
+        while self.inbox.len() < padding {
+            self.receive(true)?;
+        }
+        self.inbox.drain(..padding);
+        Ok(())
+    }
+}
+
+/// The worker's end of the replies.
+pub(in crate::process) struct Replies(Arc<OwnedFd>);
+
+impl Replies {
+    pub(in crate::process) fn new(socket: Arc<OwnedFd>) -> Self {
+        Self(socket)
+    }
+
+    pub(in crate::process) fn send(&mut self, reply: Reply, body: &[u8]) -> Result<(), Garbled> {
+        let first = piece(body, 0);
+        self.send_whole(&reply.to_bytes(), first)?;
+        let mut sent = first.len();
+        while sent < padded(body.len()) {
+            let next = piece(body, sent);
+            self.send_whole(&[], next)?;
+            sent += next.len();
+        }
+        Ok(())
+    }
+
+    fn send_whole(&self, head: &[u8], body: &[u8]) -> Result<(), Garbled> {
+        while !send_piece(&self.0, head, body)? {
+            wait_for_room(&self.0).map_err(|_| BROKEN)?;
+        }
+        Ok(())
+    }
+}
+
+fn wait_for_room(socket: impl AsFd) -> io::Result<()> {
+    match poll(&mut [PollFd::new(&socket, PollFlags::OUT)], None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::wire::{CallKind, ReplyKind};
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn ends() -> (ParentEnd, Calls, Replies) {
+        let (ours, theirs) = socket::pair().unwrap();
+        let theirs = Arc::new(theirs);
+        (ParentEnd::new(Arc::new(ours)), Calls::new(Arc::clone(&theirs)), Replies::new(theirs))
+    }
+
+    proptest! {
+        #[test]
+        fn bodies_of_any_length_arrive(length in 0usize..100_000) {
+            let (mut parent, mut calls, mut replies) = ends();
+            let body: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let call = Call { kind: CallKind::Task, id: 7, function: 1, len: length };
+            let sent = parent.send(call, &body).unwrap().unwrap();
+            prop_assert_eq!(sent, padded(length));
+            prop_assert!(calls.is_ready().unwrap());
+            prop_assert_eq!(calls.begin().unwrap(), call);
+            prop_assert!(calls.with_body(length, |bytes| bytes == &body[..]).unwrap());
+
+            let took = Duration::ZERO;
+            let reply = Reply { kind: ReplyKind::Value, retire: false, id: 7, len: length, took };
+            replies.send(reply, &body).unwrap();
+            let mut buffer = vec![0; socket::LONGEST];
+            while let Received::Message(got, _) = socket::receive(&*parent.socket, &mut buffer, false).unwrap() {
+                parent.take_in(&buffer[1..got]);
+            }
+            prop_assert_eq!(parent.receive().unwrap(), Some(reply));
+            let mut arrived = Body::of::<Vec<u8>>(&[]);
+            if length > 0 {
+                arrived = Body::with_capacity(super::super::super::body::Element::BYTE, length).unwrap();
+            }
+            prop_assert!(parent.receive_body(&mut arrived, length));
+            prop_assert_eq!(arrived.as_slice(), &body[..]);
+            prop_assert!(!parent.has_replies());
+        }
+    }
+}

@@ -23,6 +23,8 @@ pub use error::{
     BuildError, Cause, CodecError, CompletionTimeout, MapError, PanicLocation, ShutdownError, SizeLimit, StartError,
     SubmitError, TaskError, TaskPanic, WorkerExit,
 };
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+pub use executor::Executor;
 pub use executor::{MAX_WORKERS, Priority, QueuePolicy, Shutdown};
 pub use future::{CancelOnDrop, Promise, SharedFuture, TaskFuture, TaskId, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]

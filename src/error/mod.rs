@@ -14,6 +14,7 @@ use crate::unwind;
 
 mod worker;
 
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) use worker::ExitInner;
 pub use worker::{CodecError, SizeLimit, StartError, WorkerExit};
 
@@ -204,7 +205,7 @@ struct PanicInner {
 /// A backtrace: captured, and made a text when somebody wants to read it.
 enum Trace {
     Captured(Backtrace, OnceLock<String>),
-    #[cfg(feature = "process")]
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
     Text(String),
 }
 
@@ -241,7 +242,7 @@ impl TaskPanic {
     }
 
     /// A panic in another process, of which a report has come.
-    #[cfg(feature = "process")]
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
     pub(crate) fn remote(
         message: String,
         location: Option<(String, u32, u32)>,
@@ -284,7 +285,7 @@ impl TaskPanic {
     pub fn backtrace(&self) -> Option<&str> {
         Some(match self.0.backtrace.as_ref()? {
             Trace::Captured(backtrace, text) => text.get_or_init(|| backtrace.to_string()),
-            #[cfg(feature = "process")]
+            #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
             Trace::Text(text) => text,
         })
     }

@@ -37,11 +37,13 @@ pub(crate) struct ExitInner {
 }
 
 impl WorkerExit {
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
     pub(crate) fn new(inner: ExitInner) -> Self {
         Self(Arc::new(inner))
     }
 
     /// The same end, as seen by one of the tasks that it took along.
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
     pub(crate) fn of_task(&self, task: Option<Arc<str>>, attempts: u32) -> Self {
         Self(Arc::new(ExitInner { task, attempts, ..ExitInner::clone(&self.0) }))
     }
@@ -187,7 +189,7 @@ fn signal_name(signal: i32) -> &'static str {
 pub struct CodecError(Arc<(String, String)>);
 
 impl CodecError {
-    #[cfg(feature = "process")]
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
     pub(crate) fn new(type_name: impl Into<String>, reason: impl Into<String>) -> Self {
         Self(Arc::new((type_name.into(), reason.into())))
     }

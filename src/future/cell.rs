@@ -76,13 +76,15 @@ pub(super) struct Header {
     callbacks: AtomicPtr<()>,
 }
 
+type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, bool) -> bool;
+
 struct Vtable {
     run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
     claim: unsafe fn(NonNull<Header>) -> bool,
     cancel: unsafe fn(NonNull<Header>) -> bool,
     fail: unsafe fn(NonNull<Header>, TaskError),
     has_begun: unsafe fn(NonNull<Header>) -> bool,
-    help: unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, bool) -> bool,
+    help: Help,
     take: unsafe fn(NonNull<Header>, *mut ()),
     outcome: unsafe fn(NonNull<Header>) -> *const (),
     free: unsafe fn(NonNull<Header>, Phase),
@@ -197,6 +199,7 @@ pub(super) unsafe fn settle_with<T: Send, O: Owner>(
 ///
 /// # Safety
 /// As [`settle`], with the phase that `settle_with` returned for this cell.
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(super) unsafe fn publish_later<T: Send, O: Owner>(cell: NonNull<Header>, phase: Phase) {
     let running = current::Running::enter(cell.addr().get());
     // SAFETY: `settle_with` won `start` and filled the payload as `phase` says; the reference is passed on.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::body::{Body, Element};
-use super::job::{Job, Raw};
+use super::job::{Job, JobBox, Raw};
 use super::stderr::Captured;
 use super::transport::{INLINE, ParentLink, Shared};
 use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, claim, padded};
@@ -68,7 +68,7 @@ pub(super) struct InFlight {
 }
 
 pub(super) enum Work {
-    Task(Box<Job>),
+    Task(JobBox),
     Initializer,
     /// Its future has been resolved already; what comes back is of no interest.
     Forgotten(u64),
@@ -84,6 +84,14 @@ impl Work {
     }
 }
 
+/// What a worker leaves behind.
+#[derive(Default)]
+pub(super) struct Remains {
+    /// With the item that it was at, in a chunk of a map.
+    pub(super) begun: Vec<(JobBox, u64)>,
+    pub(super) not_begun: Vec<JobBox>,
+}
+
 struct Reading {
     reply: Reply,
     body: Body,
@@ -92,7 +100,7 @@ struct Reading {
 
 /// What has come back.
 pub(super) enum Returned {
-    Task(Box<Job>, Raw),
+    Task(JobBox, Raw),
     /// The initializer has ended like that.
     Initializer(Raw),
 }
@@ -171,7 +179,7 @@ impl Child {
     }
 
     /// Hands a task over. It comes back if there is no room for it.
-    pub(super) fn hand_over(&mut self, mut job: Box<Job>) -> Result<Result<(), Box<Job>>, Garbled> {
+    pub(super) fn hand_over(&mut self, mut job: JobBox) -> Result<Result<(), JobBox>, Garbled> {
         let argument = job.argument.as_slice();
         let sealed = argument.len() > INLINE || !self.link.can_take_back();
         let call = Call { kind: CallKind::Task, id: job.id, function: job.function.0, len: argument.len() };
@@ -285,7 +293,7 @@ impl Child {
     }
 
     /// Takes back the newest of what has not been begun, at most so many, for others to do; oldest first.
-    pub(super) fn take_back(&mut self, most: usize, which: impl Fn(&Job) -> bool) -> Vec<Box<Job>> {
+    pub(super) fn take_back(&mut self, most: usize, which: impl Fn(&Job) -> bool) -> Vec<JobBox> {
         let mut back = VecDeque::new();
         for at in (0..self.inflight.len()).rev() {
             if back.len() == most {
@@ -328,7 +336,7 @@ impl Child {
     }
 
     /// Makes the call at that place one whose outcome is of no interest, and gives the task.
-    pub(super) fn forget(&mut self, at: usize) -> Option<Box<Job>> {
+    pub(super) fn forget(&mut self, at: usize) -> Option<JobBox> {
         let work = &mut self.inflight[at].work;
         let id = work.id();
         match std::mem::replace(work, Work::Forgotten(id)) {
@@ -337,9 +345,9 @@ impl Child {
         }
     }
 
-    /// Everything that it still had when it died: first what it had begun, with how many items of it, then what it had not.
-    pub(super) fn remains(&mut self) -> (Vec<(Box<Job>, u64)>, Vec<Box<Job>>) {
-        let (mut begun, mut not_begun) = (Vec::new(), Vec::new());
+    /// Everything that it still had when it died.
+    pub(super) fn remains(&mut self) -> Remains {
+        let Remains { mut begun, mut not_begun } = Remains::default();
         if let Some(Reading { work: Work::Task(mut job), .. }) = self.reading.take() {
             job.attempts += 1;
             begun.push((job, u64::MAX));
@@ -355,7 +363,7 @@ impl Child {
                 }
             }
         }
-        (begun, not_begun)
+        Remains { begun, not_begun }
     }
 
     /// SIGTERM now, SIGKILL after `grace`.

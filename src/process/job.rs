@@ -11,6 +11,9 @@ use crate::executor::{Permit, Priority};
 use crate::future::{RemoteTask, Unpublished};
 use crate::unwind;
 
+/// Jobs are moved about a lot, so they are moved by their address.
+pub(super) type JobBox = Box<Job>;
+
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) function: Function,

@@ -16,7 +16,7 @@ use super::map::ChunkLane;
 use super::options::ProcessTask;
 use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, CodecError, MapError, ShutdownError, SizeLimit, SubmitError, TaskError};
-use crate::executor::{Priority, QueuePolicy, Shutdown, check_workers};
+use crate::executor::{Executor, Priority, QueuePolicy, Sealed, Shutdown, check_workers};
 use crate::future::{RemoteTask, TaskFuture};
 
 /// A pool of worker processes that run functions, each call behind a [`TaskFuture`].
@@ -343,6 +343,33 @@ impl ProcessPoolExecutor {
         let sink = Sink::Future(task);
         self.core.submit(Box::new(Job { id, function, argument, element, sink, priority, options, attempts: 0 }));
         future
+    }
+}
+
+impl Sealed for ProcessPoolExecutor {}
+
+impl Executor for ProcessPoolExecutor {
+    fn submit_call<F, A, R>(&self, f: F, argument: A) -> TaskFuture<R>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: Serialize + DeserializeOwned + Send + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.submit(f, argument)
+    }
+
+    fn map<F, I, R>(&self, f: F, items: I) -> Map<I::IntoIter, R>
+    where
+        I: IntoIterator,
+        I::Item: Serialize + DeserializeOwned + Send + 'static,
+        F: Fn(I::Item) -> R + Copy + Send + Sync + 'static,
+        R: Serialize + DeserializeOwned + Send + 'static,
+    {
+        self.map(f, items)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError> {
+        self.shutdown(how)
     }
 }
 

@@ -430,6 +430,35 @@ impl ThreadPoolExecutor {
     }
 }
 
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+impl crate::executor::Sealed for ThreadPoolExecutor {}
+
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+impl crate::executor::Executor for ThreadPoolExecutor {
+    fn submit_call<F, A, R>(&self, f: F, argument: A) -> TaskFuture<R>
+    where
+        F: Fn(A) -> R + Copy + Send + Sync + 'static,
+        A: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+        R: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+    {
+        self.submit(move || f(argument))
+    }
+
+    fn map<F, I, R>(&self, f: F, items: I) -> Map<I::IntoIter, R>
+    where
+        I: IntoIterator,
+        I::Item: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+        F: Fn(I::Item) -> R + Copy + Send + Sync + 'static,
+        R: serde::Serialize + serde::de::DeserializeOwned + Send + 'static,
+    {
+        self.map(f, items)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError> {
+        self.shutdown(how)
+    }
+}
+
 impl Drop for ThreadPoolExecutor {
     fn drop(&mut self) {
         let how = match std::thread::panicking() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::super::call::{Function, Payload};
-use super::super::job::Job;
+use super::super::job::{Job, JobBox};
 use super::super::stderr::Stdio;
 use super::super::transport::{Shared, Transport};
 use super::state::{Outbox, Phase, State};
@@ -101,16 +101,16 @@ impl Core {
     }
 
     /// Takes a task.
-    pub(in crate::process) fn submit(self: &Arc<Self>, job: Box<Job>) {
+    pub(in crate::process) fn submit(self: &Arc<Self>, job: JobBox) {
         self.take(job, false);
     }
 
     /// Takes a part of a map, which counts as submitted since the map was.
-    pub(in crate::process) fn submit_part(self: &Arc<Self>, job: Box<Job>) {
+    pub(in crate::process) fn submit_part(self: &Arc<Self>, job: JobBox) {
         self.take(job, true);
     }
 
-    fn take(self: &Arc<Self>, job: Box<Job>, part: bool) {
+    fn take(self: &Arc<Self>, job: JobBox, part: bool) {
         let mut out = Outbox::default();
         let mut state = self.state.lock();
         let refusal = if part { state.refusal() } else { state.closed_because() };

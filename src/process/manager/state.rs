@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::child::{Child, Returned, Stage};
-use super::super::job::{Job, Raw};
+use super::super::job::{JobBox, Raw};
 use super::super::transport::{INLINE, Shared};
 use super::super::wire::Garbled;
 use crate::error::{Cause, TaskError};
@@ -32,7 +32,7 @@ pub(super) enum Phase {
 pub(super) struct State {
     pub(super) phase: Phase,
     /// By priority, most urgent last.
-    pub(super) queues: [VecDeque<Box<Job>>; 3],
+    pub(super) queues: [VecDeque<JobBox>; 3],
     pub(super) children: Vec<Child>,
     /// How many workers there may be.
     pub(super) max_workers: usize,
@@ -61,14 +61,14 @@ pub(super) struct State {
 /// What has to be done outside the lock.
 #[derive(Default)]
 pub(super) struct Outbox {
-    pub(super) settle: Vec<(Box<Job>, Raw)>,
+    pub(super) settle: Vec<(JobBox, Raw)>,
     /// The workers whose waiting threads have to look again.
     pub(super) touched: Vec<Arc<Shared>>,
     pub(super) wake_supervisor: bool,
 }
 
 impl Outbox {
-    pub(super) fn fail(&mut self, job: Box<Job>, error: TaskError) {
+    pub(super) fn fail(&mut self, job: JobBox, error: TaskError) {
         self.settle.push((job, Raw::Failed(error)));
     }
 
@@ -126,12 +126,12 @@ impl State {
         self.queued().div_ceil(self.threads).saturating_sub(self.starting).min(room)
     }
 
-    pub(super) fn enqueue(&mut self, job: Box<Job>) {
+    pub(super) fn enqueue(&mut self, job: JobBox) {
         self.queues[job.priority as usize].push_back(job);
     }
 
     /// Puts tasks back to the front, in their order.
-    pub(super) fn requeue(&mut self, jobs: Vec<Box<Job>>) {
+    pub(super) fn requeue(&mut self, jobs: Vec<JobBox>) {
         for job in jobs.into_iter().rev() {
             self.queues[job.priority as usize].push_front(job);
         }
@@ -228,7 +228,7 @@ impl State {
 
     /// Takes back what is less urgent.
     fn recall(&mut self, priority: Priority, out: &mut Outbox) {
-        let mut back = Vec::new();
+        let mut back: Vec<JobBox> = Vec::new();
         for child in &mut self.children {
             if child.inflight.len() <= self.threads {
                 continue;
@@ -240,7 +240,7 @@ impl State {
             }
         }
         if !back.is_empty() {
-            back.sort_by_key(|job: &Box<Job>| job.id);
+            back.sort_by_key(|job| job.id);
             self.requeue(back);
         }
     }
@@ -313,7 +313,7 @@ impl State {
         }
         let threads = self.threads;
         let idle = |child: &Child| child.takes_calls() && child.stage == Stage::Ready && child.is_idle();
-        if !self.children.iter().any(|child| idle(child)) {
+        if !self.children.iter().any(idle) {
             return;
         }
         let now = Instant::now();
@@ -452,7 +452,7 @@ impl State {
         grace: Duration,
         why: &'static str,
         out: &mut Outbox,
-    ) -> Option<Box<Job>> {
+    ) -> Option<JobBox> {
         let child = &mut self.children[at];
         child.retiring = true;
         let back = child.take_back(usize::MAX, |_| true);

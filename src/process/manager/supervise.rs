@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::child::{Child, Stage, Work};
+use super::super::child::{Child, Remains, Stage, Work};
 use super::super::job::Raw;
 use super::super::wire::{self, Garbled, Ready, message};
 use super::core::Core;
@@ -239,7 +239,7 @@ impl Supervisor<'_> {
             self.core.events.forget(child.link.socket());
             out.touch(&child);
             let exit = describe(&mut child, status);
-            let (begun, not_begun) = child.remains();
+            let Remains { begun, not_begun } = child.remains();
             state.requeue(not_begun);
             for (job, items) in begun {
                 match job.may_retry() && matches!(state.phase, Phase::Open | Phase::Draining) {

@@ -47,7 +47,7 @@ impl Server {
     }
 
     /// The next call; `None` at the end.
-    fn next<'a>(&'a self, patience: &Patience) -> Result<Option<(MutexGuard<'a, Calls>, Call, u64, u64)>, Garbled> {
+    fn next(&self, patience: &Patience) -> Result<Option<Serving<'_>>, Garbled> {
         let mut calls = self.calls.lock();
         loop {
             if !calls.is_ready()? {
@@ -62,7 +62,8 @@ impl Server {
             if call.kind == CallKind::Exit {
                 return Ok(None);
             }
-            return Ok(Some((calls, call, position, begun)));
+            let calls = Some(calls);
+            return Ok(Some(Serving { server: self, calls, argument: true, call, position, begun, failed: Ok(()) }));
         }
     }
 
@@ -103,9 +104,7 @@ impl Server {
 
     fn serve(&self) -> Result<(), Garbled> {
         let patience = Patience::new();
-        while let Some((calls, call, position, begun)) = self.next(&patience)? {
-            let mut invocation =
-                Serving { server: self, calls: Some(calls), argument: true, call, position, begun, failed: Ok(()) };
+        while let Some(mut invocation) = self.next(&patience)? {
             invocation.run();
             invocation.failed?;
         }

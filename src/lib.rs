@@ -28,7 +28,9 @@ pub use executor::Executor;
 pub use executor::{MAX_WORKERS, Priority, QueuePolicy, Shutdown};
 pub use future::{CancelOnDrop, Promise, SharedFuture, TaskFuture, TaskId, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
-pub use process::{ProcessPoolBuilder, ProcessPoolExecutor, ProcessPoolStats, ProcessTask, Stdio, Transport, worker};
+pub use process::{
+    ProcessPoolBuilder, ProcessPoolExecutor, ProcessPoolStats, ProcessTask, SharedBytes, Stdio, Transport, worker,
+};
 pub use thread::{
     Scope, ScopedFuture, TaskOptions, ThreadPoolBuilder, ThreadPoolExecutor, ThreadPoolStats, cpu_workers,
     default_executor, io_workers,

@@ -12,7 +12,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags};
@@ -95,6 +95,70 @@ impl Drop for Mapping {
         // SAFETY: the range is this value's own, and borrows of it end before it does.
         let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.length) };
     }
+}
+
+/// A file whose bytes never change again, whoever has it, mapped to be read.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    file: OwnedFd,
+    /// `None` for no bytes at all.
+    mapping: Option<Mapping>,
+    length: usize,
+}
+
+const FROZEN: SealFlags = SEALS.union(SealFlags::WRITE);
+
+impl Frozen {
+    /// So many bytes, which `fill` may write once.
+    pub(crate) fn new(length: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
+        let file = fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        if length > 0 {
+            fs::ftruncate(&file, length as u64)?;
+            fs::fallocate(&file, FallocateFlags::empty(), 0, length as u64)?;
+            let writable = map_once(&file, length, ProtFlags::READ | ProtFlags::WRITE)?;
+            // SAFETY: the file is new, so nobody else has it mapped; all of it is reserved and zero.
+            fill(unsafe { NonNull::slice_from_raw_parts(writable.base, length).as_mut() });
+        } else {
+            fill(&mut []);
+        }
+        // The writable mapping is gone, or this would be refused.
+        fs::fcntl_add_seals(&file, FROZEN)?;
+        Self::from_fd(file)
+    }
+
+    /// A file from elsewhere; an error if it may still change.
+    pub(crate) fn from_fd(file: OwnedFd) -> io::Result<Self> {
+        let broken = || io::Error::new(io::ErrorKind::InvalidData, "the shared memory is not what it should be");
+        if !fs::fcntl_get_seals(&file)?.contains(FROZEN) {
+            return Err(broken());
+        }
+        let length = usize::try_from(fs::fstat(&file)?.st_size).map_err(|_| broken())?;
+        let mapping = match length {
+            0 => None,
+            _ => Some(map_once(&file, length, ProtFlags::READ)?),
+        };
+        Ok(Self { file, mapping, length })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.mapping {
+            // SAFETY: mapped, so long, and sealed against writing and shrinking: the bytes never change.
+            Some(mapping) => unsafe { NonNull::slice_from_raw_parts(mapping.base, self.length).as_ref() },
+            None => &[],
+        }
+    }
+}
+
+impl AsFd for Frozen {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn map_once(file: &OwnedFd, length: usize, prot: ProtFlags) -> io::Result<Mapping> {
+    // SAFETY: a fresh range at an address of the kernel's choice.
+    let base = unsafe { mm::mmap(ptr::null_mut(), length, prot, MapFlags::SHARED, file, 0)? };
+    Ok(Mapping { base: NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?, length })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use rustix::net::{
 pub(crate) const LONGEST: usize = 64 * 1024;
 
 /// The most descriptors that come with one message.
-const MOST_FDS: usize = 2;
+pub(crate) const MOST_FDS: usize = 16;
 
 /// Two connected ends. Neither survives `exec`.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

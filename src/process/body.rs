@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{self, Layout};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 /// What a body's bytes are: the size and alignment of the numbers in it.
@@ -29,6 +30,8 @@ pub(super) struct Body {
     /// How many bytes there are: a multiple of the element's size.
     capacity: usize,
     element: Element,
+    /// Descriptors that have come with the bytes.
+    pub(super) attachments: Vec<OwnedFd>,
 }
 
 // SAFETY: it owns its bytes.
@@ -49,7 +52,7 @@ impl Body {
                 NonNull::new(unsafe { alloc::alloc(layout) })?
             }
         };
-        Some(Self { data, length: 0, capacity, element })
+        Some(Self { data, length: 0, capacity, element, attachments: Vec::new() })
     }
 
     /// A copy of the bytes of a `T`.
@@ -105,12 +108,13 @@ impl Body {
     ///
     /// # Safety
     /// Any bytes are a `T`.
-    pub(super) unsafe fn into_vec<T>(self) -> Option<Vec<T>> {
+    pub(super) unsafe fn into_vec<T>(mut self) -> Option<Vec<T>> {
         let size = size_of::<T>();
         if self.element != Element::of::<T>() || self.length % size != 0 {
             return None;
         }
         let (data, length, capacity) = (self.data, self.length / size, self.capacity / size);
+        drop(std::mem::take(&mut self.attachments));
         std::mem::forget(self);
         // SAFETY: the module's rule; the caller's contract for the values.
         Some(unsafe { Vec::from_raw_parts(data.cast::<T>().as_ptr(), length, capacity) })

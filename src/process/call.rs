@@ -12,12 +12,14 @@
 #![allow(unsafe_code)]
 
 use std::any::{Any, TypeId, type_name};
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::body::{Body, Element};
+use super::shared_bytes::{self, SharedBytes};
 use super::wire::{ReplyKind, Report};
 use crate::error::{CodecError, TaskError, TaskPanic};
 use crate::os::image;
@@ -35,6 +37,9 @@ pub(super) trait Invocation {
     /// Shows the argument, if it is short; it is gone afterwards. False if it is long, or gone.
     fn show(&mut self, to: &mut dyn FnMut(&[u8])) -> bool;
 
+    /// The descriptors that have come with the argument.
+    fn attachments(&mut self) -> Vec<OwnedFd>;
+
     /// Reads the argument into a body that has room for it; it is gone afterwards.
     fn read(&mut self, to: &mut Body);
 
@@ -42,7 +47,7 @@ pub(super) trait Invocation {
     fn progress(&mut self, n: usize);
 
     /// The name of the type of the result, for a reply that cannot be sent.
-    fn reply(&mut self, kind: ReplyKind, body: &[u8]);
+    fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]);
 }
 
 type Shim = fn(&mut dyn Invocation);
@@ -154,10 +159,14 @@ fn mixed<F, A, R>(
 fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation) -> Option<A> {
     let mut decoded = None;
     let element = element::<A>();
-    let shown = element.is_none() && invocation.show(&mut |bytes| decoded = Some(decode_slice::<A>(bytes)));
+    let attachments = invocation.attachments();
+    let shown = element.is_none()
+        && attachments.is_empty()
+        && invocation.show(&mut |bytes| decoded = Some(decode_slice::<A>(bytes)));
     if !shown {
         decoded = Some(match Body::with_capacity(element.unwrap_or(Element::BYTE), invocation.len()) {
             Some(mut body) => {
+                body.attachments = attachments;
                 invocation.read(&mut body);
                 decode(body)
             }
@@ -167,7 +176,7 @@ fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation) -> O
     match decoded? {
         Ok(argument) => Some(argument),
         Err(reason) => {
-            invocation.reply(ReplyKind::NotDecoded, type_and(type_name::<A>(), &reason).as_bytes());
+            invocation.reply(ReplyKind::NotDecoded, type_and(type_name::<A>(), &reason).as_bytes(), &[]);
             None
         }
     }
@@ -176,11 +185,13 @@ fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation) -> O
 fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKind, value: T) {
     match encode(value) {
         Ok(payload) => {
-            invocation.reply(kind, payload.as_slice());
+            invocation.reply(kind, payload.as_slice(), payload.attachments());
             // Large values are the user's own memory, and so are their destructors.
             unwind::drop_quietly(payload);
         }
-        Err((reason, _)) => invocation.reply(ReplyKind::NotEncoded, type_and(type_name::<T>(), &reason).as_bytes()),
+        Err((reason, _)) => {
+            invocation.reply(ReplyKind::NotEncoded, type_and(type_name::<T>(), &reason).as_bytes(), &[]);
+        }
     }
 }
 
@@ -210,6 +221,8 @@ pub(super) enum Payload {
     /// No more than fit in here.
     Short([u8; Self::SHORT], u8),
     Bytes(Vec<u8>),
+    /// With descriptors that travel beside the bytes.
+    Attached(Vec<u8>, Vec<SharedBytes>),
     /// The value itself: its bytes are what is sent.
     Plain(Box<dyn Plain>),
 }
@@ -220,8 +233,15 @@ impl Payload {
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Short(bytes, length) => &bytes[..usize::from(*length)],
-            Self::Bytes(bytes) => bytes,
+            Self::Bytes(bytes) | Self::Attached(bytes, _) => bytes,
             Self::Plain(plain) => plain.bytes(),
+        }
+    }
+
+    pub(super) fn attachments(&self) -> &[SharedBytes] {
+        match self {
+            Self::Attached(_, attachments) => attachments,
+            _ => &[],
         }
     }
 
@@ -309,13 +329,26 @@ pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (Strin
         Err(value) => value,
     };
     let mut short = [0; Payload::SHORT];
-    let encoded = unwind::catch(|| match postcard::to_slice(&value, &mut short) {
-        Ok(used) => Ok(Payload::Short([0; Payload::SHORT], used.len() as u8)),
-        Err(postcard::Error::SerializeBufferFull) => postcard::to_stdvec(&value).map(Payload::Bytes),
-        Err(error) => Err(error),
+    let encoded = unwind::catch(|| {
+        let (encoded, attachments) =
+            shared_bytes::collecting(|| postcard::to_slice(&value, &mut short).map(|used| used.len()));
+        match encoded {
+            Ok(used) if attachments.is_empty() => Ok(Payload::Short([0; Payload::SHORT], used as u8)),
+            Ok(_) | Err(postcard::Error::SerializeBufferFull) => {
+                let (encoded, attachments) = shared_bytes::collecting(|| postcard::to_stdvec(&value));
+                encoded.map(|bytes| match attachments.is_empty() {
+                    true => Payload::Bytes(bytes),
+                    false => Payload::Attached(bytes, attachments),
+                })
+            }
+            Err(error) => Err(error),
+        }
     });
     let payload = match encoded {
         Ok(Ok(Payload::Short(_, used))) => Payload::Short(short, used),
+        Ok(Ok(payload)) if payload.attachments().len() > shared_bytes::MOST => {
+            return Err((format!("it has more than {} SharedBytes", shared_bytes::MOST), value));
+        }
         Ok(Ok(payload)) => payload,
         Ok(Err(error)) => return Err((explain(error), value)),
         Err(panic) => return Err((format!("its Serialize panicked: {}", panic.message()), value)),
@@ -325,9 +358,13 @@ pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (Strin
 }
 
 /// The inverse of [`encode`].
-pub(super) fn decode<T: DeserializeOwned + 'static>(body: Body) -> Result<T, String> {
+pub(super) fn decode<T: DeserializeOwned + 'static>(mut body: Body) -> Result<T, String> {
     if element::<T>().is_none() {
-        return decode_slice(body.as_slice());
+        let attachments = std::mem::take(&mut body.attachments);
+        return match attachments.is_empty() {
+            true => decode_slice(body.as_slice()),
+            false => shared_bytes::supplying(attachments, || decode_slice(body.as_slice())),
+        };
     }
     from_plain(body).map(|value| value.expect("it is of a plain type"))
 }

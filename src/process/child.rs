@@ -1,7 +1,8 @@
 //! One worker as the parent sees it: what it has been handed, what has come back, how it is to end.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,10 @@ use rustix::process::Signal;
 
 use super::body::{Body, Element};
 use super::job::{Job, JobBox, Raw};
+use super::shared_bytes;
 use super::stderr::Captured;
 use super::transport::{INLINE, ParentLink, Shared};
-use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, claim, padded};
+use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, claim, message, padded};
 use crate::os::pidfd::Process;
 
 /// The most calls that are handed over to one worker at a time.
@@ -42,6 +44,10 @@ pub(super) struct Child {
     pace: Option<Duration>,
     pub(super) idle_since: Instant,
     pub(super) captured: Option<Captured>,
+    /// Descriptors that have come for replies.
+    attachments: HashMap<u64, Vec<OwnedFd>>,
+    /// Messages that the supervisor has to look at.
+    pub(super) mail: Vec<Vec<u8>>,
     /// How many processes the kernel had killed for want of memory when this one started.
     pub(super) oom_kills: u64,
 }
@@ -128,6 +134,8 @@ impl Child {
             pace: None,
             idle_since: Instant::now(),
             captured,
+            attachments: HashMap::new(),
+            mail: Vec::new(),
             oom_kills,
         }
     }
@@ -181,8 +189,13 @@ impl Child {
     /// Hands a task over. It comes back if there is no room for it.
     pub(super) fn hand_over(&mut self, mut job: JobBox) -> Result<Result<(), JobBox>, Garbled> {
         let argument = job.argument.as_slice();
-        let sealed = argument.len() > INLINE || !self.link.can_take_back();
-        let call = Call { kind: CallKind::Task, id: job.id, function: job.function.0, len: argument.len() };
+        let beside = job.argument.attachments();
+        let sealed = argument.len() > INLINE || !beside.is_empty() || !self.link.can_take_back();
+        let (kind, function, len) = (CallKind::Task, job.function.0, argument.len());
+        let call = Call { kind, id: job.id, function, len, attachments: beside.len() as u16 };
+        if !beside.is_empty() && !self.link.send_attachments(job.id, beside) {
+            return Ok(Err(job));
+        }
         let state = if sealed { claim::BEGUN } else { claim::QUEUED };
         let Some((position, sent)) = self.link.send(call, state, argument)? else { return Ok(Err(job)) };
         let is_long = sent < padded(argument.len());
@@ -200,7 +213,7 @@ impl Child {
 
     /// Hands the initializer over, as the very first call.
     pub(super) fn hand_initializer(&mut self, function: u64, argument: &[u8]) -> Result<(), Garbled> {
-        let call = Call { kind: CallKind::Initializer, id: 0, function, len: argument.len() };
+        let call = Call { kind: CallKind::Initializer, id: 0, function, len: argument.len(), attachments: 0 };
         if let Some((position, _)) = self.link.send(call, claim::BEGUN, argument)? {
             let handed = Instant::now();
             self.inflight.push_back(InFlight { work: Work::Initializer, position, sealed: true, handed });
@@ -211,7 +224,7 @@ impl Child {
     /// Asks it to end, when it has done what it was handed.
     pub(super) fn ask_to_end(&mut self, threads: usize, deadline: Instant) -> Result<(), Garbled> {
         for _ in 0..threads {
-            let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0 };
+            let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
             self.link.send(call, claim::BEGUN, &[])?;
         }
         self.link.wake_worker();
@@ -275,10 +288,15 @@ impl Child {
             (Work::Task(job), ReplyKind::Value) => job.element,
             _ => Element::BYTE,
         };
-        let Some(body) = Body::with_capacity(element, reply.len) else {
+        let Some(mut body) = Body::with_capacity(element, reply.len) else {
             self.inflight.insert(at, inflight);
             return Err(Garbled("a reply for which there is no memory"));
         };
+        if reply.attachments > 0 {
+            // They were sent before the reply was published, so they are there.
+            let _ = self.read_messages();
+            body.attachments = self.attachments.remove(&reply.id).unwrap_or_default();
+        }
         self.reading = Some(Reading { reply, body, work: inflight.work });
         self.retiring |= reply.retire;
         self.pace = Some(match self.pace {
@@ -386,16 +404,32 @@ impl Child {
         self.stage = Stage::Killed(why);
     }
 
-    /// Reads the messages on the control socket; `ready` is called with the answer of a worker that has just started.
-    pub(super) fn read_messages(&mut self, mut on: impl FnMut(&mut Self, &[u8])) -> io::Result<bool> {
+    /// Reads the messages on the control socket; what is not about calls and replies goes to `mail`. False at the end.
+    pub(super) fn read_messages(&mut self) -> io::Result<bool> {
         use crate::os::socket::{LONGEST, Received, receive};
         let mut buffer = vec![0; LONGEST];
         loop {
             match receive(self.link.socket(), &mut buffer, false)? {
-                Received::Message(length, _) => on(self, &buffer[..length]),
+                Received::Message(length, fds) => self.take_in(&buffer[..length], fds),
                 Received::Nothing => return Ok(true),
                 Received::End => return Ok(false),
             }
+        }
+    }
+
+    fn take_in(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) {
+        match bytes.split_first() {
+            Some((&message::ATTACHMENTS, id)) if self.attachments.len() < MOST => {
+                let id = id.try_into().map_or(u64::MAX, u64::from_ne_bytes);
+                let list = self.attachments.entry(id).or_default();
+                list.extend(fds);
+                list.truncate(shared_bytes::MOST);
+            }
+            Some((&message::PIECE, piece)) if self.link.take_in(piece) => {}
+            // Its purpose was to wake the reader.
+            Some((&message::BELL, [])) => {}
+            _ if self.mail.len() < MOST => self.mail.push(bytes.to_vec()),
+            _ => {}
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | `call` | how a function is named in another process, and how values become bytes |
 //! | `body` | bytes that can become a vector without being copied again |
 //! | `wire` | what the two sides say to each other, as pure bytes |
+//! | `shared_bytes` | bytes that are not copied at all |
 //! | `job` | a task on its way |
 //! | `transport` | how calls and replies travel |
 //! | `manager` | the parent's side |
@@ -22,6 +23,7 @@ mod manager;
 mod map;
 mod options;
 mod pool;
+mod shared_bytes;
 mod start;
 mod stderr;
 mod transport;
@@ -31,5 +33,6 @@ pub mod worker;
 pub use builder::ProcessPoolBuilder;
 pub use options::ProcessTask;
 pub use pool::{ProcessPoolExecutor, ProcessPoolStats};
+pub use shared_bytes::SharedBytes;
 pub use stderr::Stdio;
 pub use transport::Transport;

@@ -44,6 +44,8 @@ pub(super) struct Call {
     pub(super) function: u64,
     /// How many bytes the argument has.
     pub(super) len: usize,
+    /// How many descriptors have been sent for it.
+    pub(super) attachments: u16,
 }
 
 /// The state of a call that has been handed over. It stands in the first word of its head, in shared memory.
@@ -66,6 +68,7 @@ impl Call {
             CallKind::Initializer => 1,
             CallKind::Exit => 2,
         };
+        bytes[6..8].copy_from_slice(&self.attachments.to_ne_bytes());
         bytes[8..16].copy_from_slice(&self.id.to_ne_bytes());
         bytes[16..24].copy_from_slice(&self.function.to_ne_bytes());
         bytes[24..32].copy_from_slice(&(self.len as u64).to_ne_bytes());
@@ -83,6 +86,7 @@ impl Call {
             id: u64_at(bytes, 8),
             function: u64_at(bytes, 16),
             len: usize::try_from(u64_at(bytes, 24)).map_err(|_| Garbled("a call that is too long"))?,
+            attachments: u16::from_ne_bytes([bytes[6], bytes[7]]),
         })
     }
 }
@@ -115,6 +119,8 @@ pub(super) struct Reply {
     pub(super) len: usize,
     /// How long the call took.
     pub(super) took: Duration,
+    /// How many descriptors have been sent with it.
+    pub(super) attachments: u16,
 }
 
 impl Reply {
@@ -125,6 +131,7 @@ impl Reply {
         bytes[16..24].copy_from_slice(&u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX).to_ne_bytes());
         bytes[24] = self.kind as u8;
         bytes[25] = self.retire.into();
+        bytes[26..28].copy_from_slice(&self.attachments.to_ne_bytes());
         bytes
     }
 
@@ -137,6 +144,7 @@ impl Reply {
             id: u64_at(bytes, 0),
             len: usize::try_from(u64_at(bytes, 8)).map_err(|_| Garbled("a reply that is too long"))?,
             took: Duration::from_nanos(u64_at(bytes, 16)),
+            attachments: u16::from_ne_bytes([bytes[26], bytes[27]]),
         })
     }
 }
@@ -160,6 +168,8 @@ pub(super) mod message {
     pub(in crate::process) const BELL: u8 = 3;
     /// Either way, without shared memory: a piece of the stream of calls or replies.
     pub(in crate::process) const PIECE: u8 = 4;
+    /// Either way: descriptors that belong to the call or reply whose id follows.
+    pub(in crate::process) const ATTACHMENTS: u8 = 5;
 }
 
 /// What the parent tells a worker at its start.

@@ -150,7 +150,7 @@ impl State {
                 self.drop_first(queue, out);
                 continue;
             }
-            let long = first.argument.as_slice().len() > INLINE;
+            let long = first.argument.as_slice().len() > INLINE || !first.argument.attachments().is_empty();
             let Some(at) = self.find_worker(long, first.priority, out) else {
                 self.full = !long;
                 break;

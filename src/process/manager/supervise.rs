@@ -169,14 +169,15 @@ impl Supervisor<'_> {
     }
 
     fn read_messages(&mut self, state: &mut State, at: usize, out: &mut Outbox) {
+        let open = state.children[at].read_messages();
         let mut answer = None;
         let mut garbled = None;
-        let open = state.children[at].read_messages(|child, bytes| match bytes.split_first() {
-            Some((&message::READY, ready)) => answer = Some(wire::decode::<Ready>(ready)),
-            Some((&message::BELL, [])) => {}
-            Some((&message::PIECE, piece)) if child.link.take_in(piece) => {}
-            _ => garbled = Some(Garbled("a message of an unknown kind")),
-        });
+        for message in std::mem::take(&mut state.children[at].mail) {
+            match message.split_first() {
+                Some((&message::READY, ready)) => answer = Some(wire::decode::<Ready>(ready)),
+                _ => garbled = Some(Garbled("a message of an unknown kind")),
+            }
+        }
         match answer {
             Some(Ok(ready)) => self.welcome(state, at, &ready, out),
             Some(Err(error)) => garbled = Some(error),

@@ -4,14 +4,19 @@
 mod ring;
 mod socket;
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use parking_lot::Mutex;
+
 use super::body::Body;
+use super::shared_bytes::SharedBytes;
 use super::wire::{Call, Garbled, Reply, message};
 use crate::os;
+use crate::os::socket::Received;
 
 pub(super) use ring::{INLINE, Shared};
 
@@ -74,6 +79,15 @@ impl ParentLink {
         let memory = os::shm::create(Shared::FILE)?;
         let way = ParentWay::Ring(ring::ParentEnd::new(&Shared::map(&memory, ring::RING)?));
         Ok((Self { socket, way }, Some(memory)))
+    }
+
+    /// Sends descriptors for the call of that id, which is sent next; false if there is no room for them.
+    pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> bool {
+        let head = attachments_head(id);
+        attachments.chunks(os::socket::MOST_FDS).all(|some| {
+            let fds: Vec<_> = some.iter().map(SharedBytes::fd).collect();
+            matches!(os::socket::send(&*self.socket, &[&head], &fds), Ok(true))
+        })
     }
 
     /// How long the rings are; 0 if there are none.
@@ -204,10 +218,26 @@ impl ParentLink {
     }
 }
 
+fn attachments_head(id: u64) -> [u8; 9] {
+    let mut head = [message::ATTACHMENTS; 9];
+    head[1..].copy_from_slice(&id.to_ne_bytes());
+    head
+}
+
+/// Descriptors that have come for calls.
+type Stash = Arc<Mutex<HashMap<u64, Vec<OwnedFd>>>>;
+
+/// Keeps the descriptors of a message for the call that they are for.
+fn stash(stash: &Stash, id: &[u8], fds: Vec<OwnedFd>) {
+    let id = id.try_into().map_or(u64::MAX, u64::from_ne_bytes);
+    stash.lock().entry(id).or_default().extend(fds);
+}
+
 /// The worker's end of everything.
 pub(super) struct WorkerLink {
     socket: Arc<OwnedFd>,
     shared: Option<Arc<Shared>>,
+    stash: Stash,
 }
 
 impl WorkerLink {
@@ -218,7 +248,7 @@ impl WorkerLink {
             (_, Some(memory)) => Some(Shared::map(memory, capacity)?),
             (_, None) => return Err(io::ErrorKind::InvalidInput.into()),
         };
-        Ok(Self { socket: Arc::new(socket), shared })
+        Ok(Self { socket: Arc::new(socket), shared, stash: Stash::default() })
     }
 
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
@@ -232,7 +262,7 @@ impl WorkerLink {
                 (Calls::Ring(calls), Replies::Ring(replies))
             }
             None => (
-                Calls::Socket(socket::Calls::new(Arc::clone(&self.socket))),
+                Calls::Socket(socket::Calls::new(Arc::clone(&self.socket), Arc::clone(&self.stash))),
                 Replies::Socket(socket::Replies::new(Arc::clone(&self.socket))),
             ),
         }
@@ -241,6 +271,45 @@ impl WorkerLink {
     /// Sends a message that the parent waits for.
     pub(super) fn send_message(&self, bytes: &[u8]) -> io::Result<()> {
         os::socket::send(&*self.socket, &[bytes], &[]).map(drop)
+    }
+
+    /// The descriptors that belong to a call.
+    pub(super) fn attachments(&self, call: &Call) -> Result<Vec<OwnedFd>, Garbled> {
+        let wanted = usize::from(call.attachments);
+        if wanted == 0 {
+            return Ok(Vec::new());
+        }
+        let mut buffer = vec![0; os::socket::LONGEST];
+        loop {
+            if let Some(fds) = self.stash.lock().get_mut(&call.id).filter(|fds| fds.len() >= wanted) {
+                let mut fds = std::mem::take(fds);
+                fds.truncate(wanted);
+                return Ok(fds);
+            }
+            // They were sent before the call was published.
+            match os::socket::receive(&*self.socket, &mut buffer, true) {
+                Ok(Received::Message(length, fds)) if buffer[0] == message::ATTACHMENTS => {
+                    stash(&self.stash, &buffer[1..length], fds);
+                }
+                _ => return Err(Garbled("too few descriptors")),
+            }
+        }
+    }
+
+    /// Sends descriptors for the reply of that id, which is sent next.
+    pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> Result<(), Garbled> {
+        let head = attachments_head(id);
+        for some in attachments.chunks(os::socket::MOST_FDS) {
+            let fds: Vec<_> = some.iter().map(SharedBytes::fd).collect();
+            loop {
+                match os::socket::send(&*self.socket, &[&head], &fds) {
+                    Ok(true) => break,
+                    Ok(false) => socket::wait_for_room(&*self.socket).map_err(|_| Garbled("nothing more"))?,
+                    Err(_) => return Err(Garbled("nothing more: descriptors cannot be sent")),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells the parent that there is something to look at. If the socket is full, it has been told often enough.

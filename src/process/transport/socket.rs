@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::super::body::Body;
 use super::super::wire::{CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, claim, message, padded};
+use super::Stash;
 use crate::os::socket::{self, Received};
 
 /// How much of a body goes into one message.
@@ -113,17 +114,22 @@ pub(in crate::process) struct Calls {
     socket: Arc<OwnedFd>,
     inbox: VecDeque<u8>,
     buffer: Vec<u8>,
+    stash: Stash,
 }
 
 impl Calls {
-    pub(in crate::process) fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, inbox: VecDeque::new(), buffer: vec![0; socket::LONGEST] }
+    pub(in crate::process) fn new(socket: Arc<OwnedFd>, stash: Stash) -> Self {
+        Self { socket, inbox: VecDeque::new(), buffer: vec![0; socket::LONGEST], stash }
     }
 
     fn receive(&mut self, wait: bool) -> Result<(), Garbled> {
         match socket::receive(&*self.socket, &mut self.buffer, wait) {
             Ok(Received::Message(length, _)) if self.buffer[0] == message::PIECE => {
                 self.inbox.extend(&self.buffer[1..length]);
+                Ok(())
+            }
+            Ok(Received::Message(length, fds)) if self.buffer[0] == message::ATTACHMENTS => {
+                super::stash(&self.stash, &self.buffer[1..length], fds);
                 Ok(())
             }
             Ok(Received::Message(..)) => Err(Garbled("a message of an unknown kind")),
@@ -205,7 +211,7 @@ impl Replies {
     }
 }
 
-fn wait_for_room(socket: impl AsFd) -> io::Result<()> {
+pub(super) fn wait_for_room(socket: impl AsFd) -> io::Result<()> {
     match poll(&mut [PollFd::new(&socket, PollFlags::OUT)], None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
@@ -222,7 +228,7 @@ mod tests {
     fn ends() -> (ParentEnd, Calls, Replies) {
         let (ours, theirs) = socket::pair().unwrap();
         let theirs = Arc::new(theirs);
-        (ParentEnd::new(Arc::new(ours)), Calls::new(Arc::clone(&theirs)), Replies::new(theirs))
+        (ParentEnd::new(Arc::new(ours)), Calls::new(Arc::clone(&theirs), Stash::default()), Replies::new(theirs))
     }
 
     proptest! {
@@ -230,7 +236,7 @@ mod tests {
         fn bodies_of_any_length_arrive(length in 0usize..100_000) {
             let (mut parent, mut calls, mut replies) = ends();
             let body: Vec<u8> = (0..length).map(|n| n as u8).collect();
-            let call = Call { kind: CallKind::Task, id: 7, function: 1, len: length };
+            let call = Call { kind: CallKind::Task, id: 7, function: 1, len: length, attachments: 0 };
             let sent = parent.send(call, &body).unwrap().unwrap();
             prop_assert_eq!(sent, padded(length));
             prop_assert!(calls.is_ready().unwrap());
@@ -238,7 +244,7 @@ mod tests {
             prop_assert!(calls.with_body(length, |bytes| bytes == &body[..]).unwrap());
 
             let took = Duration::ZERO;
-            let reply = Reply { kind: ReplyKind::Value, retire: false, id: 7, len: length, took };
+            let reply = Reply { kind: ReplyKind::Value, retire: false, id: 7, len: length, took, attachments: 0 };
             replies.send(reply, &body).unwrap();
             let mut buffer = vec![0; socket::LONGEST];
             while let Received::Message(got, _) = socket::receive(&*parent.socket, &mut buffer, false).unwrap() {

@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::super::body::{Body, Element};
 use super::super::call::{Function, Invocation};
+use super::super::shared_bytes::SharedBytes;
 use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
 use super::super::wire::{Call, CallKind, Garbled, Hello, Reply, ReplyKind};
 use crate::current;
@@ -188,11 +190,18 @@ impl Invocation for Serving<'_> {
         self.failed = read.unwrap_or(Ok(()));
     }
 
+    fn attachments(&mut self) -> Vec<OwnedFd> {
+        self.server.link.attachments(&self.call).unwrap_or_else(|garbled| {
+            self.failed = Err(garbled);
+            Vec::new()
+        })
+    }
+
     fn progress(&mut self, n: usize) {
         self.server.link.progress(self.position, n as u64);
     }
 
-    fn reply(&mut self, kind: ReplyKind, body: &[u8]) {
+    fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]) {
         if self.argument {
             // An argument that nobody wanted is still in the way.
             match Body::with_capacity(Element::BYTE, self.call.len) {
@@ -206,8 +215,13 @@ impl Invocation for Serving<'_> {
             true => (ReplyKind::TooLarge, &size[..]),
             false => (kind, body),
         };
+        let attachments = if kind == ReplyKind::TooLarge { &[] } else { attachments };
+        if let Err(garbled) = server.link.send_attachments(self.call.id, attachments) {
+            self.failed = Err(garbled);
+        }
         let took = Duration::from_nanos(now().saturating_sub(self.begun));
-        let reply = Reply { kind, retire: server.wants_to_retire(), id: self.call.id, len: body.len(), took };
+        let (retire, id, len) = (server.wants_to_retire(), self.call.id, body.len());
+        let reply = Reply { kind, retire, id, len, took, attachments: attachments.len() as u16 };
         let mut replies = server.replies.lock();
         if let Err(garbled) = replies.send(reply, body, || server.link.bell()) {
             self.failed = Err(garbled);

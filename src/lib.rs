@@ -10,6 +10,14 @@ mod future;
 mod os;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod process;
+/// The models of the transport run without the rest of the process pool.
+#[cfg(all(test, loom, feature = "process"))]
+mod process {
+    mod transport {
+        mod models;
+        mod words;
+    }
+}
 mod spin;
 mod sync;
 mod thread;

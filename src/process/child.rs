@@ -12,8 +12,8 @@ use super::body::{Body, Element};
 use super::job::{Job, JobBox, Raw};
 use super::shared_bytes;
 use super::stderr::Captured;
-use super::transport::{INLINE, ParentLink, Shared};
-use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, claim, message, padded};
+use super::transport::{BEGUN, INLINE, ParentLink, QUEUED, Shared};
+use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, message, padded};
 use crate::os::pidfd::Process;
 
 /// The most calls that are handed over to one worker at a time.
@@ -196,7 +196,7 @@ impl Child {
         if !beside.is_empty() && !self.link.send_attachments(job.id, beside) {
             return Ok(Err(job));
         }
-        let state = if sealed { claim::BEGUN } else { claim::QUEUED };
+        let state = if sealed { BEGUN } else { QUEUED };
         let Some((position, sent)) = self.link.send(call, state, argument)? else { return Ok(Err(job)) };
         let is_long = sent < padded(argument.len());
         if let Some(options) = &mut job.options {
@@ -214,7 +214,7 @@ impl Child {
     /// Hands the initializer over, as the very first call.
     pub(super) fn hand_initializer(&mut self, function: u64, argument: &[u8]) -> Result<(), Garbled> {
         let call = Call { kind: CallKind::Initializer, id: 0, function, len: argument.len(), attachments: 0 };
-        if let Some((position, _)) = self.link.send(call, claim::BEGUN, argument)? {
+        if let Some((position, _)) = self.link.send(call, BEGUN, argument)? {
             let handed = Instant::now();
             self.inflight.push_back(InFlight { work: Work::Initializer, position, sealed: true, handed });
         }
@@ -225,7 +225,7 @@ impl Child {
     pub(super) fn ask_to_end(&mut self, threads: usize, deadline: Instant) -> Result<(), Garbled> {
         for _ in 0..threads {
             let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
-            self.link.send(call, claim::BEGUN, &[])?;
+            self.link.send(call, BEGUN, &[])?;
         }
         self.link.wake_worker();
         self.stage = Stage::Ending(deadline);

@@ -48,18 +48,8 @@ pub(super) struct Call {
     pub(super) attachments: u16,
 }
 
-/// The state of a call that has been handed over. It stands in the first word of its head, in shared memory.
-pub(super) mod claim {
-    /// Whoever changes it to one of the next two has it.
-    pub(in crate::process) const QUEUED: u32 = 1;
-    /// The worker has begun it.
-    pub(in crate::process) const BEGUN: u32 = 2;
-    /// The parent has taken it back: the worker skips it.
-    pub(in crate::process) const TAKEN: u32 = 3;
-}
-
 impl Call {
-    /// The head as bytes, with the given claim word.
+    /// The head as bytes; the first word is the call's state (see `transport::words`).
     pub(super) fn to_bytes(self, claim: u32) -> [u8; CALL_HEAD] {
         let mut bytes = [0; CALL_HEAD];
         bytes[0..4].copy_from_slice(&claim.to_ne_bytes());
@@ -234,7 +224,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_call_or_an_error(bytes: [u8; CALL_HEAD]) {
             if let Ok(call) = Call::from_bytes(&bytes) {
-                prop_assert_eq!(Call::from_bytes(&call.to_bytes(claim::QUEUED)), Ok(call));
+                prop_assert_eq!(Call::from_bytes(&call.to_bytes(1)), Ok(call));
             }
         }
 

@@ -3,6 +3,7 @@
 
 mod ring;
 mod socket;
+mod words;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,6 +20,7 @@ use crate::os;
 use crate::os::socket::Received;
 
 pub(super) use ring::{INLINE, Shared};
+pub(super) use words::{BEGUN, QUEUED};
 
 /// How arguments and results travel to and from the workers of a pool
 /// ([`transport`](crate::ProcessPoolBuilder::transport)).

@@ -9,9 +9,8 @@
 //!    `tail` are the consumer's, all others the producer's. Positions only grow; a position's place is its remainder.
 //! 2. A side trusts only its own position. The other's is read, checked against it ([`Garbled`] if it cannot be), and
 //!    used for nothing but the question how much there is. So no access leaves the mapping, whatever the other side does.
-//! 3. Publishing a position is a Release store, reading the other's an Acquire load: what lies between is whole.
-//! 4. Sleeping: whoever is about to sleep sets a word, then looks once more; whoever publishes looks at the word
-//!    afterwards; a SeqCst fence stands between the two steps on both sides. So one of the two sees the other.
+//! 3. Publishing a position is a Release store, reading the other's an Acquire load: what lies between is whole. That, and
+//!    who sleeps and who wakes, is in `words`.
 
 #![allow(unsafe_code)]
 
@@ -23,7 +22,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use std::time::Instant;
 
 use super::super::body::Body;
-use super::super::wire::{self, CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, claim, padded};
+use super::super::wire::{self, CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, padded};
+use super::words;
 use crate::os::fault::Note;
 use crate::os::{futex, shm};
 
@@ -107,16 +107,12 @@ impl Shared {
     /// Has the worker published a reply that has not been consumed? A glance, without any right to the ring.
     pub(in crate::process) fn has_replies(&self) -> bool {
         let replies = &self.control().replies;
-        replies.tail.0.load(Acquire) != replies.head.0.load(Relaxed)
+        words::position(&replies.tail.0) != replies.head.0.load(Relaxed)
     }
 
     /// Asks for a message on the socket at the next reply; false if there is one already.
     pub(in crate::process) fn arm_bell(&self) -> bool {
-        let word = &self.control().replies.consumer_waits.0;
-        if word.load(Relaxed) & BELL == 0 {
-            word.fetch_or(BELL, SeqCst);
-        }
-        fence(SeqCst);
+        words::intend_bit(&self.control().replies.consumer_waits.0, BELL);
         !self.has_replies()
     }
 
@@ -132,8 +128,7 @@ impl Shared {
     /// until the deadline; not at all if `look` says, after the intention is known to all, that there is no need to.
     pub(in crate::process) fn sleep(&self, look: impl FnOnce() -> bool, deadline: Option<Instant>) {
         let word = &self.control().replies.consumer_waits.0;
-        let seen = word.fetch_or(SLEEPERS, SeqCst) | SLEEPERS;
-        fence(SeqCst);
+        let seen = words::intend_bit(word, SLEEPERS);
         if !self.has_replies() && !look() {
             futex::wait(word, seen, deadline);
         }
@@ -142,9 +137,7 @@ impl Shared {
     /// Wakes the threads of this process that sleep in [`sleep`](Self::sleep).
     pub(in crate::process) fn wake_sleepers(&self) {
         let word = &self.control().replies.consumer_waits.0;
-        fence(SeqCst);
-        if word.load(Relaxed) & SLEEPERS != 0 {
-            word.fetch_and(!SLEEPERS, SeqCst);
+        if words::rung_bit(word, SLEEPERS) {
             futex::wake_all(word);
         }
     }
@@ -190,7 +183,7 @@ impl Producer {
 
     /// How many bytes can be written.
     fn room(&mut self) -> Result<usize, Garbled> {
-        self.head = self.positions().head.0.load(Acquire);
+        self.head = words::position(&self.positions().head.0);
         let used = self.tail.wrapping_sub(self.head);
         // Rule 2.
         match usize::try_from(used) {
@@ -219,7 +212,7 @@ impl Producer {
 
     fn publish(&mut self, length: usize) {
         self.tail = self.tail.wrapping_add(length as u64);
-        self.positions().tail.0.store(self.tail, Release);
+        words::publish(&self.positions().tail.0, self.tail);
     }
 
     /// The word of a frame's head that both sides may change.
@@ -245,7 +238,7 @@ impl Consumer {
 
     /// How many bytes can be read.
     fn available(&mut self) -> Result<usize, Garbled> {
-        self.tail = self.positions().tail.0.load(Acquire);
+        self.tail = words::position(&self.positions().tail.0);
         let there = self.tail.wrapping_sub(self.head);
         // Rule 2.
         match usize::try_from(there) {
@@ -270,7 +263,7 @@ impl Consumer {
 
     fn advance(&mut self, length: usize) {
         self.head = self.head.wrapping_add(length as u64);
-        self.positions().head.0.store(self.head, Release);
+        words::publish(&self.positions().head.0, self.head);
     }
 
     /// Copies what there is of a body of that length to `to`, and says how much it was.
@@ -357,8 +350,7 @@ impl ParentEnd {
 
     /// Asks the worker for a message when it has made room.
     pub(in crate::process) fn want_room(&mut self) {
-        self.calls.positions().producer_waits.0.store(1, SeqCst);
-        fence(SeqCst);
+        words::intend(&self.calls.positions().producer_waits.0);
     }
 
     /// Wakes the worker if it sleeps for calls.
@@ -368,11 +360,11 @@ impl ParentEnd {
 
     /// Takes back the call whose head is at `position`, if the worker has not begun it.
     pub(in crate::process) fn take_back(&self, position: u64) -> bool {
-        self.calls.word(position).compare_exchange(claim::QUEUED, claim::TAKEN, AcqRel, Acquire).is_ok()
+        words::take_back(self.calls.word(position))
     }
 
     pub(in crate::process) fn has_begun(&self, position: u64) -> bool {
-        self.calls.word(position).load(Acquire) != claim::QUEUED
+        self.calls.word(position).load(Acquire) != words::QUEUED
     }
 
     /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not.
@@ -419,11 +411,9 @@ impl ParentEnd {
     }
 }
 
-/// Rule 4, for a word that is 0 or 1.
+/// Wakes whoever sleeps on a word.
 fn wake(word: &AtomicU32) {
-    fence(SeqCst);
-    if word.load(Relaxed) != 0 {
-        word.store(0, Relaxed);
+    if words::told(word) {
         futex::wake_all(word);
     }
 }
@@ -455,8 +445,7 @@ impl Calls {
     }
 
     fn sleep_unless(&mut self, had: usize) -> Result<(), Garbled> {
-        self.0.positions().consumer_waits.0.store(1, SeqCst);
-        fence(SeqCst);
+        words::intend(&self.0.positions().consumer_waits.0);
         if self.0.available()? <= had {
             futex::wait(&self.0.positions().consumer_waits.0, 1, None);
         }
@@ -473,10 +462,7 @@ impl Calls {
         let (word, begun_at) =
             unsafe { (head.cast::<AtomicU32>().as_ref(), head.add(32).cast::<AtomicU64>().as_ref()) };
         begun_at.store(now, Release);
-        let taken = match word.compare_exchange(claim::QUEUED, claim::BEGUN, AcqRel, Acquire) {
-            Ok(_) => false,
-            Err(state) => state == claim::TAKEN,
-        };
+        let taken = !words::begin(word);
         let call = Call::from_bytes(&self.0.read())?;
         let position = self.0.head;
         self.0.advance(CALL_HEAD);
@@ -594,8 +580,7 @@ impl Replies {
                 continue;
             }
             self.ring(bell);
-            self.0.positions().producer_waits.0.store(1, SeqCst);
-            fence(SeqCst);
+            words::intend(&self.0.positions().producer_waits.0);
             if self.0.room()? < wanted {
                 futex::wait(&self.0.positions().producer_waits.0, 1, None);
             }
@@ -607,11 +592,7 @@ impl Replies {
     /// Tells whoever wants to know that there are replies. Wakes sleepers at once; `bell` is called for the manager.
     pub(in crate::process) fn ring(&self, bell: &mut impl FnMut()) {
         let word = &self.0.positions().consumer_waits.0;
-        fence(SeqCst);
-        if word.load(Relaxed) == 0 {
-            return;
-        }
-        let wanted = word.swap(0, SeqCst);
+        let wanted = words::rung(word);
         if wanted & SLEEPERS != 0 {
             futex::wake_all(word);
         }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::super::body::Body;
-use super::super::wire::{CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, claim, message, padded};
+use super::super::wire::{CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, message, padded};
 use super::Stash;
+use super::words::BEGUN;
 use crate::os::socket::{self, Received};
 
 /// How much of a body goes into one message.
@@ -51,7 +52,7 @@ impl ParentEnd {
     /// Sends the head and as much of the body (padding included) as goes; `None` if not even the head does.
     pub(in crate::process) fn send(&mut self, call: Call, body: &[u8]) -> Result<Option<usize>, Garbled> {
         let first = piece(body, 0);
-        match send_piece(&self.socket, &call.to_bytes(claim::BEGUN), first)? {
+        match send_piece(&self.socket, &call.to_bytes(BEGUN), first)? {
             true => self.send_more(body, first.len()).map(Some),
             false => Ok(None),
         }

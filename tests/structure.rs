@@ -35,6 +35,7 @@ const ISLANDS: &[&str] = &[
     "process/body.rs",
     "process/call.rs",
     "process/start.rs",
+    "process/transport/models.rs",
     "process/transport/ring.rs",
     "process/worker/entry.rs",
     "process/worker/serve.rs",

@@ -19,6 +19,8 @@ mod order;
 mod panics;
 mod polling;
 mod priorities;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod process;
 mod process_exit;
 mod resize;
 mod scope;

@@ -1,0 +1,440 @@
+//! A worker process dies: that costs the tasks that it had begun, says how, and nothing else.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use concurrent_futures::{MapOptions, ProcessPoolExecutor, ReturnWhen, Stdio, TaskError, as_completed, wait};
+use rustix::process::Signal;
+
+use super::support::*;
+use crate::support::guarded;
+
+fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+/// Brings the signal of this number upon the process that it runs in.
+fn die_of(number: i32) {
+    let signal = Signal::from_named_raw(number).unwrap();
+    rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+fn exit(code: i32) {
+    std::process::exit(code);
+}
+
+// procspawn cannot name the signal that ended a worker.
+#[test]
+fn every_fatal_signal_is_named() {
+    const SIGNALS: [(Signal, &str); 14] = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::SYS, "SIGSYS"),
+    ];
+    guarded(|| {
+        let pool = pool(1);
+        for (signal, name) in SIGNALS {
+            let worker = pool.submit(pid, ()).result().unwrap();
+            let error = pool.task(die_of, signal.as_raw()).name("doomed").submit().result().unwrap_err();
+            let text = error.to_string();
+            let exit = exit_of(Err::<(), _>(error));
+            assert_eq!((exit.pid(), exit.code(), exit.signal()), (worker, None, Some(signal.as_raw())));
+            assert_eq!((exit.signal_name(), exit.task_name(), exit.attempts()), (Some(name), Some("doomed"), 1));
+            assert!(text.contains(name) && text.contains("doomed") && text.contains(&worker.to_string()), "{text}");
+            assert_ne!(pool.submit(pid, ()).result().unwrap(), worker);
+        }
+    });
+}
+
+#[test]
+fn every_exit_is_an_error_and_its_code_is_known() {
+    guarded(|| {
+        let pool = pool(1);
+        for code in [0, 1, 3, 70, 71, 72, 99, 101, 255] {
+            let exit = exit_of(pool.submit(exit, code).result());
+            assert_eq!((exit.code(), exit.signal(), exit.signal_name()), (Some(code), None, None));
+            assert!(exit.to_string().contains(&format!("code {code}")), "{exit}");
+        }
+        pool.submit(pid, ()).result().unwrap();
+    });
+}
+
+#[test]
+fn an_abort_keeps_the_last_panic() {
+    struct PanicsOnDrop;
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("the second panic");
+        }
+    }
+    guarded(|| {
+        let pool = pool(1);
+        let twice = |_: ()| -> () {
+            let _second = PanicsOnDrop;
+            panic!("the first panic");
+        };
+        let exit = exit_of(pool.submit(twice, ()).result());
+        assert_eq!(exit.signal_name(), Some("SIGABRT"));
+        assert!(exit.last_panic().is_some_and(|panic| panic.contains("panic")), "{exit:?}");
+        assert_eq!(exit_of(pool.submit(|_: ()| -> () { std::process::abort() }, ()).result()).last_panic(), None);
+    });
+}
+
+fn recurse(depth: u64) -> u64 {
+    let here = std::hint::black_box([depth; 64]);
+    if depth == u64::MAX {
+        return 0;
+    }
+    recurse(depth + 1) + here[(depth % 64) as usize]
+}
+
+#[test]
+fn a_stack_overflow_is_told_as_one() {
+    guarded(|| {
+        let exit = exit_of(pool(1).submit(recurse, 0).result());
+        assert!(matches!(exit.signal_name(), Some("SIGSEGV" | "SIGABRT")), "{exit:?}");
+        assert!(exit.crash_note().is_some_and(|note| note.contains("stack overflow")), "{exit:?}");
+        assert!(exit.to_string().contains("stack overflow"), "{exit}");
+    });
+}
+
+#[test]
+fn a_fault_says_at_which_address() {
+    #[allow(unsafe_code)]
+    fn fault(address: usize) -> u8 {
+        // SAFETY: there is none: the process ends here.
+        unsafe { std::ptr::with_exposed_provenance::<u8>(address).read_volatile() }
+    }
+    guarded(|| {
+        let exit = exit_of(pool(1).submit(fault, 0x1230).result());
+        assert_eq!(exit.signal_name(), Some("SIGSEGV"));
+        assert!(exit.crash_note().is_some_and(|note| note.contains("0x1230")), "{exit:?}");
+    });
+}
+
+#[test]
+fn what_was_written_to_stderr_is_kept() {
+    guarded(|| {
+        let pool = ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Capture).build().unwrap();
+        let last_words = |_: ()| -> () {
+            println!("to stdout");
+            eprintln!("{}", "x".repeat(100_000));
+            eprintln!("last words");
+            std::process::abort();
+        };
+        let exit = exit_of(pool.submit(last_words, ()).result());
+        let stderr = exit.stderr().unwrap();
+        assert!(stderr.trim_end().ends_with("last words"), "{stderr}");
+        assert!(stderr.len() <= 8 * 1024, "{}", stderr.len());
+        assert!(exit.to_string().contains("last words"));
+        let quiet = exit_of(pool.submit(exit_quietly, ()).result());
+        assert_eq!(quiet.stderr(), Some(""), "another process's words are not this one's");
+    });
+}
+
+fn exit_quietly(_: ()) {
+    std::process::exit(5);
+}
+
+#[test]
+fn an_idle_worker_that_is_killed_costs_nothing() {
+    guarded(|| {
+        let pool = pool(1);
+        for _ in 0..20 {
+            let worker = pool.submit(pid, ()).result().unwrap();
+            signal(worker, Signal::KILL);
+            // Handed to a worker that is dead already, perhaps: then it moves on.
+            assert_ne!(pool.submit(pid, ()).result().unwrap(), worker);
+        }
+    });
+}
+
+#[test]
+fn an_idle_worker_that_is_killed_is_buried() {
+    guarded(|| {
+        let pool = pool(1);
+        let worker = pool.submit(pid, ()).result().unwrap();
+        signal(worker, Signal::KILL);
+        poll(|| process_state(worker).is_none());
+        poll(|| pool.worker_pids().is_empty());
+        assert_eq!(pool.stats().workers, 0);
+    });
+}
+
+#[test]
+fn killed_child() {
+    guarded(|| {
+        let pool = pool(2);
+        let mut doomed = Plug::new(&pool);
+        let mut other = Plug::new(&pool);
+        let queued: Vec<_> = (0..20).map(|_| pool.submit(pid, ())).collect();
+        signal(doomed.pid, Signal::KILL);
+        let exit = exit_of(doomed.take().result());
+        assert_eq!((exit.pid(), exit.signal_name()), (doomed.pid, Some("SIGKILL")));
+        assert!(!exit.is_probably_out_of_memory());
+        let (future, worker) = (other.take(), other.pid);
+        drop(other);
+        future.result().unwrap();
+        for future in queued {
+            assert_ne!(future.result().unwrap(), doomed.pid);
+        }
+        assert!(pool.submit(pid, ()).result().is_ok());
+        assert!(is_running(worker));
+    });
+}
+
+// What a worker was handed and has not begun is done elsewhere, once.
+#[test]
+fn what_had_not_begun_is_begun_once_elsewhere() {
+    guarded(|| {
+        let folder = Folder::new();
+        let ledger = folder.ledger("ledger");
+        for round in 0..10 {
+            let pool = pool(1);
+            // A quick worker is given many in advance.
+            (0..50).for_each(|_| drop(pool.submit(pid, ()).result().unwrap()));
+            let mut plug = Plug::new(&pool);
+            let mark = |(ledger, id): (Ledger, u32)| ledger.write(id);
+            let marks: Vec<_> = (0..20).map(|n| pool.submit(mark, (ledger.clone(), round * 100 + n))).collect();
+            signal(plug.pid, Signal::KILL);
+            exit_of(plug.take().result());
+            marks.into_iter().for_each(|mark| mark.result().unwrap());
+        }
+        let lines = ledger.lines();
+        assert_eq!(lines.len(), 200);
+        assert_eq!(lines.iter().collect::<HashSet<_>>().len(), 200, "none is begun twice");
+    });
+}
+
+// Python breaks the pool here, once and for all.
+#[test]
+fn a_hundred_crashes_cost_a_hundred_tasks() {
+    guarded(|| {
+        let pool = pool(2);
+        let task = |n: u32| if n % 2 == 0 { std::process::abort() } else { n };
+        let futures: Vec<_> = (0..200).map(|n| pool.submit(task, n)).collect();
+        for (n, future) in futures.into_iter().enumerate() {
+            match n % 2 {
+                0 => assert_eq!(exit_of(future.result()).signal_name(), Some("SIGABRT")),
+                _ => assert_eq!(future.result().unwrap() as usize, n),
+            }
+        }
+    });
+}
+
+#[test]
+fn each_error_is_its_own() {
+    guarded(|| {
+        let pool = pool(2);
+        let futures: Vec<_> = (0..6).map(|code| pool.submit(exit, code)).collect();
+        let exits: Vec<_> = futures.into_iter().map(|future| exit_of(future.result())).collect();
+        let codes: Vec<_> = exits.iter().map(|exit| exit.code().unwrap()).collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5]);
+        let pids: HashSet<_> = exits.iter().map(|exit| exit.pid()).collect();
+        assert_eq!(pids.len(), 6);
+    });
+}
+
+#[test]
+fn who_waits_is_woken_whichever_way_it_waits() {
+    guarded(|| {
+        let pool = Arc::new(pool(4));
+        let plugs: Vec<_> = (0..4).map(|_| Plug::new(&pool)).collect();
+        let pids: Vec<_> = plugs.iter().map(|plug| plug.pid).collect();
+        let mut futures: Vec<_> = plugs.into_iter().map(|mut plug| (plug.take(), plug)).collect();
+        let (blocked, plug_1) = futures.pop().unwrap();
+        let (waited, plug_2) = futures.pop().unwrap();
+        let (completed, plug_3) = futures.pop().unwrap();
+        let (limited, plug_4) = futures.pop().unwrap();
+        let waiters = [
+            std::thread::spawn(move || blocked.result()),
+            std::thread::spawn(move || wait([waited], None, ReturnWhen::AllCompleted).done.pop().unwrap().result()),
+            std::thread::spawn(move || as_completed([completed]).next().unwrap().result()),
+            std::thread::spawn(move || limited.result_timeout(Duration::from_secs(3600)).unwrap()),
+        ];
+        for pid in pids {
+            signal(pid, Signal::KILL);
+        }
+        for waiter in waiters {
+            exit_of(waiter.join().unwrap());
+        }
+        drop((plug_1, plug_2, plug_3, plug_4));
+    });
+}
+
+#[test]
+fn a_crash_after_the_result_was_written_costs_nothing_that_was_done() {
+    guarded(|| {
+        for _ in 0..20 {
+            let pool = pool(1);
+            let results: Vec<_> = (0..20).map(|n: u32| pool.submit(|n: u32| n, n)).collect();
+            let crash = pool.submit(|_: ()| -> () { std::process::abort() }, ());
+            for (n, result) in results.into_iter().enumerate() {
+                assert_eq!(result.result().unwrap() as usize, n);
+            }
+            exit_of(crash.result());
+        }
+    });
+}
+
+// What the task does to the descriptors of its process is no danger to the parent.
+#[test]
+fn garbage_on_the_descriptors_of_the_worker() {
+    #[allow(unsafe_code)]
+    fn vandalise(garbage: Vec<u8>) {
+        use std::os::fd::BorrowedFd;
+        for fd in 3..64 {
+            // SAFETY: it may well not be open; that is an error, and no more.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            let _ = rustix::io::write(fd, &garbage);
+        }
+    }
+    guarded(|| {
+        let pool = pool(1);
+        for garbage in [vec![], vec![0; 1], vec![2; 100], vec![3; 2], vec![0xff; 5000], vec![1; 40_000]] {
+            let outcome = pool.submit(vandalise, garbage).result();
+            let expected = match &outcome {
+                Ok(()) => true,
+                Err(error) => error.is_protocol() || error.is_worker_died(),
+            };
+            assert!(expected, "{outcome:?}");
+        }
+        // A worker that had already answered may be found out only now.
+        poll(|| pool.submit(pid, ()).result().is_ok());
+    });
+}
+
+#[test]
+fn a_task_that_closes_all_descriptors() {
+    #[allow(unsafe_code)]
+    fn close_all(_: ()) {
+        for fd in 3..64 {
+            // SAFETY: whoever owned them finds them closed, which is what is tried here.
+            unsafe { rustix::io::close(fd) };
+        }
+    }
+    guarded(|| {
+        let pool = pool(1);
+        let outcome = pool.submit(close_all, ()).result();
+        assert!(outcome.is_ok() || matches!(outcome, Err(TaskError::WorkerDied(_))), "{outcome:?}");
+        for _ in 0..5 {
+            pool.submit(pid, ()).result().unwrap();
+        }
+    });
+}
+
+// A poison task, tried again, takes no neighbour with it.
+#[test]
+fn retries_end_and_neighbours_are_unharmed() {
+    guarded(|| {
+        let folder = Folder::new();
+        let (pool, ledger) = (pool(2), folder.ledger("ledger"));
+        let neighbours: Vec<_> = (0..50).map(|n: u64| pool.submit(|n: u64| n, n)).collect();
+        let poison = |ledger: Ledger| -> () {
+            ledger.write("begun");
+            std::process::abort()
+        };
+        let exit = exit_of(pool.task(poison, ledger.clone()).retries(2).submit().result());
+        assert_eq!((exit.attempts(), ledger.lines().len()), (3, 3));
+        assert!(exit.to_string().contains("attempt 3"), "{exit}");
+        assert_eq!(neighbours.into_iter().map(|future| future.result().unwrap()).sum::<u64>(), 1225);
+    });
+}
+
+#[test]
+fn a_retry_may_succeed() {
+    guarded(|| {
+        let folder = Folder::new();
+        let pool = ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Null).retries(5).build().unwrap();
+        let third_time_lucky = |ledger: Ledger| {
+            ledger.write("begun");
+            match ledger.lines().len() {
+                3 => 3,
+                _ => std::process::abort(),
+            }
+        };
+        let ledger = folder.ledger("ledger");
+        assert_eq!(pool.submit(third_time_lucky, ledger.clone()).result().unwrap(), 3);
+        assert_eq!(ledger.lines().len(), 3);
+        // Only the end of the worker is a reason to try again.
+        let panics = folder.ledger("panics");
+        let panic = |ledger: Ledger| -> () {
+            ledger.write("begun");
+            panic!("once is enough");
+        };
+        assert!(pool.submit(panic, panics.clone()).result().unwrap_err().is_panicked());
+        assert_eq!(panics.lines().len(), 1);
+    });
+}
+
+#[test]
+fn no_retries_unless_asked_for() {
+    guarded(|| {
+        let folder = Folder::new();
+        let (pool, ledger) = (pool(1), folder.ledger("ledger"));
+        let crash = |ledger: Ledger| -> () {
+            ledger.write("begun");
+            std::process::abort()
+        };
+        exit_of(pool.submit(crash, ledger.clone()).result());
+        pool.submit(pid, ()).result().unwrap();
+        assert_eq!(ledger.lines().len(), 1);
+    });
+}
+
+#[test]
+fn a_crash_in_a_map_costs_the_items_that_had_begun() {
+    guarded(|| {
+        let pool = pool(2);
+        let task = |n: u32| if n == 57 { std::process::abort() } else { n };
+        let results: Vec<_> = pool.map_with(MapOptions::new().chunk_size(1), task, 0..100).unwrap().collect();
+        for (n, result) in results.into_iter().enumerate() {
+            match n {
+                57 => assert_eq!(exit_of(result).signal_name(), Some("SIGABRT")),
+                _ => assert_eq!(result.unwrap() as usize, n),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_crash_in_a_chunk_repeats_nothing() {
+    guarded(|| {
+        let folder = Folder::new();
+        let (pool, ledger) = (pool(2), folder.ledger("ledger"));
+        let task = |(ledger, n): (Ledger, u32)| {
+            ledger.write(n);
+            if n % 10 == 4 { std::process::abort() } else { n }
+        };
+        let items = (0..40).map(|n| (ledger.clone(), n));
+        let results: Vec<_> = pool.map_with(MapOptions::new().chunk_size(8), task, items).unwrap().collect();
+        assert_eq!(results.len(), 40);
+        let lines: Vec<u32> = ledger.lines().iter().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(lines.iter().collect::<HashSet<_>>().len(), lines.len(), "no item is begun twice: {lines:?}");
+        for (n, result) in results.into_iter().enumerate() {
+            let begun = lines.contains(&(n as u32));
+            match result {
+                Ok(value) => assert_eq!((value as usize, begun), (n, true)),
+                // An item that had ended, in a chunk that has not, is lost too; but none that had not begun.
+                Err(TaskError::WorkerDied(_)) => assert!(begun, "{n} had not begun"),
+                Err(other) => panic!("{n}: {other:?}"),
+            }
+        }
+        assert_eq!(lines.len(), 40, "all have been begun");
+    });
+}

@@ -1,0 +1,224 @@
+//! What the tests of worker processes share: pools, signs that are seen in all processes, a look at what a process has.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use concurrent_futures::{ProcessPoolExecutor, Stdio, TaskError, TaskFuture, WorkerExit};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::support::*;
+
+/// A pool of so many workers, whose panics and crashes print nothing.
+pub(super) fn pool(max_workers: usize) -> ProcessPoolExecutor {
+    ProcessPoolExecutor::builder().max_workers(max_workers).stdio(Stdio::Null).build().unwrap()
+}
+
+/// Looks again and again until `condition` holds, politely. The watchdog ends it if it never does.
+pub(super) fn poll(condition: impl Fn() -> bool) {
+    while !condition() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A folder of its own, which goes when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Folder(Arc<FolderInner>);
+
+struct FolderInner(PathBuf);
+
+impl Drop for FolderInner {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("concurrent-futures-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(Arc::new(FolderInner(path)))
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.0.0.clone()
+    }
+
+    /// A sign that is not given yet.
+    pub(super) fn sign(&self, name: impl std::fmt::Display) -> Sign {
+        Sign(self.0.0.join(name.to_string()))
+    }
+
+    /// A ledger in which nothing is written yet.
+    pub(super) fn ledger(&self, name: &str) -> Ledger {
+        let path = self.0.0.join(name);
+        File::create(&path).unwrap();
+        Ledger(path)
+    }
+}
+
+/// Something that one process waits for and another does: a file that is there or not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Sign(PathBuf);
+
+impl Sign {
+    pub(super) fn give(&self) {
+        File::create(&self.0).unwrap();
+    }
+
+    pub(super) fn is_given(&self) -> bool {
+        self.0.exists()
+    }
+
+    pub(super) fn wait(&self) {
+        poll(|| self.is_given());
+    }
+}
+
+/// A file in which all processes write lines, and none is lost.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Ledger(PathBuf);
+
+impl Ledger {
+    pub(super) fn write(&self, line: impl std::fmt::Display) {
+        let mut file = OpenOptions::new().append(true).open(&self.0).unwrap();
+        // In one piece, so that lines do not mix.
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        fs::read_to_string(&self.0).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+/// Occupies a worker until it is released (or dropped).
+pub(super) struct Plug {
+    release: Sign,
+    pub(super) future: Option<TaskFuture<()>>,
+    pub(super) pid: u32,
+    _folder: Folder,
+}
+
+impl Plug {
+    /// Returns when a worker is busy with it.
+    pub(super) fn new(pool: &ProcessPoolExecutor) -> Self {
+        let folder = Folder::new();
+        let (begun, release) = (folder.path().join("begun"), folder.sign("release"));
+        let wait = |(begun, release): (PathBuf, Sign)| {
+            // Renamed, so that whoever sees it can read it.
+            let half = begun.with_extension("half");
+            fs::write(&half, std::process::id().to_string()).unwrap();
+            fs::rename(half, begun).unwrap();
+            // The folder may be gone when the test has failed.
+            poll(|| release.is_given() || !release.0.parent().unwrap().exists());
+        };
+        let future = pool.submit(wait, (begun.clone(), release.clone()));
+        poll(|| begun.exists() || future.is_done());
+        let pid = fs::read_to_string(begun).unwrap().parse().unwrap();
+        Self { release, future: Some(future), pid, _folder: folder }
+    }
+
+    /// Lets the worker go on, and waits until it has done with the plug.
+    pub(super) fn release(mut self) {
+        self.release.give();
+        self.future.take().unwrap().result().unwrap();
+    }
+
+    pub(super) fn take(&mut self) -> TaskFuture<()> {
+        self.future.take().unwrap()
+    }
+}
+
+impl Drop for Plug {
+    fn drop(&mut self) {
+        self.release.give();
+    }
+}
+
+/// The end of the worker, of which this is the error.
+#[track_caller]
+pub(super) fn exit_of<T: std::fmt::Debug>(result: Result<T, TaskError>) -> WorkerExit {
+    match result {
+        Err(TaskError::WorkerDied(exit)) => exit,
+        other => panic!("not the end of a worker: {other:?}"),
+    }
+}
+
+/// Sends a signal to a worker, which the caller knows to be there.
+pub(super) fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
+/// What the kernel says of the process: a letter such as `R`, `S`, `T` (stopped), `Z` (ended, not collected).
+pub(super) fn process_state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// Does this process still run?
+pub(super) fn is_running(pid: u32) -> bool {
+    process_state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Runs the body in a child process: it changes, or counts, what the whole process has.
+pub(super) fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
+    if is_child() {
+        return guarded(body);
+    }
+    let name = format!("process::{test}");
+    let output = watchdog(2 * LIMIT, move || in_child(&name));
+    assert!(output.status.success(), "{}", printed(&output));
+    // A name that does not fit would run no test, and succeed.
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{}", printed(&output));
+}
+
+/// What a process has that it should give back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Belongings {
+    threads: usize,
+    descriptors: Vec<String>,
+    children: Vec<u32>,
+    shared_memory: usize,
+    mappings: usize,
+}
+
+impl Belongings {
+    pub(super) fn now() -> Self {
+        let list = |path: &str| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let mut descriptors: Vec<String> = list("/proc/self/fd")
+            .filter_map(|fd| Some(format!("{} -> {}", fd.display(), fs::read_link(&fd).ok()?.display())))
+            .filter(|fd| !fd.contains("/proc/"))
+            .collect();
+        descriptors.sort();
+        let children = children();
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        Self {
+            threads: list("/proc/self/task").count(),
+            descriptors,
+            children,
+            shared_memory: list("/dev/shm").count(),
+            mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
+        }
+    }
+}
+
+/// The children of this process, ended ones included.
+pub(super) fn children() -> Vec<u32> {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let texts = tasks.filter_map(|task| fs::read_to_string(task.unwrap().path().join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()).collect()
+}
+
+/// From now on this thread's process does not end of SIGTERM.
+#[allow(unsafe_code)]
+pub(super) fn block_sigterm() {
+    // SAFETY: to ignore a signal is always allowed.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+}

@@ -1,9 +1,12 @@
-//! The examples in which time is the point, one after the other and on a pool: downloads, web pages, prime numbers.
+//! The examples in which time is the point, one after the other, on threads and in processes: downloads, web pages, prime
+//! numbers, a long sum.
 
+use std::hint::black_box;
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
-use concurrent_futures::{ThreadPoolExecutor, as_completed, cpu_workers};
+use concurrent_futures::{ProcessPoolExecutor, ThreadPoolExecutor, as_completed, cpu_workers};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ureq::Agent;
 
@@ -23,6 +26,10 @@ fn downloads(c: &mut Criterion) {
     let pool = ThreadPoolExecutor::new(SECONDS.len()).unwrap();
     group.bench_function("threads", |b| {
         b.iter(|| SECONDS.map(|seconds| pool.submit(move || download(seconds))).map(|future| future.result().unwrap()));
+    });
+    let pool = ProcessPoolExecutor::new(SECONDS.len()).unwrap();
+    group.bench_function("processes", |b| {
+        b.iter(|| SECONDS.map(|seconds| pool.submit(download, seconds)).map(|future| future.result().unwrap()));
     });
     group.finish();
 }
@@ -59,8 +66,47 @@ fn numbers(c: &mut Criterion) {
     group.bench_function("threads", |b| {
         b.iter(|| pool.map(is_prime, PRIMES).map(Result::unwrap).collect::<Vec<bool>>());
     });
+    let pool = ProcessPoolExecutor::builder().build().unwrap();
+    group.bench_function("processes", |b| {
+        b.iter(|| pool.map(is_prime, PRIMES).map(Result::unwrap).collect::<Vec<bool>>());
+    });
     group.finish();
 }
 
-criterion_group!(benches, downloads, fetch, numbers);
+/// The numbers from 1 to a million, in 8 slices: as ranges, and as lists (which the processes have to be sent).
+fn sums(c: &mut Criterion) {
+    const SLICES: u32 = 8;
+    const SLICE: u32 = 125_000;
+    fn sum<S: IntoIterator<Item = u32>>(slice: S) -> u64 {
+        slice.into_iter().map(|number| u64::from(black_box(number))).sum()
+    }
+    let ranges = || (0..SLICES).map(|n| n * SLICE + 1..(n + 1) * SLICE + 1);
+    let lists: Vec<Vec<u32>> = ranges().map(Vec::from_iter).collect();
+
+    let mut group = c.benchmark_group("sum_slices");
+    group.bench_function("sequential", |b| b.iter(|| ranges().map(sum).sum::<u64>()));
+    let pool = ThreadPoolExecutor::new(cpu_workers()).unwrap();
+    group.bench_function("threads", |b| {
+        b.iter(|| {
+            let sums = pool.submit_all(ranges().map(|range| move || sum(range)));
+            as_completed(sums).map(|sum| sum.result().unwrap()).sum::<u64>()
+        });
+    });
+    let pool = ProcessPoolExecutor::new(SLICES as usize).unwrap();
+    group.bench_function("processes", |b| {
+        b.iter(|| {
+            let sums = ranges().map(|range| pool.submit(sum::<Range<u32>>, range));
+            as_completed(sums).map(|sum| sum.result().unwrap()).sum::<u64>()
+        });
+    });
+    group.bench_function("processes_lists", |b| {
+        b.iter(|| {
+            let sums = lists.iter().map(|list| pool.submit(sum::<Vec<u32>>, list.clone()));
+            as_completed(sums).map(|sum| sum.result().unwrap()).sum::<u64>()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, downloads, fetch, numbers, sums);
 criterion_main!(benches);

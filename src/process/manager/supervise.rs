@@ -24,6 +24,9 @@ const LULL: Duration = Duration::from_micros(100);
 /// Without a descriptor that tells of a child's end, it is looked that often.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long a worker that has closed its control socket may go on with what it has begun.
+const HANG_UP: Duration = Duration::from_secs(60 * 60);
+
 /// How long it takes until another worker is started after the system has refused one; doubled up to the last.
 const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
@@ -191,13 +194,25 @@ impl Supervisor<'_> {
             }
         }
         if matches!(open, Ok(false) | Err(_)) {
-            let child = &mut state.children[at];
-            if matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
-                // Without the socket it is of no use, dead or not.
-                child.retiring = true;
-                state.wake_by(Some(Instant::now() + Duration::from_secs(1)), out);
-            }
+            self.hang_up(state, at, out);
         }
+    }
+
+    /// The worker's end of the control socket is closed: it is dead, or one of its tasks has closed all descriptors. Its
+    /// memory still speaks, but it cannot ring any more; so it finishes what it has begun, and ends.
+    fn hang_up(&self, state: &mut State, at: usize, out: &mut Outbox) {
+        let child = &mut state.children[at];
+        if !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
+            return;
+        }
+        let back = child.take_back(usize::MAX, |_| true);
+        out.touch(child);
+        let patience = if child.link.can_take_back() { HANG_UP } else { Duration::ZERO };
+        if child.ask_to_end(self.core.config.threads, Instant::now() + patience).is_err() {
+            child.kill("it closed its control socket");
+        }
+        state.requeue(back);
+        state.wake_by(Some(Instant::now() + patience), out);
     }
 
     /// A worker has answered.

@@ -10,6 +10,10 @@ mod future;
 mod os;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod process;
+#[cfg(all(fuzzing, feature = "process"))]
+#[doc(hidden)]
+pub use process::fuzzing;
+
 /// The models of the transport run without the rest of the process pool.
 #[cfg(all(test, loom, feature = "process"))]
 mod process {

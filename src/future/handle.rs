@@ -151,9 +151,11 @@ impl<T> TaskFuture<T> {
 
     /// Cancels the task if it has not started; says whether it is (or is being) cancelled. A task that has not
     /// started is cancelled for certain: it never runs, its closure is dropped before this returns, and whoever waits
-    /// wakes up. A running task goes on, and this is `false`.
+    /// wakes up. A task that is running on a thread goes on, and this is `false`. A task that is running in a worker
+    /// process is cancelled too: its worker is ended (SIGTERM, and SIGKILL after
+    /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace)).
     ///
-    /// The done-callbacks run in this thread. That, and the meaning of the answer, are as in Python.
+    /// The done-callbacks run in this thread. That, and the meaning of the answer for threads, are as in Python.
     ///
     /// ```
     /// use concurrent_futures::promise;

@@ -18,6 +18,8 @@ mod body;
 mod builder;
 mod call;
 mod child;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod job;
 mod manager;
 mod map;

@@ -202,7 +202,8 @@ impl Supervisor<'_> {
     /// memory still speaks, but it cannot ring any more; so it finishes what it has begun, and ends.
     fn hang_up(&self, state: &mut State, at: usize, out: &mut Outbox) {
         let child = &mut state.children[at];
-        if !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
+        // One that has just been started is about to be buried, or to be late.
+        if child.stage != Stage::Ready {
             return;
         }
         let back = child.take_back(usize::MAX, |_| true);

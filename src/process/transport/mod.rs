@@ -20,6 +20,8 @@ use crate::os;
 use crate::os::socket::Received;
 
 pub(super) use ring::{INLINE, Shared};
+#[cfg(fuzzing)]
+pub(super) use ring::{ParentEnd, scribble};
 pub(super) use words::{BEGUN, QUEUED};
 
 /// How arguments and results travel to and from the workers of a pool

@@ -418,6 +418,16 @@ fn wake(word: &AtomicU32) {
     }
 }
 
+/// What a worker that has gone mad may do to the memory of the replies.
+#[cfg(fuzzing)]
+pub(in crate::process) fn scribble(shared: &Shared, tail: u64, bytes: &[u8]) {
+    let length = bytes.len().min(shared.capacity);
+    // SAFETY: as many bytes as the ring has.
+    unsafe { shared.replies.base().copy_from_nonoverlapping(NonNull::from(bytes).cast(), length) };
+    shared.control().replies.tail.0.store(tail, SeqCst);
+    shared.control().calls.head.0.store(tail.rotate_left(7), SeqCst);
+}
+
 /// The worker's end of the calls.
 pub(in crate::process) struct Calls(Consumer);
 

@@ -217,6 +217,11 @@ impl Child {
         Ok(())
     }
 
+    /// Has it nothing to do, and everything that it did been collected?
+    pub(super) fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && self.reading.is_none()
+    }
+
     pub(super) fn is_sending(&self) -> bool {
         self.sending.is_some()
     }
@@ -233,6 +238,9 @@ impl Child {
                 return Ok(());
             }
             let Reading { reply, body, work } = self.reading.take().expect("it is being read");
+            if self.inflight.is_empty() {
+                self.idle_since = Instant::now();
+            }
             let raw =
                 |name| Raw::Reply { kind: reply.kind, body, pid: self.process.id(), name, limit, took: reply.took };
             match work {
@@ -268,9 +276,6 @@ impl Child {
             Some(pace) if reply.took < pace => (pace * 7 + reply.took) / 8,
             _ => reply.took,
         });
-        if self.inflight.is_empty() {
-            self.idle_since = Instant::now();
-        }
         Ok(())
     }
 

@@ -217,6 +217,11 @@ impl Child {
         Ok(())
     }
 
+    /// Has it answered, and is its initializer, if there is one, behind it?
+    pub(super) fn is_prepared(&self) -> bool {
+        self.served && !self.inflight.iter().any(|inflight| matches!(inflight.work, Work::Initializer))
+    }
+
     /// Has it nothing to do, and everything that it did been collected?
     pub(super) fn is_idle(&self) -> bool {
         self.inflight.is_empty() && self.reading.is_none()

@@ -238,6 +238,7 @@ impl Supervisor<'_> {
             self.core.events.forget(&child.socket);
             out.touch(&child);
             let exit = describe(&mut child, status);
+            let at_start = !child.is_prepared() && !matches!(child.stage, Stage::Ending(_));
             let (begun, not_begun) = child.remains();
             state.requeue(not_begun);
             for (job, items) in begun {
@@ -249,7 +250,6 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            let at_start = !child.served && !matches!(child.stage, Stage::Ending(_));
             if at_start {
                 state.stillborn += 1;
                 if state.stillborn >= self.core.config.restart_limit {
@@ -393,6 +393,8 @@ impl Supervisor<'_> {
                 }
             }
             self.refused = 0;
+            // The next task is a reason to try again.
+            state.requeue(Vec::new());
             return;
         }
         let time = Instant::now() + wait;

@@ -248,6 +248,11 @@ impl Child {
         Ok(())
     }
 
+    /// Has it answered, and is its initializer, if there is one, behind it?
+    pub(super) fn is_prepared(&self) -> bool {
+        self.served && !self.inflight.iter().any(|inflight| matches!(inflight.work, Work::Initializer))
+    }
+
     pub(super) fn is_sending(&self) -> bool {
         self.sending.is_some()
     }
@@ -264,6 +269,9 @@ impl Child {
                 return Ok(());
             }
             let Reading { reply, body, work } = self.reading.take().expect("it is being read");
+            if self.inflight.is_empty() {
+                self.idle_since = Instant::now();
+            }
             let raw =
                 |name| Raw::Reply { kind: reply.kind, body, pid: self.process.id(), name, limit, took: reply.took };
             match work {
@@ -304,9 +312,6 @@ impl Child {
             Some(pace) if reply.took < pace => (pace * 7 + reply.took) / 8,
             _ => reply.took,
         });
-        if self.inflight.is_empty() {
-            self.idle_since = Instant::now();
-        }
         Ok(())
     }
 

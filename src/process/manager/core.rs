@@ -259,6 +259,8 @@ impl Core {
         let mut out = Outbox::default();
         let mut state = self.state.lock();
         state.max_workers = max_workers;
+        // There may be room now.
+        state.requeue(Vec::new());
         state.settle_down(&mut out);
         drop(state);
         self.post(out);

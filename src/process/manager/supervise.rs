@@ -256,6 +256,7 @@ impl Supervisor<'_> {
             self.core.events.forget(child.link.socket());
             out.touch(&child);
             let exit = describe(&mut child, status);
+            let at_start = !child.is_prepared() && !matches!(child.stage, Stage::Ending(_));
             let Remains { begun, not_begun } = child.remains();
             state.requeue(not_begun);
             for (job, items) in begun {
@@ -267,7 +268,6 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            let at_start = !child.served && !matches!(child.stage, Stage::Ending(_));
             if at_start {
                 state.stillborn += 1;
                 if state.stillborn >= self.core.config.restart_limit {
@@ -414,6 +414,8 @@ impl Supervisor<'_> {
                 }
             }
             self.refused = 0;
+            // The next task is a reason to try again.
+            state.requeue(Vec::new());
             return;
         }
         let time = Instant::now() + wait;

@@ -238,8 +238,12 @@ impl Supervisor<'_> {
             self.core.events.forget(&child.socket);
             out.touch(&child);
             let exit = describe(&mut child, status);
+            let initializing = child.inflight.iter().any(|inflight| matches!(inflight.work, Work::Initializer));
             let (begun, not_begun) = child.remains();
-            state.requeue(not_begun);
+            match state.refusal() {
+                None => state.requeue(not_begun),
+                Some(reason) => not_begun.into_iter().for_each(|job| out.fail(job, reason.clone())),
+            }
             for (job, items) in begun {
                 match job.may_retry() && matches!(state.phase, Phase::Open | Phase::Draining) {
                     true => state.requeue(vec![job]),
@@ -249,7 +253,7 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            let at_start = !child.served && !matches!(child.stage, Stage::Ending(_));
+            let at_start = (!child.served || initializing) && !matches!(child.stage, Stage::Ending(_));
             if at_start {
                 state.stillborn += 1;
                 if state.stillborn >= self.core.config.restart_limit {

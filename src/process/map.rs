@@ -254,15 +254,17 @@ where
             },
             Err(error) => fail(count, &error),
         };
-        if lost && begun + 1 < count {
+        // If it died while its reply was on the way, all of it had begun: `begun` is then larger than any count.
+        let rest_from = begun.saturating_add(1);
+        if lost && rest_from < count {
             // What comes after the item that it died of has not begun.
             if let Ok(mut items) = again::<A>(&argument) {
-                let rest = items.split_off(begun + 1);
-                results.truncate(begun + 1);
+                let rest = items.split_off(rest_from);
+                results.truncate(rest_from);
                 let mut track = lane.track.lock();
                 if !track.cancelled {
                     track.unsent += rest.len();
-                    track.waiting.insert(first + begun + 1, rest.into());
+                    track.waiting.insert(first + rest_from, rest.into());
                     track.size = 1;
                     if !std::mem::replace(&mut track.holds, true) {
                         drop(track);

@@ -258,7 +258,10 @@ impl Supervisor<'_> {
             let exit = describe(&mut child, status);
             let at_start = !child.is_prepared() && !matches!(child.stage, Stage::Ending(_));
             let Remains { begun, not_begun } = child.remains();
-            state.requeue(not_begun);
+            match state.refusal() {
+                None => state.requeue(not_begun),
+                Some(reason) => not_begun.into_iter().for_each(|job| out.fail(job, reason.clone())),
+            }
             for (job, items) in begun {
                 match job.may_retry() && matches!(state.phase, Phase::Open | Phase::Draining) {
                     true => state.requeue(vec![job]),

@@ -46,6 +46,8 @@ pub(super) struct Child {
     pub(super) captured: Option<Captured>,
     /// Descriptors that have come for replies.
     attachments: HashMap<u64, Vec<OwnedFd>>,
+    /// It has been reported that its process has ended.
+    pub(super) has_ended: bool,
     /// Messages that the supervisor has to look at.
     pub(super) mail: Vec<Vec<u8>>,
     /// How many processes the kernel had killed for want of memory when this one started.
@@ -135,6 +137,7 @@ impl Child {
             idle_since: Instant::now(),
             captured,
             attachments: HashMap::new(),
+            has_ended: false,
             mail: Vec::new(),
             oom_kills,
         }
@@ -412,9 +415,17 @@ impl Child {
     /// Reads the messages on the control socket; what is not about calls and replies goes to `mail`. False at the end.
     pub(super) fn read_messages(&mut self) -> io::Result<bool> {
         use crate::os::socket::{LONGEST, Received, receive};
-        let mut buffer = vec![0; LONGEST];
+        let (mut short, mut long) = ([0; 1024], Vec::new());
+        let buffer = match self.link.can_take_back() {
+            true => &mut short[..],
+            // What travels through the socket comes in long messages.
+            false => {
+                long.resize(LONGEST, 0);
+                &mut long[..]
+            }
+        };
         loop {
-            match receive(self.link.socket(), &mut buffer, false)? {
+            match receive(self.link.socket(), buffer, false)? {
                 Received::Message(length, fds) => self.take_in(&buffer[..length], fds),
                 Received::Nothing => return Ok(true),
                 Received::End => return Ok(false),

@@ -111,10 +111,12 @@ impl State {
         self.full
     }
 
-    /// How many workers there are that may still do something.
+    /// How many workers there are that do something, or may be asked to. One that is to end counts until it has nothing to do:
+    /// there are never more at work than there may be.
     fn living(&self) -> usize {
-        let lives = |child: &&Child| matches!(child.stage, Stage::Starting(_) | Stage::Ready) && !child.retiring;
-        self.children.iter().filter(lives).count() + self.starting
+        let stays = |child: &Child| matches!(child.stage, Stage::Starting(_) | Stage::Ready) && !child.retiring;
+        let counts = |child: &&Child| stays(child) || !child.is_idle();
+        self.children.iter().filter(counts).count() + self.starting
     }
 
     /// How many workers should be started.

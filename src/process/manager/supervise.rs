@@ -165,8 +165,7 @@ impl Supervisor<'_> {
             match what {
                 OUTPUT => state.children[at].captured.iter_mut().for_each(|captured| captured.read()),
                 SOCKET => self.read_messages(state, at, out),
-                // `bury` asks every child anyway.
-                _ => {}
+                _ => state.children[at].has_ended = true,
             }
         }
     }
@@ -244,7 +243,9 @@ impl Supervisor<'_> {
         let mut buried = false;
         let mut at = 0;
         while at < state.children.len() {
-            let Some(status) = state.children[at].process.try_reap() else {
+            let child = &mut state.children[at];
+            let may_have_ended = child.has_ended || child.process.fd().is_none();
+            let Some(status) = may_have_ended.then(|| child.process.try_reap()).flatten() else {
                 at += 1;
                 continue;
             };

@@ -323,15 +323,19 @@ fn garbage_on_the_descriptors_of_the_worker() {
 fn a_task_that_closes_all_descriptors() {
     #[allow(unsafe_code)]
     fn close_all(_: ()) {
-        for fd in 3..64 {
+        for fd in open_descriptors().into_iter().filter(|fd| *fd > 2) {
             // SAFETY: whoever owned them finds them closed, which is what is tried here.
             unsafe { rustix::io::close(fd) };
         }
     }
     guarded(|| {
         let pool = pool(1);
+        // Closed twice is an error in the worker, and, where that is checked, a panic.
         let outcome = pool.submit(close_all, ()).result();
-        assert!(outcome.is_ok() || matches!(outcome, Err(TaskError::WorkerDied(_))), "{outcome:?}");
+        assert!(
+            matches!(outcome, Ok(()) | Err(TaskError::WorkerDied(_) | TaskError::Panicked(_) | TaskError::Protocol(_))),
+            "{outcome:?}"
+        );
         for _ in 0..5 {
             pool.submit(pid, ()).result().unwrap();
         }
@@ -436,5 +440,35 @@ fn a_crash_in_a_chunk_repeats_nothing() {
             }
         }
         assert_eq!(lines.len(), 40, "all have been begun");
+    });
+}
+
+// What is handed over later is written to the ring behind what runs, and in the end over it.
+#[test]
+#[ignore = "BUG: the head of a call that runs is overwritten by later calls, so it seems not to have begun"]
+fn what_runs_has_begun_whatever_is_handed_over_after_it() {
+    const SIZE: usize = 8192 - 48;
+    guarded(|| {
+        let folder = Folder::new();
+        let (pool, ledger) = (pool(1), folder.ledger("ledger"));
+        // A worker that is known to be quick is given many in advance.
+        (0..5000).for_each(|_| pool.submit(|_: Vec<u8>| (), vec![1; SIZE]).result().unwrap());
+        let crash = |path: String| -> () {
+            let ledger = Ledger::at(path.trim_end());
+            ledger.write("begun");
+            poll(|| ledger.lines().len() > 1);
+            std::process::abort()
+        };
+        // As long as the calls after it, so that the head of one of them comes to lie where its own was.
+        let path = folder.path().join("ledger").display().to_string();
+        let argument = path.clone() + &" ".repeat(SIZE - path.len());
+        let future = pool.submit(crash, argument);
+        poll(|| !ledger.lines().is_empty());
+        let more: Vec<_> = (0..300).map(|_| pool.submit(|bytes: Vec<u8>| bytes.len(), vec![1; SIZE])).collect();
+        assert!(future.is_running());
+        ledger.write("go on");
+        exit_of(future.result());
+        assert!(more.into_iter().all(|future| future.result().unwrap() == SIZE));
+        assert_eq!(ledger.lines(), ["begun", "go on"], "it was begun once");
     });
 }

@@ -87,6 +87,10 @@ impl Sign {
 pub(super) struct Ledger(PathBuf);
 
 impl Ledger {
+    pub(super) fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
     pub(super) fn write(&self, line: impl std::fmt::Display) {
         let mut file = OpenOptions::new().append(true).open(&self.0).unwrap();
         // In one piece, so that lines do not mix.
@@ -221,4 +225,14 @@ pub(super) fn children() -> Vec<u32> {
 pub(super) fn block_sigterm() {
     // SAFETY: to ignore a signal is always allowed.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+}
+
+/// The numbers of the descriptors of this process.
+pub(super) fn open_descriptors() -> Vec<i32> {
+    let entries = fs::read_dir("/proc/self/fd").unwrap();
+    let mut fds: Vec<i32> = entries.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    // The one with which they were read is gone.
+    fds.retain(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
+    fds.sort_unstable();
+    fds
 }

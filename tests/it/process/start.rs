@@ -1,0 +1,298 @@
+//! Workers that do not start: other programs, other builds, crashes before they are ready; and a program that is no
+//! worker although somebody pretends that it is.
+
+use std::process::{Command, Stdio as Channel};
+use std::time::Duration;
+
+use concurrent_futures::{BuildError, ProcessPoolBuilder, ProcessPoolExecutor, StartError, Stdio, TaskError};
+
+use super::support::*;
+use crate::support::{child_command, guarded, is_child, printed};
+
+fn pid(_: ()) -> u32 {
+    std::process::id()
+}
+
+fn builder() -> ProcessPoolBuilder {
+    ProcessPoolExecutor::builder().max_workers(2).stdio(Stdio::Null)
+}
+
+/// Why a pool with these settings never serves: said by every future, before and after.
+fn broken_because(builder: ProcessPoolBuilder) -> StartError {
+    let pool = builder.build().unwrap();
+    let futures: Vec<_> = (0..10).map(|_| pool.submit(pid, ())).collect();
+    let errors: Vec<_> = futures.into_iter().map(|future| future.result().unwrap_err()).collect();
+    assert!(errors.iter().all(TaskError::is_broken), "{errors:?}");
+    assert!(pool.submit(pid, ()).result().unwrap_err().is_broken());
+    assert!(pool.try_submit(pid, ()).unwrap_err().reason().is_broken());
+    assert!(pool.map(|n: u8| n, 0..5).all(|result| result.is_err_and(|error| error.is_broken())));
+    poll(|| pool.worker_pids().is_empty());
+    let TaskError::Broken(cause) = &errors[0] else { unreachable!() };
+    cause.get_ref().downcast_ref::<StartError>().unwrap_or_else(|| panic!("{cause:?}")).clone()
+}
+
+// procspawn hangs when a child dies before its handshake.
+#[test]
+fn programs_that_end_at_once() {
+    guarded(|| {
+        for (program, code) in [("/bin/true", 0), ("/bin/false", 1)] {
+            let error = broken_because(builder().worker_command([program]));
+            let StartError::Died(exit) = error else { panic!("{program}: {error:?}") };
+            assert_eq!(exit.code(), Some(code));
+        }
+    });
+}
+
+#[test]
+fn a_program_that_is_killed_before_it_answers() {
+    guarded(|| {
+        let error = broken_because(builder().worker_command(["/bin/sh", "-c", "kill -SEGV $$"]));
+        let StartError::Died(exit) = error else { panic!("{error:?}") };
+        assert_eq!(exit.signal_name(), Some("SIGSEGV"));
+    });
+}
+
+#[test]
+fn what_it_wrote_to_stderr_before_it_ended_is_told() {
+    guarded(|| {
+        let sad = builder().stdio(Stdio::Capture).worker_command(["/bin/sh", "-c", "echo no such luck >&2; exit 9"]);
+        let error = broken_because(sad);
+        let StartError::Died(exit) = &error else { panic!("{error:?}") };
+        assert_eq!((exit.code(), exit.stderr().map(str::trim_end)), (Some(9), Some("no such luck")));
+        assert!(error.to_string().contains("no such luck"), "{error}");
+    });
+}
+
+// It reads the greeting as an input, and writes it to the output.
+#[test]
+fn a_program_that_talks_and_is_no_worker() {
+    guarded(|| {
+        let error = broken_because(builder().worker_command(["/bin/cat"]).start_timeout(Duration::from_millis(100)));
+        assert!(matches!(error, StartError::NoAnswer(_) | StartError::Died(_) | StartError::NotAWorker(_)), "{error:?}");
+    });
+}
+
+#[test]
+fn a_program_that_answers_nonsense() {
+    guarded(|| {
+        let error = broken_because(builder().worker_command(["/bin/sh", "-c", "echo nonsense >&0; sleep 1000"]));
+        assert!(matches!(error, StartError::NotAWorker(_)), "{error:?}");
+    });
+}
+
+#[test]
+fn a_program_that_never_answers() {
+    guarded(|| {
+        let limit = Duration::from_millis(50);
+        let error = broken_because(builder().worker_command(["/bin/sleep", "1000"]).start_timeout(limit));
+        assert!(matches!(error, StartError::NoAnswer(time) if time == limit), "{error:?}");
+    });
+}
+
+#[test]
+fn a_program_that_does_not_exist() {
+    guarded(|| {
+        let pool = builder().worker_command(["/no/such/program"]).build().unwrap();
+        let error = pool.submit(pid, ()).result().unwrap_err();
+        assert!(error.is_spawn() || error.is_broken(), "{error:?}");
+        let error = pool.submit(pid, ()).result().unwrap_err();
+        assert!(error.is_spawn() || error.is_broken(), "{error:?}");
+    });
+}
+
+#[test]
+fn the_number_of_attempts_is_limited() {
+    guarded(|| {
+        for limit in [1, 2, 7] {
+            let folder = Folder::new();
+            let (ledger, path) = (folder.ledger("ledger"), folder.path().join("ledger"));
+            let script = format!("echo x >> {}; exit 1", path.display());
+            broken_because(builder().max_workers(1).restart_limit(limit).worker_command(["/bin/sh", "-c", &script]));
+            assert_eq!(ledger.lines().len(), limit as usize);
+        }
+    });
+}
+
+// The program itself, with a wrapper around it, is a good worker.
+#[test]
+fn the_same_program_by_way_of_another() {
+    guarded(|| {
+        let this = std::env::current_exe().unwrap();
+        let pool = builder().worker_command(["/usr/bin/env".into(), this]).build().unwrap();
+        assert_ne!(pool.submit(pid, ()).result().unwrap(), std::process::id());
+    });
+}
+
+#[test]
+fn another_build_of_the_program_is_refused() {
+    guarded(|| {
+        let Some(other) = another_build() else { return };
+        let error = broken_because(builder().worker_command([other]));
+        let StartError::WrongBuild { expected, found } = error else { panic!("{error:?}") };
+        assert_ne!(expected, found);
+    });
+}
+
+/// A program that has the same library in it: the other tests of this package were built beside these.
+fn another_build() -> Option<std::path::PathBuf> {
+    let this = std::env::current_exe().unwrap();
+    let bench = this.parent()?.parent()?.join("examples").join("is_prime_threads");
+    bench.exists().then_some(bench)
+}
+
+#[test]
+fn an_initializer_runs_before_the_first_task() {
+    use std::sync::OnceLock;
+    static WORD: OnceLock<String> = OnceLock::new();
+    guarded(|| {
+        let pool = builder().initializer(|word| WORD.set(word).unwrap(), "sesame".to_owned()).build().unwrap();
+        for _ in 0..10 {
+            assert_eq!(pool.submit(|_: ()| WORD.get().unwrap().clone(), ()).result().unwrap(), "sesame");
+        }
+        assert!(WORD.get().is_none(), "not in this process");
+    });
+}
+
+#[test]
+fn failing_initializer() {
+    guarded(|| {
+        let pool = builder().initializer(|_: ()| panic!("not today"), ()).build().unwrap();
+        let futures: Vec<_> = (0..10).map(|_| pool.submit(pid, ())).collect();
+        for future in futures {
+            let error = future.result().unwrap_err();
+            assert!(error.is_broken() && error.to_string().contains("not today"), "{error}");
+        }
+        assert!(pool.submit(pid, ()).result().unwrap_err().is_broken());
+        poll(|| pool.worker_pids().is_empty());
+    });
+}
+
+#[test]
+fn an_initializer_that_ends_its_process() {
+    guarded(|| {
+        let error = broken_because(builder().initializer(|code: i32| std::process::exit(code), 17));
+        let StartError::Died(exit) = error else { panic!("{error:?}") };
+        assert_eq!(exit.code(), Some(17));
+        let error = broken_because(builder().initializer(|_: ()| std::process::abort(), ()));
+        let StartError::Died(exit) = error else { panic!("{error:?}") };
+        assert_eq!(exit.signal_name(), Some("SIGABRT"));
+    });
+}
+
+// Bad luck now and then is no crash loop.
+#[test]
+fn an_initializer_that_fails_at_times() {
+    guarded(|| {
+        let folder = Folder::new();
+        let ledger = folder.ledger("ledger");
+        let every_second = |ledger: Ledger| {
+            ledger.write(std::process::id());
+            if ledger.lines().len() % 2 == 1 {
+                std::process::abort();
+            }
+        };
+        let pool = builder().max_workers(1).max_tasks_per_child(1).initializer(every_second, ledger.clone()).build().unwrap();
+        for _ in 0..10 {
+            pool.submit(pid, ()).result().unwrap();
+        }
+        assert!(ledger.lines().len() >= 20);
+    });
+}
+
+// The variable alone makes no worker, whatever it says: anybody could have set it.
+#[test]
+fn the_variable_alone_makes_no_worker() {
+    if is_child() {
+        println!("\nthis is main");
+        assert_eq!(pool(1).submit(|n: u32| n + 1, 1).result().unwrap(), 2);
+        return;
+    }
+    guarded(|| {
+        for value in ["1:0:1", "1:ffffffffffffffff:1", "", "1", "nonsense", "1:1:99999999999999999999"] {
+            let mut command = child_command("process::start::the_variable_alone_makes_no_worker");
+            command.env("CONCURRENT_FUTURES_WORKER", value);
+            let output = command.stdin(Channel::null()).output().unwrap();
+            assert!(output.status.success(), "{value:?}: {}", printed(&output));
+            assert!(String::from_utf8_lossy(&output.stdout).contains("\nthis is main"), "{value:?}");
+        }
+    });
+}
+
+// Nor does a socket on standard input: there has to be a greeting in it, with the right number.
+#[test]
+fn a_socket_without_the_greeting_makes_no_worker() {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    if is_child() {
+        println!("\nthis is main");
+        return;
+    }
+    guarded(|| {
+        for greeting in [&b""[..], b"\x01", b"\x01\x01\x05garbage", b"hello there", &[1; 300]] {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            ours.write_all(greeting).unwrap();
+            drop(ours);
+            let mut command = child_command("process::start::a_socket_without_the_greeting_makes_no_worker");
+            command.env("CONCURRENT_FUTURES_WORKER", "1:0:1").stdin(Channel::from(OwnedFd::from(theirs)));
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{greeting:?}: {}", printed(&output));
+            assert!(String::from_utf8_lossy(&output.stdout).contains("\nthis is main"), "{greeting:?}");
+        }
+    });
+}
+
+// A program with more rights than its caller has no workers: the caller would control them.
+#[test]
+fn a_privileged_program_has_no_workers() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    if is_child() {
+        assert_eq!(ProcessPoolExecutor::new(1).unwrap_err(), BuildError::Privileged);
+        return;
+    }
+    guarded(|| {
+        // It takes a user and a file of another: only root can arrange for that.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = Folder::new();
+        let (this, copy) = (std::env::current_exe().unwrap(), folder.path().join("setuid"));
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::copy(this, &copy).unwrap();
+        chown(&copy, Some(12_345), None).unwrap();
+        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        assert_eq!(std::fs::metadata(&copy).unwrap().uid(), 12_345);
+        let template = child_command("process::start::a_privileged_program_has_no_workers");
+        let mut command = Command::new(&copy);
+        command.args(template.get_args()).current_dir("/");
+        command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", printed(&output));
+    });
+}
+
+#[test]
+fn the_executable_is_deleted_while_it_runs() {
+    if is_child() {
+        let this = std::env::current_exe().unwrap();
+        let pool = pool(1);
+        let first = pool.submit(pid, ()).result().unwrap();
+        std::fs::remove_file(&this).unwrap();
+        // Somebody else's program in its place.
+        std::fs::write(&this, "#!/bin/false\n").unwrap();
+        signal(first, rustix::process::Signal::KILL);
+        assert_ne!(pool.submit(pid, ()).result().unwrap(), first);
+        return;
+    }
+    guarded(|| {
+        let folder = Folder::new();
+        let copy = folder.path().join("copy");
+        std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+        let template = child_command("process::start::the_executable_is_deleted_while_it_runs");
+        let mut command = Command::new(&copy);
+        command.args(template.get_args());
+        command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", printed(&output));
+    });
+}

@@ -36,8 +36,8 @@ pub fn messages(data: &[u8]) {
 pub fn replies(data: &[u8]) {
     let Some((tail, bytes)) = data.split_first_chunk::<8>() else { return };
     let page = rustix::param::page_size();
-    let memory = shm::create(3 * page).expect("there is memory");
-    let shared = Shared::map(&memory, page).expect("it can be mapped");
+    let memory = shm::create(Shared::file_size(page, 1)).expect("there is memory");
+    let shared = Shared::map(&memory, page, 1).expect("it can be mapped");
     let mut end = ParentEnd::new(&shared);
     scribble(&shared, u64::from_le_bytes(*tail), bytes);
     for _ in 0..256 {

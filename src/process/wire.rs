@@ -16,7 +16,7 @@ pub(super) const PROTOCOL: u32 = 1;
 /// Bodies start and end at multiples of this.
 pub(super) const ALIGN: usize = 16;
 
-pub(super) const CALL_HEAD: usize = 48;
+pub(super) const CALL_HEAD: usize = 32;
 pub(super) const REPLY_HEAD: usize = 32;
 
 /// How long a body is with its padding.

@@ -20,7 +20,7 @@ use crate::os::{image, socket};
 /// Starts a worker. It has not answered yet when this returns, but can be handed calls.
 pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     let (ours, theirs) = socket::pair()?;
-    let (link, memory) = ParentLink::new(ours, config.transport)?;
+    let (link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
     let nonce = RandomState::new().build_hasher().finish();
     let depth = worker::depth() + 1;
     let hello = Hello {

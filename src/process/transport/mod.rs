@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
@@ -74,14 +73,14 @@ enum ParentWay {
 
 impl ParentLink {
     /// A new link of the given kind; the shared memory, if any, is what the worker has to be given.
-    pub(super) fn new(socket: OwnedFd, transport: Transport) -> io::Result<(Self, Option<OwnedFd>)> {
+    pub(super) fn new(socket: OwnedFd, transport: Transport, threads: usize) -> io::Result<(Self, Option<OwnedFd>)> {
         let socket = Arc::new(socket);
         if transport == Transport::Socket {
             let way = ParentWay::Socket(socket::ParentEnd::new(Arc::clone(&socket)));
             return Ok((Self { socket, way }, None));
         }
-        let memory = os::shm::create(Shared::FILE)?;
-        let way = ParentWay::Ring(ring::ParentEnd::new(&Shared::map(&memory, ring::RING)?));
+        let memory = os::shm::create(Shared::file_size(ring::RING, threads))?;
+        let way = ParentWay::Ring(ring::ParentEnd::new(&Shared::map(&memory, ring::RING, threads)?));
         Ok((Self { socket, way }, Some(memory)))
     }
 
@@ -245,11 +244,11 @@ pub(super) struct WorkerLink {
 }
 
 impl WorkerLink {
-    pub(super) fn new(socket: OwnedFd, memory: Option<OwnedFd>, ring: u64) -> io::Result<Self> {
+    pub(super) fn new(socket: OwnedFd, memory: Option<OwnedFd>, ring: u64, threads: u32) -> io::Result<Self> {
         let capacity = usize::try_from(ring).map_err(|_| io::ErrorKind::InvalidInput)?;
         let shared = match (capacity, memory) {
             (0, _) => None,
-            (_, Some(memory)) => Some(Shared::map(memory, capacity)?),
+            (_, Some(memory)) => Some(Shared::map(memory, capacity, threads.max(1) as usize)?),
             (_, None) => return Err(io::ErrorKind::InvalidInput.into()),
         };
         Ok(Self { socket: Arc::new(socket), shared, stash: Stash::default() })
@@ -321,10 +320,10 @@ impl WorkerLink {
         let _ = os::socket::send(&*self.socket, &[&[message::BELL]], &[]);
     }
 
-    /// Notes that item `n` of the call at that place has begun.
-    pub(super) fn progress(&self, position: u64, n: u64) {
+    /// Serving thread `thread` notes that item `n` of its call has begun.
+    pub(super) fn progress(&self, thread: usize, n: u64) {
         if let Some(shared) = &self.shared {
-            ring::Calls::progress(shared, position).store(n, Relaxed);
+            shared.progress(thread, n);
         }
     }
 }
@@ -357,12 +356,12 @@ impl Calls {
         }
     }
 
-    /// Begins the next call, which [`is_ready`](Self::is_ready) has announced: its head, and where it is. `None`: it has
-    /// been taken back, and is behind us now.
-    pub(super) fn begin(&mut self, now: u64) -> Result<Option<(Call, u64)>, Garbled> {
+    /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: it has been
+    /// taken back, and is behind us now.
+    pub(super) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, Garbled> {
         match self {
-            Self::Ring(ring) => ring.begin(now),
-            Self::Socket(socket) => Ok(Some((socket.begin()?, 0))),
+            Self::Ring(ring) => ring.begin(now, thread),
+            Self::Socket(socket) => socket.begin().map(Some),
         }
     }
 

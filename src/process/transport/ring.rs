@@ -33,6 +33,7 @@ pub(in crate::process) const RING: usize = 256 * 1024;
 /// A body up to this length goes into the ring as a whole, with its head; a longer one is streamed.
 pub(in crate::process) const INLINE: usize = 64 * 1024;
 
+/// How long the control page is without what the serving threads say.
 const CONTROL: usize = 4096;
 
 #[repr(C, align(64))]
@@ -63,12 +64,30 @@ const BELL: u32 = 1;
 /// In `consumer_waits` of the replies: threads of the parent sleep on the word.
 const SLEEPERS: u32 = 2;
 
+/// What one serving thread says of the call that it has begun last.
+#[repr(C, align(64))]
+struct Running {
+    /// Where the head of that call was, and 1 more, so that 0 is none.
+    call: AtomicU64,
+    /// When it began, in nanoseconds of the monotonic clock.
+    begun_at: AtomicU64,
+    /// The item of a list that it is at.
+    item: AtomicU64,
+}
+
 /// The memory that a parent and a worker share.
 pub(in crate::process) struct Shared {
     control: shm::Mapping,
     calls: shm::Mapping,
     replies: shm::Mapping,
     capacity: usize,
+    /// How many serving threads there are.
+    threads: usize,
+}
+
+/// How long the part of the file before the rings is.
+fn control_size(threads: usize) -> usize {
+    (CONTROL + threads * size_of::<Running>()).next_multiple_of(rustix::param::page_size())
 }
 
 impl std::fmt::Debug for Shared {
@@ -78,19 +97,30 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// How long the file has to be.
-    pub(in crate::process) const FILE: usize = CONTROL + 2 * RING;
+    /// How long the file has to be for rings of that length and so many serving threads.
+    pub(in crate::process) fn file_size(capacity: usize, threads: usize) -> usize {
+        control_size(threads) + 2 * capacity
+    }
 
-    pub(in crate::process) fn map(file: impl AsFd, capacity: usize) -> io::Result<Arc<Self>> {
-        if !capacity.is_power_of_two() {
+    pub(in crate::process) fn map(file: impl AsFd, capacity: usize, threads: usize) -> io::Result<Arc<Self>> {
+        if !capacity.is_power_of_two() || threads == 0 || threads > crate::executor::MAX_WORKERS {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        let control = control_size(threads);
         Ok(Arc::new(Self {
-            control: shm::Mapping::new(&file, 0, CONTROL)?,
-            calls: shm::Mapping::mirrored(&file, CONTROL, capacity)?,
-            replies: shm::Mapping::mirrored(&file, CONTROL + capacity, capacity)?,
+            control: shm::Mapping::new(&file, 0, control)?,
+            calls: shm::Mapping::mirrored(&file, control, capacity)?,
+            replies: shm::Mapping::mirrored(&file, control + capacity, capacity)?,
             capacity,
+            threads,
         }))
+    }
+
+    /// What the serving threads say.
+    fn running(&self) -> &[Running] {
+        // SAFETY: they stand behind the `CONTROL` bytes, at a multiple of 64, within the mapping (`control_size`), which
+        // lives as long as `self`; any bytes are a `Running`, which consists of atomics.
+        unsafe { NonNull::slice_from_raw_parts(self.control.base().add(CONTROL).cast(), self.threads).as_ref() }
     }
 
     fn control(&self) -> &Control {
@@ -134,6 +164,12 @@ impl Shared {
         }
     }
 
+    /// Serving thread `thread` notes that item `n` of its call has begun.
+    pub(in crate::process) fn progress(&self, thread: usize, n: u64) {
+        // Relaxed: it is read when this process is dead.
+        self.running()[thread].item.store(n, Relaxed);
+    }
+
     /// Wakes the threads of this process that sleep in [`sleep`](Self::sleep).
     pub(in crate::process) fn wake_sleepers(&self) {
         let word = &self.control().replies.consumer_waits.0;
@@ -157,7 +193,7 @@ struct Producer {
 /// The reading end of a ring.
 struct Consumer {
     /// What the pointers point into.
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
     positions: NonNull<Positions>,
     data: NonNull<u8>,
     capacity: usize,
@@ -223,10 +259,9 @@ impl Producer {
         unsafe { self.data.add(place).cast::<AtomicU32>().as_ref() }
     }
 
-    fn long_word(&self, position: u64, at: usize) -> &AtomicU64 {
-        let place = (position as usize).wrapping_add(at) & (self.capacity - 1);
-        // SAFETY: as `word`; `at` is a multiple of 8.
-        unsafe { self.data.add(place).cast::<AtomicU64>().as_ref() }
+    /// Has the consumer passed that position? Then this side may have written to the place again.
+    fn is_passed(&self, position: u64) -> bool {
+        words::position(&self.positions().head.0).wrapping_sub(position) as i64 > 0
     }
 }
 
@@ -287,7 +322,7 @@ fn producer(shared: &Arc<Shared>, positions: &Positions, ring: &shm::Mapping) ->
 
 fn consumer(shared: &Arc<Shared>, positions: &Positions, ring: &shm::Mapping) -> Consumer {
     let (positions, data) = (NonNull::from(positions), ring.base());
-    Consumer { _shared: Arc::clone(shared), positions, data, capacity: shared.capacity, head: 0, tail: 0 }
+    Consumer { shared: Arc::clone(shared), positions, data, capacity: shared.capacity, head: 0, tail: 0 }
 }
 
 /// The parent's ends.
@@ -360,21 +395,26 @@ impl ParentEnd {
 
     /// Takes back the call whose head is at `position`, if the worker has not begun it.
     pub(in crate::process) fn take_back(&self, position: u64) -> bool {
-        words::take_back(self.calls.word(position))
+        !self.calls.is_passed(position) && words::take_back(self.calls.word(position))
     }
 
     pub(in crate::process) fn has_begun(&self, position: u64) -> bool {
-        self.calls.word(position).load(Acquire) != words::QUEUED
+        self.calls.is_passed(position) || self.calls.word(position).load(Acquire) != words::QUEUED
     }
 
     /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not.
     pub(in crate::process) fn begun_at(&self, position: u64) -> u64 {
-        self.calls.long_word(position, 32).load(Acquire)
+        self.running(position).map_or(0, |running| running.begun_at.load(Relaxed))
     }
 
     /// How many items of that call the worker has begun.
     pub(in crate::process) fn progress(&self, position: u64) -> u64 {
-        self.calls.long_word(position, 40).load(Acquire)
+        self.running(position).map_or(0, |running| running.item.load(Relaxed))
+    }
+
+    /// What the thread that runs that call says. Acquire pairs with the Release of `begin`.
+    fn running(&self, position: u64) -> Option<&Running> {
+        self.shared().running().iter().find(|running| running.call.load(Acquire) == position + 1)
     }
 
     /// The head of the next reply, if there is one.
@@ -463,24 +503,24 @@ impl Calls {
         Ok(())
     }
 
-    /// Begins the next call, which [`is_ready`](Self::is_ready) has announced: its head, and where it is. `None`: it has been
+    /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: it has been
     /// taken back, and is behind us now.
-    pub(in crate::process) fn begin(&mut self, now: u64) -> Result<Option<(Call, u64)>, Garbled> {
-        let head = self.0.at(0);
-        // The time is set first: whoever sees that the call has begun sees when.
+    pub(in crate::process) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, Garbled> {
         // SAFETY: within the ring; heads are aligned to 16 bytes.
-        let (word, begun_at) =
-            unsafe { (head.cast::<AtomicU32>().as_ref(), head.add(32).cast::<AtomicU64>().as_ref()) };
-        begun_at.store(now, Release);
+        let word = unsafe { self.0.at(0).cast::<AtomicU32>().as_ref() };
+        // This is said first: whoever sees that the call has begun sees when.
+        let running = &self.0.shared.running()[thread];
+        running.begun_at.store(now, Relaxed);
+        running.item.store(0, Relaxed);
+        running.call.store(self.0.head + 1, Release);
         let taken = !words::begin(word);
         let call = Call::from_bytes(&self.0.read())?;
-        let position = self.0.head;
         self.0.advance(CALL_HEAD);
         if taken {
             self.0.advance(padded(call.len));
             return Ok(None);
         }
-        Ok(Some((call, position)))
+        Ok(Some(call))
     }
 
     /// Shows the body of the call that has just begun, in place. It has to be short.
@@ -534,13 +574,6 @@ impl Calls {
         }
         let used = self.0.positions().tail.0.load(Acquire).wrapping_sub(self.0.head);
         used <= self.0.capacity as u64 / 2 && word.swap(0, SeqCst) != 0
-    }
-
-    /// Notes that item `n` of the call at `position` has begun.
-    pub(in crate::process) fn progress(shared: &Shared, position: u64) -> &AtomicU64 {
-        let place = (position as usize).wrapping_add(40) & (shared.capacity - 1);
-        // SAFETY: within the ring. The parent may have used the place again only after the call ended.
-        unsafe { shared.calls.base().add(place).cast::<AtomicU64>().as_ref() }
     }
 }
 

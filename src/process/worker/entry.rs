@@ -98,7 +98,7 @@ fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<Arc<
     let refusal = (build != hello.build).then(|| "it is another build of the program".to_owned());
     let refused = refusal.is_some();
     let answer = wire::encode(message::READY, &Ready { protocol: PROTOCOL, build, refusal });
-    let link = WorkerLink::new(control, memory, hello.ring)?;
+    let link = WorkerLink::new(control, memory, hello.ring, hello.threads)?;
     limit(Resource::As, hello.memory_limit)?;
     limit(Resource::Cpu, hello.cpu_limit)?;
     unwind::install_hook();

@@ -49,7 +49,7 @@ impl Server {
     }
 
     /// The next call; `None` at the end.
-    fn next(&self, patience: &Patience) -> Result<Option<Serving<'_>>, Garbled> {
+    fn next(&self, patience: &Patience, thread: usize) -> Result<Option<Serving<'_>>, Garbled> {
         let mut calls = self.calls.lock();
         loop {
             if !calls.is_ready()? {
@@ -60,12 +60,12 @@ impl Server {
                 self.ring();
             }
             let begun = now();
-            let Some((call, position)) = calls.begin(begun)? else { continue };
+            let Some(call) = calls.begin(begun, thread)? else { continue };
             if call.kind == CallKind::Exit {
                 return Ok(None);
             }
             let calls = Some(calls);
-            return Ok(Some(Serving { server: self, calls, argument: true, call, position, begun, failed: Ok(()) }));
+            return Ok(Some(Serving { server: self, calls, argument: true, call, thread, begun, failed: Ok(()) }));
         }
     }
 
@@ -104,9 +104,9 @@ impl Server {
         }
     }
 
-    fn serve(&self) -> Result<(), Garbled> {
+    fn serve(&self, thread: usize) -> Result<(), Garbled> {
         let patience = Patience::new();
-        while let Some(mut invocation) = self.next(&patience)? {
+        while let Some(mut invocation) = self.next(&patience, thread)? {
             invocation.run();
             invocation.failed?;
         }
@@ -133,7 +133,7 @@ struct Serving<'a> {
     calls: Option<MutexGuard<'a, Calls>>,
     argument: bool,
     call: Call,
-    position: u64,
+    thread: usize,
     begun: u64,
     failed: Result<(), Garbled>,
 }
@@ -198,7 +198,7 @@ impl Invocation for Serving<'_> {
     }
 
     fn progress(&mut self, n: usize) {
-        self.server.link.progress(self.position, n as u64);
+        self.server.link.progress(self.thread, n as u64);
     }
 
     fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]) {
@@ -241,7 +241,7 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str) -> i32 {
         let server = Arc::clone(&server);
         std::thread::Builder::new().name(name).spawn(move || {
             let _stack = AltStack::install();
-            server.serve()
+            server.serve(n as usize)
         })
     };
     let mut serving = Vec::new();

@@ -445,7 +445,6 @@ fn a_crash_in_a_chunk_repeats_nothing() {
 
 // What is handed over later is written to the ring behind what runs, and in the end over it.
 #[test]
-#[ignore = "BUG: the head of a call that runs is overwritten by later calls, so it seems not to have begun"]
 fn what_runs_has_begun_whatever_is_handed_over_after_it() {
     const SIZE: usize = 8192 - 48;
     guarded(|| {

@@ -298,7 +298,7 @@ where
         let owner = this.owner;
         // SAFETY: having won `begin_cancel`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
-        owner.revoke();
+        unwind::call_quietly(|| owner.revoke());
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
         unsafe { Self::publish(cell, Phase::Cancelled, false, running, &|_| ()) };
         owner.released();

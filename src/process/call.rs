@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::body::{Body, Element};
 use super::shared_bytes::{self, SharedBytes};
-use super::wire::{ReplyKind, Report};
+use super::wire::{LONGEST_REPORT, ReplyKind, Report};
 use crate::error::{CodecError, TaskError, TaskPanic};
 use crate::os::image;
 use crate::unwind;
@@ -208,11 +208,16 @@ pub(super) fn codec_error(text: &[u8]) -> CodecError {
 }
 
 pub(super) fn report(panic: &TaskPanic) -> Report {
+    /// Long enough for any message, and short enough for a reply of this kind.
+    fn cut(text: &str) -> String {
+        const LONGEST: usize = LONGEST_REPORT as usize / 4;
+        text.chars().take(LONGEST / 4).collect()
+    }
     Report {
-        message: panic.message().to_owned(),
+        message: cut(panic.message()),
         location: panic.location().map(|at| (at.file().to_owned(), at.line(), at.column())),
         thread: panic.thread_name().map(str::to_owned),
-        backtrace: panic.backtrace().map(str::to_owned),
+        backtrace: panic.backtrace().map(cut),
     }
 }
 

@@ -13,7 +13,7 @@ use super::job::{Job, JobBox, Raw};
 use super::shared_bytes;
 use super::stderr::Captured;
 use super::transport::{BEGUN, INLINE, ParentLink, QUEUED, Shared};
-use super::wire::{Call, CallKind, Garbled, Reply, ReplyKind, message, padded};
+use super::wire::{Call, CallKind, Garbled, LONGEST_REPORT, Reply, ReplyKind, message, padded};
 use crate::os::pidfd::Process;
 
 /// The most calls that are handed over to one worker at a time.
@@ -46,6 +46,8 @@ pub(super) struct Child {
     pub(super) captured: Option<Captured>,
     /// Descriptors that have come for replies.
     attachments: HashMap<u64, Vec<OwnedFd>>,
+    /// Its end of the control socket is closed: it cannot ring.
+    pub(super) is_deaf: bool,
     /// It has been reported that its process has ended.
     pub(super) has_ended: bool,
     /// Messages that the supervisor has to look at.
@@ -70,9 +72,18 @@ pub(super) enum Stage {
 pub(super) struct InFlight {
     pub(super) work: Work,
     position: u64,
-    /// It was handed over as begun.
+    /// It cannot be taken back.
     sealed: bool,
     handed: Instant,
+    /// When it was first seen to have begun.
+    begun: Option<Instant>,
+}
+
+/// A task that could not be handed over.
+pub(super) struct Refused {
+    pub(super) job: JobBox,
+    /// Why the worker is not to be trusted any more, if so.
+    pub(super) garbled: Option<Garbled>,
 }
 
 pub(super) enum Work {
@@ -137,6 +148,7 @@ impl Child {
             idle_since: Instant::now(),
             captured,
             attachments: HashMap::new(),
+            is_deaf: false,
             has_ended: false,
             mail: Vec::new(),
             oom_kills,
@@ -190,28 +202,37 @@ impl Child {
     }
 
     /// Hands a task over. It comes back if there is no room for it.
-    pub(super) fn hand_over(&mut self, mut job: JobBox) -> Result<Result<(), JobBox>, Garbled> {
+    pub(super) fn hand_over(&mut self, mut job: JobBox) -> Result<(), Refused> {
         let argument = job.argument.as_slice();
         let beside = job.argument.attachments();
         let sealed = argument.len() > INLINE || !beside.is_empty() || !self.link.can_take_back();
         let (kind, function, len) = (CallKind::Task, job.function.0, argument.len());
         let call = Call { kind, id: job.id, function, len, attachments: beside.len() as u16 };
         if !beside.is_empty() && !self.link.send_attachments(job.id, beside) {
-            return Ok(Err(job));
+            return Err(Refused { job, garbled: None });
         }
-        let state = if sealed { BEGUN } else { QUEUED };
-        let Some((position, sent)) = self.link.send(call, state, argument)? else { return Ok(Err(job)) };
+        let (position, sent) = match self.link.send(call, QUEUED, argument) {
+            Ok(Some(sent)) => sent,
+            Ok(None) => {
+                // Somebody has to look again when there is room; what was made meanwhile is not told of.
+                self.link.want_room();
+                return Err(Refused { job, garbled: None });
+            }
+            Err(garbled) => return Err(Refused { job, garbled: Some(garbled) }),
+        };
         let is_long = sent < padded(argument.len());
         if let Some(options) = &mut job.options {
             options.permit = None;
         }
         self.handed += 1;
-        self.inflight.push_back(InFlight { work: Work::Task(job), position, sealed, handed: Instant::now() });
+        let handed = Instant::now();
+        self.inflight.push_back(InFlight { work: Work::Task(job), position, sealed, handed, begun: None });
         if is_long {
             self.sending = Some(sent);
-            self.pump()?;
+            // A worker that makes no sense is found out by whoever collects from it next.
+            let _ = self.pump();
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Hands the initializer over, as the very first call.
@@ -219,17 +240,15 @@ impl Child {
         let call = Call { kind: CallKind::Initializer, id: 0, function, len: argument.len(), attachments: 0 };
         if let Some((position, _)) = self.link.send(call, BEGUN, argument)? {
             let handed = Instant::now();
-            self.inflight.push_back(InFlight { work: Work::Initializer, position, sealed: true, handed });
+            self.inflight.push_back(InFlight { work: Work::Initializer, position, sealed: true, handed, begun: None });
         }
         Ok(())
     }
 
     /// Asks it to end, when it has done what it was handed.
-    pub(super) fn ask_to_end(&mut self, threads: usize, deadline: Instant) -> Result<(), Garbled> {
-        for _ in 0..threads {
-            let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
-            self.link.send(call, BEGUN, &[])?;
-        }
+    pub(super) fn ask_to_end(&mut self, deadline: Instant) -> Result<(), Garbled> {
+        let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
+        self.link.send(call, BEGUN, &[])?;
         self.link.wake_worker();
         self.stage = Stage::Ending(deadline);
         Ok(())
@@ -291,8 +310,12 @@ impl Child {
     fn begin_reading(&mut self, reply: Reply, limit: u64) -> Result<(), Garbled> {
         let at = self.inflight.iter().position(|inflight| inflight.work.id() == reply.id);
         let at = at.ok_or(Garbled("a reply to a call that it does not have"))?;
+        let limit = if reply.kind.is_good() { limit } else { LONGEST_REPORT };
         if reply.len as u64 > limit {
             return Err(Garbled("a reply that is longer than allowed"));
+        }
+        if self.sending.is_some() && at + 1 == self.inflight.len() {
+            return Err(Garbled("a reply to a call that it has not got yet"));
         }
         let inflight = self.inflight.remove(at).expect("it was found there");
         let element = match (&inflight.work, reply.kind) {
@@ -343,22 +366,28 @@ impl Child {
 
     /// Has the worker begun the call at that place?
     pub(super) fn has_begun(&self, at: usize) -> bool {
-        let inflight = &self.inflight[at];
-        inflight.sealed && self.served || self.link.has_begun(inflight.position)
+        self.link.has_begun(self.inflight[at].position, self.served)
     }
 
     /// Since when the call at that place has been running.
-    pub(super) fn begun_at(&self, at: usize, now: Instant) -> Option<Instant> {
+    pub(super) fn begun_at(&mut self, at: usize, now: Instant) -> Option<Instant> {
         if !self.has_begun(at) {
             return None;
         }
-        let Some(begun) = self.link.begun_at(self.inflight[at].position) else { return Some(self.inflight[at].handed) };
-        if begun == 0 {
-            return None;
-        }
-        // The worker's word is not taken for more than it can be.
-        let ago = Duration::from_nanos(super::transport::now().saturating_sub(begun));
-        Some(now.checked_sub(ago).unwrap_or(now).max(self.inflight[at].handed))
+        let said = self.link.begun_at(self.inflight[at].position);
+        let inflight = &mut self.inflight[at];
+        // The worker's word is not taken for more than it can be: it has not begun before it was given the call, nor after
+        // it was seen to have begun.
+        let seen = *inflight.begun.get_or_insert(now);
+        let said = match said {
+            Some(0) => seen,
+            Some(begun) => {
+                let ago = Duration::from_nanos(super::transport::now().saturating_sub(begun));
+                now.checked_sub(ago).unwrap_or(seen)
+            }
+            None => inflight.handed,
+        };
+        Some(said.clamp(inflight.handed, seen.max(inflight.handed)))
     }
 
     /// Makes the call at that place one whose outcome is of no interest, and gives the task.
@@ -379,7 +408,7 @@ impl Child {
             begun.push((job, u64::MAX));
         }
         for inflight in std::mem::take(&mut self.inflight) {
-            let is_begun = self.link.has_begun(inflight.position) && (!inflight.sealed || self.served);
+            let is_begun = self.link.has_begun(inflight.position, self.served);
             if let Work::Task(mut job) = inflight.work {
                 if is_begun {
                     job.attempts += 1;
@@ -400,7 +429,8 @@ impl Child {
         let _ = self.process.signal(Signal::TERM);
         // A stopped process gets the signal when it goes on: it should.
         let _ = self.process.signal(Signal::CONT);
-        self.stage = Stage::Terminated(Instant::now() + grace, why);
+        let now = Instant::now();
+        self.stage = Stage::Terminated(now.checked_add(grace).unwrap_or(now), why);
     }
 
     pub(super) fn kill(&mut self, why: &'static str) {

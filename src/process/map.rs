@@ -15,7 +15,7 @@ use super::job::{self, Chunk, Job, Raw, Sink};
 use super::manager::Core;
 use super::wire::{self, ReplyKind, Report};
 use crate::combine::{Lane, MapOptions};
-use crate::error::{CodecError, SizeLimit, TaskError};
+use crate::error::{Cause, CodecError, SizeLimit, TaskError};
 use crate::executor::Priority;
 use crate::unwind;
 
@@ -114,7 +114,13 @@ where
         let limit = self.core.config.max_payload;
         let reason = match call::encode(items) {
             Ok(argument) if argument.as_slice().len() as u64 <= limit => {
-                let part = Part { lane: self.this.upgrade().expect("it is used through an Arc"), id, first, count };
+                let part = Part {
+                    lane: self.this.upgrade().expect("it is used through an Arc"),
+                    id,
+                    first,
+                    count,
+                    settled: false,
+                };
                 let element = call::element::<Vec<R>>().unwrap_or(Element::BYTE);
                 let sink = Sink::Chunk(Box::new(part));
                 let priority = Priority::Normal;
@@ -167,13 +173,12 @@ where
     }
 
     /// What has not been sent never is: the pool says why.
-    fn give_up(&self) {
-        let Some(error) = self.core.refusal() else { return self.send() };
+    fn give_up(&self, error: &TaskError) {
         let mut track = self.track.lock();
         track.unsent = 0;
         let waiting = std::mem::take(&mut track.waiting);
         for (first, items) in &waiting {
-            track.done.insert(*first, fail(items.len(), &error));
+            track.done.insert(*first, fail(items.len(), error));
         }
         if track.sleeps {
             self.arrived.notify_one();
@@ -213,12 +218,29 @@ impl<A, R> Track<A, R> {
     }
 }
 
-/// A chunk that is out.
-struct Part<A, R> {
+/// A chunk that is out. Its items have an outcome whatever becomes of it.
+struct Part<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
     lane: Arc<ChunkLane<A, R>>,
     id: u64,
     first: usize,
     count: usize,
+    settled: bool,
+}
+
+impl<A, R> Drop for Part<A, R>
+where
+    A: Serialize + DeserializeOwned + Send + 'static,
+    R: DeserializeOwned + Send + 'static,
+{
+    fn drop(&mut self) {
+        if !self.settled {
+            self.lane.arrive(self.id, self.first, fail(self.count, &TaskError::Abandoned));
+        }
+    }
 }
 
 impl<A, R> Chunk for Part<A, R>
@@ -230,8 +252,10 @@ where
         self.lane.track.lock().cancelled
     }
 
-    fn settle(self: Box<Self>, raw: Raw, argument: Payload) {
-        let Self { lane, id, first, count } = *self;
+    fn settle(mut self: Box<Self>, raw: Raw, argument: Payload) {
+        let (lane, id, first, count) = (Arc::clone(&self.lane), self.id, self.first, self.count);
+        // From here on the outcome is certain; a panic of the user's decoding is caught there.
+        self.settled = true;
         let took = match &raw {
             Raw::Reply { took, .. } => Some(*took),
             Raw::Failed(_) | Raw::Lost(..) => None,
@@ -243,7 +267,10 @@ where
         };
         let lost = matches!(raw, Raw::Lost(..));
         // The pool takes nothing any more, or the task was withdrawn.
-        let refused = matches!(raw, Raw::Failed(_));
+        let refused = match &raw {
+            Raw::Failed(error) => Some(error.clone()),
+            _ => None,
+        };
         let not_decoded = matches!(raw, Raw::Reply { kind: ReplyKind::NotDecoded, .. });
         let mut results = match raw.into_body() {
             Ok((kind, body)) => decode(kind, body, pid, count),
@@ -261,15 +288,18 @@ where
             if let Ok(mut items) = again::<A>(&argument) {
                 let rest = items.split_off(rest_from);
                 results.truncate(rest_from);
+                lane.core.hold();
                 let mut track = lane.track.lock();
+                let mut held = true;
                 if !track.cancelled {
                     track.unsent += rest.len();
                     track.waiting.insert(first + rest_from, rest.into());
                     track.size = 1;
-                    if !std::mem::replace(&mut track.holds, true) {
-                        drop(track);
-                        lane.core.hold();
-                    }
+                    held = std::mem::replace(&mut track.holds, true);
+                }
+                drop(track);
+                if held {
+                    lane.core.let_go();
                 }
             }
         }
@@ -278,8 +308,8 @@ where
         }
         lane.arrive(id, first, results);
         match refused {
-            true => lane.give_up(),
-            false => lane.send(),
+            Some(error) => lane.give_up(&error),
+            None => lane.send(),
         }
     }
 }
@@ -294,6 +324,12 @@ fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize) -> Vec<Result<
 where
     R: DeserializeOwned + Send + 'static,
 {
+    // A list says first how long it is. A list of nothings could say anything, and take for ever.
+    let is_plain = call::element::<Vec<R>>().is_some();
+    let said = postcard::take_from_bytes::<u64>(body.as_slice()).map(|(said, _)| said);
+    if (kind == ReplyKind::Mixed || !is_plain) && said != Ok(count as u64) {
+        return fail(count, &TaskError::Protocol(Cause::new(wire::Garbled("a list of the wrong length"))));
+    }
     let decoded: Result<Vec<Result<R, TaskError>>, String> = match kind {
         ReplyKind::Mixed => call::decode::<Vec<Result<R, Report>>>(body).map(|results| {
             let panicked = |report| TaskError::Panicked(job::panic(report, pid, None));
@@ -303,7 +339,7 @@ where
     };
     match decoded {
         Ok(results) if results.len() == count => results,
-        Ok(_) => fail(count, &TaskError::Protocol(crate::error::Cause::new(wire::Garbled("too few results")))),
+        Ok(_) => fail(count, &TaskError::Protocol(Cause::new(wire::Garbled("too few results")))),
         Err(reason) => fail(count, &TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason))),
     }
 }
@@ -314,6 +350,8 @@ where
     R: DeserializeOwned + Send + 'static,
 {
     fn put(&self, items: VecDeque<A>) {
+        // Before anybody can see what there is to send.
+        self.core.hold();
         let mut track = self.track.lock();
         let first = track.end;
         track.end += items.len();
@@ -321,8 +359,8 @@ where
         track.waiting.insert(first, items);
         let held = std::mem::replace(&mut track.holds, true);
         drop(track);
-        if !held {
-            self.core.hold();
+        if held {
+            self.core.let_go();
         }
         self.send();
     }

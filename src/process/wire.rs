@@ -98,6 +98,16 @@ pub(super) enum ReplyKind {
     Mixed,
 }
 
+/// The longest body of a reply that is not a result, in bytes.
+pub(super) const LONGEST_REPORT: u64 = 1 << 20;
+
+impl ReplyKind {
+    /// Is the body a result?
+    pub(super) fn is_good(self) -> bool {
+        matches!(self, Self::Value | Self::Mixed)
+    }
+}
+
 /// The head of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reply {

@@ -3,22 +3,22 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::super::call::{Function, Payload};
 use super::super::job::{Job, JobBox};
 use super::super::stderr::Stdio;
 use super::super::transport::{Shared, Transport};
+use super::callbacks::{self, Callbacks};
 use super::state::{Outbox, Phase, State};
-use super::{help, supervise};
+use super::{help, later, supervise};
 use crate::error::{Cause, ShutdownError, TaskError};
 use crate::executor::{Capacity, Shutdown};
-use crate::future::Unpublished;
 use crate::os::events::Events;
 
 /// What every worker runs first.
@@ -58,8 +58,9 @@ pub(in crate::process) struct Core {
     next_id: AtomicU64,
     /// The memory of all workers, for a glance without the lock.
     pub(super) rings: RwLock<Arc<[Arc<Shared>]>>,
-    /// Futures whose callbacks the supervisor has to run.
-    pub(super) deferred: Mutex<Vec<Unpublished>>,
+    pub(super) callbacks: Callbacks,
+    /// This very value.
+    this: Weak<Self>,
     pub(super) ended: Condvar,
     supervisor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -72,15 +73,17 @@ impl Core {
     ) -> std::io::Result<Arc<Self>> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         let state = State::new(max_workers, config.threads, config.max_payload, config.max_tasks);
-        let core = Arc::new(Self {
+        let events = Events::new()?;
+        let core = Arc::new_cyclic(|this| Self {
             id: IDS.fetch_add(1, Relaxed),
             config,
             state: Mutex::new(state),
-            events: Events::new()?,
+            events,
             capacity,
             next_id: AtomicU64::new(1),
             rings: RwLock::new(Arc::new([])),
-            deferred: Mutex::new(Vec::new()),
+            callbacks: Callbacks::default(),
+            this: Weak::clone(this),
             ended: Condvar::new(),
             supervisor: Mutex::new(None),
         });
@@ -111,33 +114,52 @@ impl Core {
     }
 
     fn take(self: &Arc<Self>, job: JobBox, part: bool) {
+        self.change(|state, out| {
+            let refusal = if part { state.refusal() } else { state.closed_because() };
+            if let Some(reason) = refusal {
+                return out.fail(job, reason);
+            }
+            if !state.supervised {
+                // Holding the lock, so that no task is in a pool whose supervisor could not be started.
+                if let Err(error) = self.start_supervisor() {
+                    return out.fail(job, TaskError::Spawn(Cause::new(error)));
+                }
+                state.supervised = true;
+            }
+            state.enqueue(job);
+            state.dispatch(out);
+            // With all workers full, whoever submits does what is to be done anyway.
+            if !part && state.is_full() && state.children.iter().any(|child| child.link.has_replies()) {
+                state.collect(out);
+                state.settle_down(out);
+            }
+        });
+    }
+
+    /// Changes the state, and then does what has to be done outside the lock.
+    pub(super) fn change<R>(&self, f: impl FnOnce(&mut State, &mut Outbox) -> R) -> R {
         let mut out = Outbox::default();
         let mut state = self.state.lock();
-        let refusal = if part { state.refusal() } else { state.closed_because() };
-        if let Some(reason) = refusal {
-            drop(state);
-            out.fail(job, reason);
-            return self.post(out);
-        }
-        if !state.supervised {
-            state.supervised = true;
-            // Holding the lock, so that no task is in a pool whose supervisor could not be started.
-            if let Err(error) = self.start_supervisor() {
-                state.supervised = false;
-                drop(state);
-                out.fail(job, TaskError::Spawn(Cause::new(error)));
-                return self.post(out);
-            }
-        }
-        state.enqueue(job);
-        state.dispatch(&mut out);
-        // With all workers full, whoever submits does what is to be done anyway.
-        if !part && state.is_full() && state.children.iter().any(|child| child.link.has_replies()) {
-            state.collect(&mut out);
-            state.settle_down(&mut out);
-        }
+        let result = f(&mut state, &mut out);
+        self.release(state, out);
+        result
+    }
+
+    /// Gives up the lock, and does what has to be done outside it. The pool does not end before that is done.
+    pub(super) fn release(&self, mut state: MutexGuard<'_, State>, out: Outbox) {
+        let counts = !out.settle.is_empty();
+        state.posting += usize::from(counts);
         drop(state);
         self.post(out);
+        if counts {
+            let mut state = self.state.lock();
+            state.posting -= 1;
+            let is_last = state.posting == 0 && state.closed_because().is_some();
+            drop(state);
+            if is_last {
+                self.events.wake();
+            }
+        }
     }
 
     fn start_supervisor(self: &Arc<Self>) -> std::io::Result<()> {
@@ -153,12 +175,10 @@ impl Core {
         if !self.has_replies() {
             return false;
         }
-        let mut out = Outbox::default();
-        let mut state = self.state.lock();
-        state.collect(&mut out);
-        state.settle_down(&mut out);
-        drop(state);
-        self.post(out);
+        self.change(|state, out| {
+            state.collect(out);
+            state.settle_down(out);
+        });
         true
     }
 
@@ -168,14 +188,16 @@ impl Core {
         rings.iter().any(|shared| shared.has_replies())
     }
 
-    /// Does what has to be done outside the lock. What would run callbacks is left to the supervisor.
-    pub(super) fn post(&self, out: Outbox) {
-        let Outbox { settle, touched, mut wake_supervisor } = out;
+    /// Does what has to be done outside the lock. What would run callbacks is left to a thread of its own.
+    fn post(&self, out: Outbox) {
+        let Outbox { settle, touched, wake_supervisor } = out;
         for (job, raw) in settle {
             let Job { sink, argument, .. } = *job;
             if let Some(unpublished) = sink.settle(raw, argument) {
-                self.deferred.lock().push(unpublished);
-                wake_supervisor = true;
+                match self.this.upgrade() {
+                    Some(core) => self.callbacks.add(&core, unpublished),
+                    None => unpublished.publish(),
+                }
             }
         }
         for shared in touched {
@@ -186,37 +208,37 @@ impl Core {
         }
     }
 
+    /// Some future has been resolved: whoever sleeps for one looks.
+    pub(super) fn wake_all_sleepers(&self) {
+        let rings = Arc::clone(&self.rings.read());
+        rings.iter().for_each(|shared| shared.wake_sleepers());
+    }
+
     /// The future of this task has been cancelled: it never begins, or its worker is ended.
     pub(super) fn revoke(&self, id: u64) {
-        let mut out = Outbox::default();
-        let mut state = self.state.lock();
-        let found = state.children.iter().enumerate().find_map(|(at, child)| Some((at, child.find(id)?)));
-        // Where it is still queued, it is found out when its turn comes.
-        if let Some((at, place)) = found {
+        self.change(|state, out| {
+            let found = state.children.iter().enumerate().find_map(|(at, child)| Some((at, child.find(id)?)));
+            // Where it is still queued, it is found out when its turn comes.
+            let Some((at, place)) = found else { return };
             let child = &mut state.children[at];
             let job = match child.has_begun(place) {
                 false => child.take_back(usize::MAX, |job| job.id == id).pop(),
                 true => None,
             };
+            out.touch(child);
             let job = job.or_else(|| {
                 let grace = self.config.kill_grace;
-                state.stop(at, id, grace, "the task that it ran was cancelled", &mut out)
+                state.stop(at, id, grace, "the task that it ran was cancelled", out)
             });
             if let Some(job) = job {
                 out.fail(job, TaskError::Cancelled);
             }
-            state.settle_down(&mut out);
-        }
-        drop(state);
-        self.post(out);
+            state.settle_down(out);
+        });
     }
 
-    /// Why not even what was submitted is begun, if so.
-    pub(in crate::process) fn refusal(&self) -> Option<TaskError> {
-        self.state.lock().refusal()
-    }
-
-    /// Something will still submit parts: the pool does not end before.
+    /// Something will still submit parts: the pool does not end before. Every call is followed by one of
+    /// [`let_go`](Self::let_go).
     pub(in crate::process) fn hold(&self) {
         self.state.lock().holds += 1;
     }
@@ -233,15 +255,13 @@ impl Core {
 
     /// Nobody wants these tasks any more: those that have not begun never do.
     pub(in crate::process) fn withdraw(&self, ids: &HashSet<u64>) {
-        let mut out = Outbox::default();
-        let mut state = self.state.lock();
-        for at in 0..state.children.len() {
-            let back = state.children[at].take_back(usize::MAX, |job| ids.contains(&job.id));
-            back.into_iter().for_each(|job| out.fail(job, TaskError::Cancelled));
-        }
-        state.settle_down(&mut out);
-        drop(state);
-        self.post(out);
+        self.change(|state, out| {
+            for child in &mut state.children {
+                let back = child.take_back(usize::MAX, |job| ids.contains(&job.id));
+                back.into_iter().for_each(|job| out.fail(job, TaskError::Cancelled));
+            }
+            state.settle_down(out);
+        });
     }
 
     /// Has a worker begun this task?
@@ -256,14 +276,10 @@ impl Core {
     }
 
     pub(in crate::process) fn resize(&self, max_workers: usize) {
-        let mut out = Outbox::default();
-        let mut state = self.state.lock();
-        state.max_workers = max_workers;
-        // There may be room now.
-        state.requeue(Vec::new());
-        state.settle_down(&mut out);
-        drop(state);
-        self.post(out);
+        self.change(|state, out| {
+            state.max_workers = max_workers;
+            state.settle_down(out);
+        });
     }
 
     /// The processes of all workers.
@@ -282,23 +298,23 @@ impl Core {
 
     /// Ends all workers at once, and with them the pool: SIGTERM and, `grace` later, SIGKILL.
     pub(in crate::process) fn end_workers(&self, grace: Duration, why: &'static str) {
-        let mut out = Outbox::default();
-        let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Open | Phase::Draining) {
-            state.phase = Phase::Cancelled;
-        }
-        state.cancel_pending(&mut out);
-        for child in &mut state.children {
-            match grace.is_zero() {
-                true => child.kill(why),
-                false => child.terminate(grace, why),
+        self.change(|state, out| {
+            if matches!(state.phase, Phase::Open | Phase::Draining) {
+                state.phase = Phase::Cancelled;
             }
-        }
-        let deadline = Instant::now() + grace;
-        state.wake_by(Some(deadline), &mut out);
-        out.wake_supervisor = true;
-        drop(state);
-        self.post(out);
+            state.cancel_pending(out);
+            for child in &mut state.children {
+                match grace.is_zero() {
+                    true => child.kill(why),
+                    false => child.terminate(grace, why),
+                }
+            }
+            state.wake_by(Some(later(Instant::now(), grace)), out);
+            out.wake_supervisor = true;
+            if !state.supervised {
+                (state.ended, state.gone) = (true, true);
+            }
+        });
         if let Some(capacity) = &self.capacity {
             capacity.close();
         }
@@ -313,7 +329,7 @@ impl Core {
         if how == Shutdown::NoWait {
             return Ok(());
         }
-        if supervise::is_supervisor_of(self.id) {
+        if callbacks::is_inside(self.id) {
             return Err(ShutdownError::WouldDeadlock);
         }
         let deadline = match how {
@@ -330,33 +346,31 @@ impl Core {
     }
 
     fn close(&self, cancel: bool) {
-        let mut out = Outbox::default();
-        let mut state = self.state.lock();
-        match (&state.phase, cancel) {
-            (Phase::Open, false) => state.phase = Phase::Draining,
-            (Phase::Open | Phase::Draining, true) => {
-                state.phase = Phase::Cancelled;
-                state.cancel_pending(&mut out);
+        self.change(|state, out| {
+            match (&state.phase, cancel) {
+                (Phase::Open, false) => state.phase = Phase::Draining,
+                (Phase::Open | Phase::Draining, true) => {
+                    state.phase = Phase::Cancelled;
+                    state.cancel_pending(out);
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        state.settle_down(&mut out);
-        if !state.supervised {
-            state.ended = true;
-        }
-        out.wake_supervisor = true;
-        drop(state);
-        self.post(out);
+            state.settle_down(out);
+            if !state.supervised {
+                (state.ended, state.gone) = (true, true);
+            }
+            out.wake_supervisor = true;
+        });
     }
 
     /// Waits until all workers are gone; false at the deadline.
     fn wait_for_end(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.state.lock();
-        while !state.ended {
+        while !state.gone {
             match deadline {
                 None => self.ended.wait(&mut state),
                 Some(deadline) => {
-                    if self.ended.wait_until(&mut state, deadline).timed_out() && !state.ended {
+                    if self.ended.wait_until(&mut state, deadline).timed_out() && !state.gone {
                         return false;
                     }
                 }

@@ -46,8 +46,7 @@ impl Owner for TaskOwner {
     fn released(self) {
         // Cancelled: whoever sleeps for it has to look again.
         if let Some(core) = self.core() {
-            let rings = Arc::clone(&core.rings.read());
-            rings.iter().for_each(|shared| shared.wake_sleepers());
+            core.wake_all_sleepers();
         }
     }
 
@@ -71,38 +70,23 @@ impl Owner for TaskOwner {
 impl Core {
     pub(in crate::process) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
         let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let mut watched = Watched { core: self, ring: None };
         while !done() && !late() {
             if self.collect() {
                 continue;
             }
             let rings = Arc::clone(&self.rings.read());
-            let place = self.place_of(id);
-            if let Some(shared) = &place {
-                // While this thread looks, nobody else need be told.
-                shared.disarm_bell();
-            }
+            watched.set(self.place_of(id));
             let news = || done() || rings.iter().any(|shared| shared.has_replies());
-            let seen = spin::until(news);
-            match (&place, seen) {
-                (_, true) => continue,
-                (Some(shared), false) if alone => {
-                    let start = Instant::now();
-                    // Whoever takes the task away from that worker wakes those who sleep there, after it.
-                    let moved = || !self.place_of(id).is_some_and(|now| Arc::ptr_eq(&now, shared));
-                    shared.sleep(|| done() || moved(), deadline);
-                    spin::slept(start.elapsed());
-                    self.rearm(shared);
-                }
-                (place, false) => {
-                    if let Some(shared) = place {
-                        self.rearm(shared);
-                    }
-                    return;
-                }
+            if spin::until(news) {
+                continue;
             }
-        }
-        if let Some(shared) = self.place_of(id) {
-            self.rearm(&shared);
+            let Some(shared) = watched.ring.as_ref().filter(|_| alone) else { return };
+            let start = Instant::now();
+            // Whoever takes the task away from that worker wakes those who sleep there, after it.
+            let moved = || !self.place_of(id).is_some_and(|now| Arc::ptr_eq(&now, shared));
+            shared.sleep(|| done() || moved(), deadline);
+            spin::slept(start.elapsed());
         }
     }
 
@@ -112,11 +96,41 @@ impl Core {
         let child = state.children.iter().find(|child| child.has(id))?;
         child.shared().cloned()
     }
+}
 
-    /// This thread looks at that worker's replies no more, so the supervisor has to be told of them.
-    fn rearm(&self, shared: &Shared) {
-        if !shared.arm_bell() {
-            self.collect();
+/// While a thread looks at a worker's replies, nobody else need be told of them; afterwards the supervisor has to be.
+struct Watched<'a> {
+    core: &'a Core,
+    ring: Option<Arc<Shared>>,
+}
+
+impl Watched<'_> {
+    fn set(&mut self, ring: Option<Arc<Shared>>) {
+        let same = match (&self.ring, &ring) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.rearm();
+            self.ring = ring;
         }
+        if let Some(shared) = &self.ring {
+            shared.disarm_bell();
+        }
+    }
+
+    fn rearm(&mut self) {
+        if let Some(shared) = self.ring.take() {
+            if !shared.arm_bell() {
+                self.core.collect();
+            }
+        }
+    }
+}
+
+impl Drop for Watched<'_> {
+    fn drop(&mut self) {
+        self.rearm();
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `state` | what the lock of a pool guards: queues, children, and how tasks move between them |
 //! | `core` | the pool as its users see it: submit, cancel, collect |
+//! | `callbacks` | the thread that runs done-callbacks |
 //! | `help` | what a thread that waits for a task does meanwhile |
 //! | `spawn` | a new worker process |
 //! | `supervise` | the one thread that starts, watches and buries workers |
@@ -11,16 +12,25 @@
 //! **Who does what.** `submit` writes a call straight into a worker's ring if one has room. Replies are collected by whoever
 //! is there first: a thread that waits for one of the tasks, a thread that submits while all workers are full, or the
 //! supervisor, which sleeps in `epoll` with the bell of every busy worker armed. All that needs the lock takes
-//! microseconds; the user's code (decoding, callbacks) runs outside it, callbacks on the supervisor's thread only.
+//! microseconds; the user's code (decoding, callbacks) runs outside it, callbacks on a thread of their own.
 //!
 //! Workers are started by the supervisor alone, because the signal that ends a worker when its parent dies
 //! (`PR_SET_PDEATHSIG`) really follows the thread that started it.
 
+mod callbacks;
 mod core;
 mod help;
 mod spawn;
 mod state;
 mod supervise;
+
+use std::time::{Duration, Instant};
+
+/// A moment that much later, or, if there is no such moment, in a century.
+fn later(time: Instant, by: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    time.checked_add(by).unwrap_or(time + CENTURY)
+}
 
 pub(super) use self::core::{Config, Core, Hook};
 pub(super) use self::help::TaskOwner;

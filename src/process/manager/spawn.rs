@@ -14,6 +14,7 @@ use super::super::transport::{ParentLink, Transport};
 use super::super::wire::{self, Hello, PROTOCOL, message};
 use super::super::worker;
 use super::core::Config;
+use super::later;
 use crate::os::pidfd::Process;
 use crate::os::{image, socket};
 
@@ -81,7 +82,7 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     };
     let oom_kills = oom_kills();
     let process = Process::new(command.spawn()?, config.transport != Transport::Socket);
-    let deadline = Instant::now() + config.start_timeout;
+    let deadline = later(Instant::now(), config.start_timeout);
     let mut child = Child::new(serial, process, link, deadline, captured, oom_kills);
     if let Some(hook) = &config.initializer {
         if child.hand_initializer(hook.function.0, hook.argument.as_slice()).is_err() {

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::child::{Child, Returned, Stage};
+use super::super::child::{Child, Refused, Returned, Stage};
 use super::super::job::{JobBox, Raw};
 use super::super::transport::{INLINE, Shared};
 use super::super::wire::Garbled;
+use super::later;
 use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
 
@@ -53,9 +54,14 @@ pub(super) struct State {
     threads: usize,
     limit: u64,
     max_tasks: Option<u64>,
+    /// Nothing is taken any more, not even what was submitted long ago.
     pub(super) ended: bool,
+    /// The supervisor is gone, and all workers with it.
+    pub(super) gone: bool,
     /// How many maps have parts that they have not submitted.
     pub(super) holds: usize,
+    /// How many threads are doing what has to be done outside the lock.
+    pub(super) posting: usize,
 }
 
 /// What has to be done outside the lock.
@@ -99,7 +105,9 @@ impl State {
             limit,
             max_tasks,
             ended: false,
+            gone: false,
             holds: 0,
+            posting: 0,
         }
     }
 
@@ -111,12 +119,9 @@ impl State {
         self.full
     }
 
-    /// How many workers there are that do something, or may be asked to. One that is to end counts until it has nothing to do:
-    /// there are never more at work than there may be.
+    /// How many workers there are, those that are about to end included: there are never more than there may be.
     fn living(&self) -> usize {
-        let stays = |child: &Child| matches!(child.stage, Stage::Starting(_) | Stage::Ready) && !child.retiring;
-        let counts = |child: &&Child| stays(child) || !child.is_idle();
-        self.children.iter().filter(counts).count() + self.starting
+        self.children.len() + self.starting
     }
 
     /// How many workers should be started.
@@ -143,6 +148,7 @@ impl State {
     /// Hands queued tasks to workers as long as there are both.
     pub(super) fn dispatch(&mut self, out: &mut Outbox) {
         if self.full {
+            out.wake_supervisor |= self.asleep && self.wanted() > 0;
             return;
         }
         let mut touched = [false; 64];
@@ -159,11 +165,10 @@ impl State {
             };
             let job = self.queues[queue].pop_front().expect("it is not empty");
             let timeout = job.timeout();
+            // Before the call can be answered.
+            out.wake_supervisor |= self.asleep && !self.children[at].link.arm_bell();
             match self.children[at].hand_over(job) {
-                Ok(Ok(())) => {
-                    if self.asleep {
-                        self.children[at].link.arm_bell();
-                    }
+                Ok(()) => {
                     match touched.get_mut(at) {
                         Some(touched) => *touched = true,
                         None => self.children[at].link.wake_worker(),
@@ -173,13 +178,15 @@ impl State {
                     }
                     self.retire_when_used_up(at);
                 }
-                Ok(Err(job)) => {
+                Err(Refused { job, garbled: None }) => {
                     self.queues[queue].push_front(job);
                     self.full = true;
                     break;
                 }
-                // The call is lost with the worker, which `collect` is going to notice.
-                Err(garbled) => self.distrust(at, garbled, out),
+                Err(Refused { job, garbled: Some(garbled) }) => {
+                    self.queues[queue].push_front(job);
+                    self.distrust(at, garbled, out);
+                }
             }
         }
         for (child, _) in self.children.iter().zip(touched).filter(|(_, touched)| *touched) {
@@ -269,17 +276,21 @@ impl State {
                 self.distrust(at, garbled, out);
             }
             self.full = false;
-            for back in returned.drain(..) {
-                match back {
-                    Returned::Task(job, raw) => {
-                        self.completed += 1;
-                        out.settle.push((job, raw));
-                    }
-                    Returned::Initializer(raw) => match raw.into_body() {
-                        Ok(_) => self.stillborn = 0,
-                        Err(error) => self.break_down(Cause::new(error), out),
-                    },
+            self.take_in(&mut returned, out);
+        }
+    }
+
+    fn take_in(&mut self, returned: &mut Vec<Returned>, out: &mut Outbox) {
+        for back in returned.drain(..) {
+            match back {
+                Returned::Task(job, raw) => {
+                    self.completed += 1;
+                    out.settle.push((job, raw));
                 }
+                Returned::Initializer(raw) => match raw.into_body() {
+                    Ok(_) => self.stillborn = 0,
+                    Err(error) => self.break_down(Cause::new(error), out),
+                },
             }
         }
     }
@@ -303,6 +314,7 @@ impl State {
     /// After replies have come, or workers gone: hands out what is queued, or moves what has been handed out, and lets
     /// those end that should.
     pub(super) fn settle_down(&mut self, out: &mut Outbox) {
+        self.full = false;
         self.dispatch(out);
         self.rebalance(out);
         self.dismiss(out);
@@ -350,7 +362,8 @@ impl State {
     /// Asks workers to end that are not needed any more.
     fn dismiss(&mut self, out: &mut Outbox) {
         let over = self.is_over();
-        let mut surplus = self.living().saturating_sub(self.max_workers);
+        let stays = |child: &&Child| matches!(child.stage, Stage::Starting(_) | Stage::Ready) && !child.retiring;
+        let mut surplus = self.children.iter().filter(stays).count().saturating_sub(self.max_workers);
         for at in 0..self.children.len() {
             let child = &mut self.children[at];
             if !child.is_idle() || !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
@@ -361,7 +374,7 @@ impl State {
                 surplus -= 1;
             }
             if over || child.retiring || is_surplus {
-                if let Err(garbled) = child.ask_to_end(self.threads, Instant::now() + ENDING) {
+                if let Err(garbled) = child.ask_to_end(Instant::now() + ENDING) {
                     self.distrust(at, garbled, out);
                 }
                 self.wake_by(Some(Instant::now() + ENDING), out);
@@ -429,6 +442,7 @@ impl State {
     /// Why not even what was submitted is begun, if so.
     pub(super) fn refusal(&self) -> Option<TaskError> {
         match &self.phase {
+            _ if self.ended => Some(TaskError::ShutDown),
             Phase::Open | Phase::Draining => None,
             Phase::Cancelled => Some(TaskError::Cancelled),
             Phase::Broken(cause) => Some(TaskError::Broken(cause.clone())),
@@ -462,20 +476,14 @@ impl State {
         let mut returned = Vec::new();
         let child = &mut self.children[at];
         let _ = child.collect(self.limit, &mut returned);
-        let mut still_there = child.find(id);
-        for back in returned {
-            if let Returned::Task(job, raw) = back {
-                self.completed += 1;
-                out.settle.push((job, raw));
-            }
-        }
+        self.take_in(&mut returned, out);
         let child = &mut self.children[at];
         out.touch(child);
         out.wake_supervisor = true;
-        let place = still_there.take()?;
+        let place = child.find(id)?;
         let job = child.forget(place);
         child.terminate(grace, why);
-        self.wake_by(Some(Instant::now() + grace), out);
+        self.wake_by(Some(later(Instant::now(), grace)), out);
         job
     }
 }

@@ -1,6 +1,5 @@
-//! The one thread that starts, watches and buries workers, looks at the clock, and runs callbacks.
+//! The one thread that starts, watches and buries workers and looks at the clock.
 
-use std::cell::Cell;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -11,8 +10,8 @@ use super::super::child::{Child, Remains, Stage, Work};
 use super::super::job::Raw;
 use super::super::wire::{self, Garbled, Ready, message};
 use super::core::Core;
-use super::spawn;
 use super::state::{Outbox, Phase, State};
+use super::{later, spawn};
 use crate::error::{Cause, ExitInner, StartError, TaskError, WorkerExit};
 use crate::os::events::WOKEN;
 use crate::unwind;
@@ -30,50 +29,29 @@ const HANG_UP: Duration = Duration::from_secs(60 * 60);
 /// How long it takes until another worker is started after the system has refused one; doubled up to the last.
 const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
-thread_local! {
-    /// The pool that the calling thread supervises, or 0.
-    static SUPERVISES: Cell<u64> = const { Cell::new(0) };
-}
-
-pub(super) fn is_supervisor_of(pool: u64) -> bool {
-    SUPERVISES.get() == pool
-}
-
 pub(super) fn run(core: &Arc<Core>) {
-    SUPERVISES.set(core.id);
     let supervised = unwind::catch(|| Supervisor { core, serial: 0, refused: 0, events: Vec::new() }.run());
-    let mut out = Outbox::default();
-    let mut state = core.state.lock();
     if let Err(panic) = supervised {
         // Nobody must wait for ever, whatever has gone wrong here.
-        state.break_down(Cause::new(format!("internal error: {panic}")), &mut out);
-        for child in &mut state.children {
+        let children = core.change(|state, out| {
+            state.break_down(Cause::new(format!("internal error: {panic}")), out);
+            state.ended = true;
+            std::mem::take(&mut state.children)
+        });
+        for mut child in children {
             while child.process.try_reap().is_none() {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            let exit = describe(&mut child, ExitStatus::from_raw(0));
+            let Remains { begun, not_begun } = child.remains();
+            let jobs = begun.into_iter().map(|(job, _)| job).chain(not_begun);
+            core.change(|_, out| jobs.for_each(|job| out.fail(job, TaskError::WorkerDied(exit.clone()))));
         }
     }
-    state.children.clear();
-    drop(state);
-    core.post(out);
-    run_callbacks(core);
+    core.callbacks.end();
     *core.rings.write() = Arc::new([]);
-    core.state.lock().ended = true;
+    core.state.lock().gone = true;
     core.ended.notify_all();
-}
-
-/// Publishes the futures whose callbacks other threads have left.
-fn run_callbacks(core: &Core) {
-    loop {
-        let deferred = std::mem::take(&mut *core.deferred.lock());
-        if deferred.is_empty() {
-            return;
-        }
-        deferred.into_iter().for_each(|unpublished| unpublished.publish());
-        // Those who sleep for one of them do not know which worker it came from.
-        let rings = Arc::clone(&core.rings.read());
-        rings.iter().for_each(|shared| shared.wake_sleepers());
-    }
 }
 
 struct Supervisor<'a> {
@@ -101,19 +79,17 @@ impl Supervisor<'_> {
             self.look_at_the_clock(&mut state, &mut out);
             state.settle_down(&mut out);
             self.count_idle_time(&mut state, &mut out);
-            let wanted = state.wanted();
-            if wanted > 0 {
-                state.starting += 1;
-            }
-            let over = self.is_over(&state);
-            drop(state);
-            let busy = !out.settle.is_empty();
-            self.core.post(out);
-            run_callbacks(self.core);
-            if over {
+            if out.settle.is_empty() && self.is_over(&state) {
+                // From here on nothing is taken, whoever asks.
+                state.ended = true;
                 return;
             }
-            if wanted > 0 {
+            let wanted = state.wanted() > 0;
+            state.starting += usize::from(wanted);
+            let busy = !out.settle.is_empty();
+            out.wake_supervisor = false;
+            self.core.release(state, out);
+            if wanted {
                 self.start_one();
                 continue;
             }
@@ -129,7 +105,8 @@ impl Supervisor<'_> {
     }
 
     fn is_over(&self, state: &State) -> bool {
-        state.is_over() && state.children.is_empty() && state.starting == 0
+        let idle = state.children.is_empty() && state.starting == 0 && state.posting == 0;
+        state.is_over() && idle && self.core.callbacks.is_quiet()
     }
 
     /// Sleeps until there is something to do.
@@ -137,11 +114,12 @@ impl Supervisor<'_> {
         let mut state = self.core.state.lock();
         // From here on others arm the bells of the workers that they hand something to.
         state.asleep = true;
-        let mut quiet = self.core.deferred.lock().is_empty() && state.wanted() == 0;
+        let mut quiet = state.wanted() == 0;
         for child in &state.children {
             quiet &= child.is_idle() || child.link.arm_bell();
         }
-        let polled = state.children.iter().any(|child| child.process.fd().is_none()).then_some(LOOK);
+        let is_deaf = |child: &Child| child.process.fd().is_none() || child.is_deaf;
+        let polled = state.children.iter().any(is_deaf).then_some(LOOK);
         let by_the_clock = state.wake_at.map(|time| time.saturating_duration_since(Instant::now()));
         let over = self.is_over(&state);
         drop(state);
@@ -205,10 +183,11 @@ impl Supervisor<'_> {
         if child.stage != Stage::Ready {
             return;
         }
+        child.is_deaf = true;
         let back = child.take_back(usize::MAX, |_| true);
         out.touch(child);
         let patience = if child.link.can_take_back() { HANG_UP } else { Duration::ZERO };
-        if child.ask_to_end(self.core.config.threads, Instant::now() + patience).is_err() {
+        if child.ask_to_end(Instant::now() + patience).is_err() {
             child.kill("it closed its control socket");
         }
         state.requeue(back);
@@ -219,6 +198,7 @@ impl Supervisor<'_> {
     fn welcome(&mut self, state: &mut State, at: usize, ready: &Ready, out: &mut Outbox) {
         let ours = crate::os::image::executable().build_id();
         let child = &mut state.children[at];
+        child.served = true;
         if !matches!(child.stage, Stage::Starting(_)) {
             return;
         }
@@ -231,7 +211,6 @@ impl Supervisor<'_> {
             return state.break_down(Cause::new(StartError::NotAWorker(refusal.clone())), out);
         }
         child.stage = Stage::Ready;
-        child.served = true;
         child.idle_since = Instant::now();
         if self.core.config.initializer.is_none() {
             state.stillborn = 0;
@@ -257,7 +236,8 @@ impl Supervisor<'_> {
             self.core.events.forget(child.link.socket());
             out.touch(&child);
             let exit = describe(&mut child, status);
-            let at_start = !child.is_prepared() && !matches!(child.stage, Stage::Ending(_));
+            // Those that the pool itself has ended do not count.
+            let at_start = !child.is_prepared() && matches!(child.stage, Stage::Starting(_) | Stage::Ready);
             let Remains { begun, not_begun } = child.remains();
             match state.refusal() {
                 None => state.requeue(not_begun),
@@ -320,7 +300,7 @@ impl Supervisor<'_> {
                 }
                 Stage::Starting(deadline) | Stage::Ending(deadline) | Stage::Terminated(deadline, _) => Some(deadline),
                 Stage::Ready if child.is_idle() => idle_timeout.and_then(|timeout| {
-                    let end = child.idle_since + timeout;
+                    let end = later(child.idle_since, timeout);
                     child.retiring |= end <= now;
                     (end > now).then_some(end)
                 }),
@@ -335,29 +315,28 @@ impl Supervisor<'_> {
     fn count_idle_time(&self, state: &mut State, out: &mut Outbox) {
         let Some(timeout) = self.core.config.idle_timeout else { return };
         let idle = |child: &&Child| child.stage == Stage::Ready && child.is_idle() && !child.retiring;
-        let first = state.children.iter().filter(idle).map(|child| child.idle_since + timeout).min();
+        let first = state.children.iter().filter(idle).map(|child| later(child.idle_since, timeout)).min();
         state.wake_by(first, out);
     }
 
     /// Ends the worker at that place if one of its tasks is over its time.
     fn look_at_the_tasks(&mut self, state: &mut State, at: usize, now: Instant, out: &mut Outbox) {
-        let mut late = None;
-        let child = &state.children[at];
+        let mut late = Vec::new();
+        let child = &mut state.children[at];
         let mut next: Option<Instant> = None;
         for place in 0..child.inflight.len() {
             let Work::Task(job) = &child.inflight[place].work else { continue };
-            let Some(timeout) = job.timeout() else { continue };
+            let (Some(timeout), id) = (job.timeout(), job.id) else { continue };
             // What has not begun cannot be over its time before that much has passed.
-            let end = child.begun_at(place, now).unwrap_or(now).checked_add(timeout);
-            match end {
-                Some(end) if end <= now => late = Some(job.id),
-                Some(end) => next = Some(next.map_or(end, |next| next.min(end))),
-                None => {}
+            let end = later(child.begun_at(place, now).unwrap_or(now), timeout);
+            match end <= now {
+                true => late.push(id),
+                false => next = Some(next.map_or(end, |next| next.min(end))),
             }
         }
         state.wake_by(next, out);
-        if let Some(id) = late {
-            let grace = self.core.config.kill_grace;
+        let grace = self.core.config.kill_grace;
+        for id in late {
             if let Some(job) = state.stop(at, id, grace, "the task that it ran was over its time", out) {
                 out.fail(job, TaskError::TimedOut);
             }
@@ -367,20 +346,35 @@ impl Supervisor<'_> {
     /// Starts one worker. Nothing is locked while it does.
     fn start_one(&mut self) {
         self.serial += 1;
-        let child = spawn::spawn(&self.core.config, self.serial).and_then(|child| {
-            let number = self.serial << 2;
-            match child.link.can_take_back() {
-                true => self.core.events.watch(child.link.socket(), number | SOCKET)?,
-                false => self.core.events.watch_both_ways(child.link.socket(), number | SOCKET)?,
-            }
-            if let Some(fd) = child.process.fd() {
-                self.core.events.watch(fd, number | END)?;
-            }
-            if let Some(captured) = &child.captured {
-                self.core.events.watch(captured.fd(), number | OUTPUT)?;
-            }
+        let child = spawn::spawn(&self.core.config, self.serial).and_then(|mut child| {
+            self.watch(&child).inspect_err(|_| {
+                child.kill("it cannot be watched");
+                while child.process.try_reap().is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            })?;
             Ok(child)
         });
+        self.receive(child);
+    }
+
+    fn watch(&self, child: &Child) -> io::Result<()> {
+        let number = self.serial << 2;
+        match child.link.can_take_back() {
+            true => self.core.events.watch(child.link.socket(), number | SOCKET)?,
+            false => self.core.events.watch_both_ways(child.link.socket(), number | SOCKET)?,
+        }
+        if let Some(fd) = child.process.fd() {
+            self.core.events.watch(fd, number | END)?;
+        }
+        if let Some(captured) = &child.captured {
+            self.core.events.watch(captured.fd(), number | OUTPUT)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in a worker that has just been started.
+    fn receive(&mut self, child: io::Result<Child>) {
         let mut out = Outbox::default();
         let mut state = self.core.state.lock();
         state.starting -= 1;
@@ -389,21 +383,16 @@ impl Supervisor<'_> {
                 self.refused = 0;
                 let Stage::Starting(deadline) = child.stage else { unreachable!("it has just been started") };
                 state.wake_by(Some(deadline), &mut out);
+                state.children.push(child);
                 if matches!(state.phase, Phase::Broken(_)) {
-                    let mut child = child;
-                    child.kill("the executor is broken");
-                    state.children.push(child);
-                } else {
-                    state.children.push(child);
+                    state.children.iter_mut().for_each(|child| child.kill("the executor is broken"));
                 }
                 self.publish_rings(&state);
-                state.requeue(Vec::new());
-                state.dispatch(&mut out);
+                state.settle_down(&mut out);
             }
             Err(error) => self.cope(&mut state, error, &mut out),
         }
-        drop(state);
-        self.core.post(out);
+        self.core.release(state, out);
     }
 
     /// The system has refused a new process: those that are there have to do, or else the tasks fail.
@@ -419,14 +408,12 @@ impl Supervisor<'_> {
             }
             self.refused = 0;
             // The next task is a reason to try again.
-            state.requeue(Vec::new());
-            return;
+            return state.settle_down(out);
         }
         let time = Instant::now() + wait;
         state.not_before = Some(time);
         state.wake_by(Some(time), out);
-        state.requeue(Vec::new());
-        state.dispatch(out);
+        state.settle_down(out);
     }
 }
 

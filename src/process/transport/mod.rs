@@ -156,10 +156,11 @@ impl ParentLink {
         }
     }
 
-    pub(super) fn has_begun(&self, position: u64) -> bool {
+    /// Has the worker begun that call? `served`: it has begun to serve calls at all.
+    pub(super) fn has_begun(&self, position: u64, served: bool) -> bool {
         match &self.way {
             ParentWay::Ring(ring) => ring.has_begun(position),
-            ParentWay::Socket(_) => true,
+            ParentWay::Socket(_) => served,
         }
     }
 
@@ -362,6 +363,14 @@ impl Calls {
         match self {
             Self::Ring(ring) => ring.begin(now, thread),
             Self::Socket(socket) => socket.begin().map(Some),
+        }
+    }
+
+    /// Does the parent want to hear of the room that has been made?
+    pub(super) fn told_of_room(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.told_of_room(),
+            Self::Socket(_) => false,
         }
     }
 

@@ -419,8 +419,11 @@ impl ParentEnd {
 
     /// The head of the next reply, if there is one.
     pub(in crate::process) fn receive(&mut self) -> Result<Option<Reply>, Garbled> {
-        if self.replies.available()? < REPLY_HEAD {
-            return Ok(None);
+        match self.replies.available()? {
+            0 => return Ok(None),
+            // Heads are published as a whole.
+            1..REPLY_HEAD => return Err(Garbled("half a reply")),
+            _ => {}
         }
         let reply = Reply::from_bytes(&self.replies.read())?;
         self.replies.advance(REPLY_HEAD);
@@ -566,7 +569,7 @@ impl Calls {
     }
 
     /// Does the parent want to hear of room? Only when half of the ring is free, so that it has something to do.
-    fn told_of_room(&mut self) -> bool {
+    pub(in crate::process) fn told_of_room(&self) -> bool {
         let word = &self.0.positions().producer_waits.0;
         fence(SeqCst);
         if word.load(Relaxed) == 0 {

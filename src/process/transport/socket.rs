@@ -27,7 +27,11 @@ fn send_piece(socket: &OwnedFd, head: &[u8], body: &[u8]) -> Result<bool, Garble
     let mut first = Vec::with_capacity(1 + head.len());
     first.push(message::PIECE);
     first.extend_from_slice(head);
-    socket::send(socket, &[&first, body], &[]).map_err(|_| BROKEN)
+    match socket::send(socket, &[&first, body], &[]) {
+        // The other side is gone: there will never be room.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        sent => sent.map_err(|_| BROKEN),
+    }
 }
 
 /// The bytes at the place `at` of a body with its padding, at most a piece of them.

@@ -57,7 +57,8 @@ fn summons() -> Option<Summons> {
 
 /// Has this process been started as a worker, and reached `main` all the same?
 pub(crate) fn is_stray() -> bool {
-    summons().is_some()
+    // Also if something stands between the two, such as a shell: a worker that has not become one is not to start others.
+    std::env::var_os(VARIABLE).is_some() && socket::made_by(rustix::stdio::stdin()).is_some()
 }
 
 /// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's.

@@ -8,6 +8,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -26,6 +27,8 @@ pub(super) struct Server {
     link: WorkerLink,
     calls: Mutex<Calls>,
     replies: Mutex<Replies>,
+    /// No more calls: the parent has said so, or the initializer has failed. Changes under the lock of the calls.
+    over: AtomicBool,
     /// There is one serving thread only.
     alone: bool,
     largest: u64,
@@ -42,6 +45,7 @@ impl Server {
             link,
             calls: Mutex::new(calls),
             replies: Mutex::new(replies),
+            over: AtomicBool::new(false),
             alone: hello.threads <= 1,
             largest: hello.largest,
             max_rss: hello.max_rss,
@@ -52,6 +56,9 @@ impl Server {
     fn next(&self, patience: &Patience, thread: usize) -> Result<Option<Serving<'_>>, Garbled> {
         let mut calls = self.calls.lock();
         loop {
+            if self.over.load(Relaxed) {
+                return Ok(None);
+            }
             if !calls.is_ready()? {
                 self.wait(&mut calls, patience)?;
                 continue;
@@ -60,8 +67,15 @@ impl Server {
                 self.ring();
             }
             let begun = now();
-            let Some(call) = calls.begin(begun, thread)? else { continue };
+            let Some(call) = calls.begin(begun, thread)? else {
+                if calls.told_of_room() {
+                    self.link.bell();
+                }
+                continue;
+            };
             if call.kind == CallKind::Exit {
+                // The other threads are next to have the lock.
+                self.over.store(true, Relaxed);
                 return Ok(None);
             }
             let calls = Some(calls);
@@ -211,10 +225,13 @@ impl Invocation for Serving<'_> {
         }
         let server = self.server;
         let size = (body.len() as u64).to_ne_bytes();
-        let (kind, body) = match body.len() as u64 > server.largest {
+        let (kind, body) = match kind.is_good() && body.len() as u64 > server.largest {
             true => (ReplyKind::TooLarge, &size[..]),
             false => (kind, body),
         };
+        if self.call.kind == CallKind::Initializer && kind != ReplyKind::Value {
+            server.over.store(true, Relaxed);
+        }
         let attachments = if kind == ReplyKind::TooLarge { &[] } else { attachments };
         if let Err(garbled) = server.link.send_attachments(self.call.id, attachments) {
             self.failed = Err(garbled);
@@ -241,7 +258,12 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str) -> i32 {
         let server = Arc::clone(&server);
         std::thread::Builder::new().name(name).spawn(move || {
             let _stack = AltStack::install();
-            server.serve(n as usize)
+            let served = server.serve(n as usize);
+            if served.is_err() {
+                // The parent must hear of it at once, whatever the other threads do.
+                std::process::exit(70);
+            }
+            served
         })
     };
     let mut serving = Vec::new();

@@ -1,0 +1,98 @@
+//! The thread that runs done-callbacks. It starts with the first future that has one, and ends with the pool.
+//!
+//! Callbacks are the user's code: they may take their time, and wait for other tasks of the pool. So they run neither where a
+//! thread happens to collect results (it may hold a lock that the callback wants) nor on the supervisor.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::core::Core;
+use crate::future::Unpublished;
+
+thread_local! {
+    /// The pool whose callbacks the calling thread runs, or 0.
+    static RUNS_FOR: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Is the calling thread inside a callback of that pool?
+pub(super) fn is_inside(pool: u64) -> bool {
+    RUNS_FOR.get() == pool
+}
+
+#[derive(Default)]
+pub(super) struct Callbacks {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Unpublished>,
+    thread: Option<JoinHandle<()>>,
+    /// One of them is being published.
+    busy: bool,
+    over: bool,
+}
+
+impl Callbacks {
+    /// Leaves a future to the thread.
+    pub(super) fn add(&self, core: &Arc<Core>, unpublished: Unpublished) {
+        let mut queue = self.queue.lock();
+        if queue.thread.is_none() && !queue.over {
+            let core = Arc::clone(core);
+            let name = format!("{}-cb", core.config.name);
+            queue.thread = std::thread::Builder::new().name(name).spawn(move || core.callbacks.run(&core)).ok();
+        }
+        if queue.thread.is_none() || queue.over {
+            drop(queue);
+            // Better here than never.
+            return unpublished.publish();
+        }
+        queue.waiting.push_back(unpublished);
+        self.changed.notify_one();
+    }
+
+    /// Is there nothing to be published?
+    pub(super) fn is_quiet(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.waiting.is_empty() && !queue.busy
+    }
+
+    fn run(&self, core: &Core) {
+        RUNS_FOR.set(core.id);
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(unpublished) = queue.waiting.pop_front() {
+                queue.busy = true;
+                drop(queue);
+                unpublished.publish();
+                // Those who sleep for it do not know which worker it came from.
+                core.wake_all_sleepers();
+                queue = self.queue.lock();
+                queue.busy = false;
+            } else if queue.over {
+                return;
+            } else {
+                // The pool may have waited for the last of them.
+                core.events.wake();
+                self.changed.wait(&mut queue);
+            }
+        }
+    }
+
+    /// Ends the thread when it has done what it has.
+    pub(super) fn end(&self) {
+        let mut queue = self.queue.lock();
+        queue.over = true;
+        self.changed.notify_one();
+        let thread = queue.thread.take();
+        drop(queue);
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+}

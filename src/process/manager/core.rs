@@ -72,7 +72,7 @@ impl Core {
         capacity: Option<Arc<Capacity>>,
     ) -> std::io::Result<Arc<Self>> {
         static IDS: AtomicU64 = AtomicU64::new(1);
-        let state = State::new(max_workers, config.threads, config.max_payload, config.max_tasks);
+        let state = State::new(max_workers, &config);
         let events = Events::new()?;
         let core = Arc::new_cyclic(|this| Self {
             id: IDS.fetch_add(1, Relaxed),

@@ -8,6 +8,7 @@ use super::super::child::{Child, Refused, Returned, Stage};
 use super::super::job::{JobBox, Raw};
 use super::super::transport::{INLINE, Shared};
 use super::super::wire::Garbled;
+use super::core::Config;
 use super::later;
 use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
@@ -54,6 +55,7 @@ pub(super) struct State {
     threads: usize,
     limit: u64,
     max_tasks: Option<u64>,
+    idle_timeout: Option<Duration>,
     /// Nothing is taken any more, not even what was submitted long ago.
     pub(super) ended: bool,
     /// The supervisor is gone, and all workers with it.
@@ -87,7 +89,7 @@ impl Outbox {
 }
 
 impl State {
-    pub(super) fn new(max_workers: usize, threads: usize, limit: u64, max_tasks: Option<u64>) -> Self {
+    pub(super) fn new(max_workers: usize, config: &Config) -> Self {
         Self {
             phase: Phase::Open,
             queues: Default::default(),
@@ -101,9 +103,10 @@ impl State {
             asleep: false,
             completed: 0,
             supervised: false,
-            threads,
-            limit,
-            max_tasks,
+            threads: config.threads,
+            limit: config.max_payload,
+            max_tasks: config.max_tasks,
+            idle_timeout: config.idle_timeout,
             ended: false,
             gone: false,
             holds: 0,
@@ -318,6 +321,7 @@ impl State {
         self.dispatch(out);
         self.rebalance(out);
         self.dismiss(out);
+        self.count_idle_time(out);
     }
 
     /// Moves tasks from a worker that has too many to one that has none.
@@ -357,6 +361,14 @@ impl State {
         if later {
             self.wake_by(Some(now + REBALANCE), out);
         }
+    }
+
+    /// Sees to it that workers which have nothing to do end in time.
+    fn count_idle_time(&mut self, out: &mut Outbox) {
+        let Some(timeout) = self.idle_timeout else { return };
+        let idle = |child: &&Child| child.stage == Stage::Ready && child.is_idle() && !child.retiring;
+        let first = self.children.iter().filter(idle).map(|child| later(child.idle_since, timeout)).min();
+        self.wake_by(first, out);
     }
 
     /// Asks workers to end that are not needed any more.

@@ -78,7 +78,6 @@ impl Supervisor<'_> {
             self.bury(&mut state, &mut out);
             self.look_at_the_clock(&mut state, &mut out);
             state.settle_down(&mut out);
-            self.count_idle_time(&mut state, &mut out);
             if out.settle.is_empty() && self.is_over(&state) {
                 // From here on nothing is taken, whoever asks.
                 state.ended = true;
@@ -309,14 +308,6 @@ impl Supervisor<'_> {
             state.wake_by(next, out);
             self.look_at_the_tasks(state, at, now, out);
         }
-    }
-
-    /// Sees to it that workers which have nothing to do end in time.
-    fn count_idle_time(&self, state: &mut State, out: &mut Outbox) {
-        let Some(timeout) = self.core.config.idle_timeout else { return };
-        let idle = |child: &&Child| child.stage == Stage::Ready && child.is_idle() && !child.retiring;
-        let first = state.children.iter().filter(idle).map(|child| later(child.idle_since, timeout)).min();
-        state.wake_by(first, out);
     }
 
     /// Ends the worker at that place if one of its tasks is over its time.

@@ -293,6 +293,17 @@ impl Child {
         back.into()
     }
 
+    /// Has all that it was handed come back, to the last byte?
+    pub(super) fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && self.reading.is_none()
+    }
+
+    /// Is it the one that the outcome of this task comes from?
+    pub(super) fn has(&self, id: u64) -> bool {
+        let is_reading = matches!(&self.reading, Some(Reading { work: Work::Task(job), .. }) if job.id == id);
+        is_reading || self.find(id).is_some()
+    }
+
     pub(super) fn find(&self, id: u64) -> Option<usize> {
         self.inflight.iter().position(|inflight| matches!(&inflight.work, Work::Task(job) if job.id == id))
     }

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// By priority, most urgent last.
     pub(super) queues: [VecDeque<Box<Job>>; 3],
+    /// The least urgent that there has been.
+    lowest: Priority,
     pub(super) children: Vec<Child>,
     /// How many workers there may be.
     pub(super) max_workers: usize,
@@ -84,6 +86,7 @@ impl State {
         Self {
             phase: Phase::Open,
             queues: Default::default(),
+            lowest: Priority::High,
             children: Vec::new(),
             max_workers,
             starting: 0,
@@ -126,6 +129,7 @@ impl State {
     }
 
     pub(super) fn enqueue(&mut self, job: Box<Job>) {
+        self.lowest = self.lowest.min(job.priority);
         self.queues[job.priority as usize].push_back(job);
     }
 
@@ -217,7 +221,7 @@ impl State {
             return None;
         }
         // What is urgent does not wait behind what was only handed over.
-        if priority > Priority::Low {
+        if priority > self.lowest {
             self.recall(priority, out);
         }
         let open = self.children.iter().enumerate();

@@ -54,6 +54,17 @@ pub(crate) enum Received {
     End,
 }
 
+/// Waits for a message and says how long it is, without receiving it; 0 at the end.
+pub(crate) fn next_length(socket: impl AsFd) -> io::Result<usize> {
+    loop {
+        match net::recv(&socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC) {
+            Ok((_, length)) => return Ok(length),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Receives one message into `buffer`, which has to be long enough for it.
 pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];

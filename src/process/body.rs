@@ -39,6 +39,19 @@ unsafe impl Send for Body {}
 // SAFETY: through `&self` they can only be read.
 unsafe impl Sync for Body {}
 
+/// From this length on, huge pages are asked for. Filling fresh memory page by page would cost more than copying the bytes.
+const LARGE: usize = 4 << 20;
+
+/// Tells the kernel, where it leaves that to programs, that huge pages would be welcome.
+fn welcome_huge_pages(data: NonNull<u8>, length: usize) {
+    use rustix::mm::{Advice, madvise};
+    let page = rustix::param::page_size();
+    let before = data.addr().get().wrapping_neg() % page;
+    let whole = length.saturating_sub(before) / page * page;
+    // SAFETY: the pages lie within the caller's buffer; this advice does not change what is in them.
+    let _ = unsafe { madvise(data.add(before).as_ptr().cast(), whole, Advice::LinuxHugepage) };
+}
+
 impl Body {
     /// Room for `capacity` bytes; `None` if there is no memory for them.
     pub(super) fn with_capacity(element: Element, capacity: usize) -> Option<Self> {
@@ -49,7 +62,11 @@ impl Body {
             _ => {
                 let layout = Layout::from_size_align(capacity, element.0.align()).ok()?;
                 // SAFETY: the size is not 0.
-                NonNull::new(unsafe { alloc::alloc(layout) })?
+                let data = NonNull::new(unsafe { alloc::alloc(layout) })?;
+                if capacity >= LARGE {
+                    welcome_huge_pages(data, capacity);
+                }
+                data
             }
         };
         Some(Self { data, length: 0, capacity, element, attachments: Vec::new() })

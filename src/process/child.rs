@@ -360,6 +360,102 @@ impl Child {
         back.into()
     }
 
+    pub(super) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// Takes in what has come back.
+    pub(super) fn collect(&mut self, limit: u64, to: &mut Vec<Returned>) -> Result<(), Garbled> {
+        loop {
+            if self.reading.is_none() {
+                let Some(reply) = self.link.receive()? else { return Ok(()) };
+                self.begin_reading(reply, limit)?;
+            }
+            let Some(reading) = &mut self.reading else { return Ok(()) };
+            if !self.link.receive_body(&mut reading.body, reading.reply.len)? {
+                return Ok(());
+            }
+            let Reading { reply, body, work } = self.reading.take().expect("it is being read");
+            if self.inflight.is_empty() {
+                self.idle_since = Instant::now();
+            }
+            let raw =
+                |name| Raw::Reply { kind: reply.kind, body, pid: self.process.id(), name, limit, took: reply.took };
+            match work {
+                Work::Task(job) => {
+                    let name = job.name();
+                    to.push(Returned::Task(job, raw(name)));
+                }
+                Work::Initializer => to.push(Returned::Initializer(raw(None))),
+                Work::Forgotten(_) => {}
+            }
+        }
+    }
+
+    fn begin_reading(&mut self, reply: Reply, limit: u64) -> Result<(), Garbled> {
+        let at = self.inflight.iter().position(|inflight| inflight.work.id() == reply.id);
+        let at = at.ok_or(Garbled("a reply to a call that it does not have"))?;
+        let limit = if reply.kind.is_good() { limit } else { LONGEST_REPORT };
+        if reply.len as u64 > limit {
+            return Err(Garbled("a reply that is longer than allowed"));
+        }
+        if self.sending.is_some() && at + 1 == self.inflight.len() {
+            return Err(Garbled("a reply to a call that it has not got yet"));
+        }
+        let inflight = self.inflight.remove(at).expect("it was found there");
+        let element = match (&inflight.work, reply.kind) {
+            (Work::Task(job), ReplyKind::Value) => job.element,
+            _ => Element::BYTE,
+        };
+        let Some(mut body) = Body::with_capacity(element, reply.len) else {
+            self.inflight.insert(at, inflight);
+            return Err(Garbled("a reply for which there is no memory"));
+        };
+        if reply.attachments > 0 {
+            // They were sent before the reply was published, so they are there.
+            let _ = self.read_messages();
+            body.attachments = self.attachments.remove(&reply.id).unwrap_or_default();
+        }
+        self.reading = Some(Reading { reply, body, work: inflight.work });
+        self.retiring |= reply.retire;
+        self.pace = Some(match self.pace {
+            // A slow task counts at once, a quick one slowly: a store that is too small costs little.
+            Some(pace) if reply.took < pace => (pace * 7 + reply.took) / 8,
+            _ => reply.took,
+        });
+        Ok(())
+    }
+
+    /// Takes back the newest of what has not been begun, at most so many, for others to do; oldest first.
+    pub(super) fn take_back(&mut self, most: usize, which: impl Fn(&Job) -> bool) -> Vec<JobBox> {
+        let mut back = VecDeque::new();
+        for at in (0..self.inflight.len()).rev() {
+            if back.len() == most {
+                break;
+            }
+            let inflight = &self.inflight[at];
+            let wanted = matches!(&inflight.work, Work::Task(job) if which(job));
+            if wanted && !inflight.sealed && self.link.take_back(inflight.position) {
+                if let Some(InFlight { work: Work::Task(job), .. }) = self.inflight.remove(at) {
+                    back.push_front(job);
+                    self.handed -= 1;
+                }
+            }
+        }
+        back.into()
+    }
+
+    /// Has all that it was handed come back, to the last byte?
+    pub(super) fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && self.reading.is_none()
+    }
+
+    /// Is it the one that the outcome of this task comes from?
+    pub(super) fn has(&self, id: u64) -> bool {
+        let is_reading = matches!(&self.reading, Some(Reading { work: Work::Task(job), .. }) if job.id == id);
+        is_reading || self.find(id).is_some()
+    }
+
     pub(super) fn find(&self, id: u64) -> Option<usize> {
         self.inflight.iter().position(|inflight| matches!(&inflight.work, Work::Task(job) if job.id == id))
     }

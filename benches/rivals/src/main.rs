@@ -1,16 +1,21 @@
-//! The thread pool beside its rivals, all in one run: for every workload the contenders take turns, A B C A B C, so that
+//! The pools beside their rivals, all in one run: for every workload the contenders take turns, A B C A B C, so that
 //! whatever the machine does meanwhile happens to all of them. What comes out are ratios; absolute figures differ from
 //! machine to machine and from hour to hour. Nothing here asserts a time.
 //!
 //! ```text
-//! cargo run --release -p rivals -- [T1 T2 ...] [--full] [--rounds N] [--tasks N] [--workers N]
+//! cargo run --release -p rivals -- [T1 P2 ...] [--full] [--rounds N] [--tasks N] [--workers N]
 //! cargo run --release -p rivals -- profile T1 ours [--seconds N]
 //! ```
+//!
+//! Workloads whose names begin with T are for pools of threads, those with P for pools of processes (Linux only). The
+//! latter have two rivals in Python, for which `python3` has to be in the `PATH`; without it they are left out. P6list needs
+//! some 10 GB of memory and a minute, so it is run only if it is named, or with `--full`.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `settings` | the command line |
-//! | `pools` | the contenders, one file each, behind one trait |
+//! | `pools`, `process_pools` | the contenders, one file each, behind one trait |
+//! | `../python` | what the contenders in Python run |
 //! | `workloads` | what they are made to do, one file a group |
 //! | `measure` | rounds, medians, CPU time |
 //! | `memory` | the allocator, which can count |
@@ -22,6 +27,8 @@ mod goals;
 mod measure;
 mod memory;
 mod pools;
+#[cfg(target_os = "linux")]
+mod process_pools;
 mod report;
 mod settings;
 mod watchdog;
@@ -37,6 +44,9 @@ use settings::{Mode, Settings};
 static ALLOCATOR: memory::Counting = memory::Counting;
 
 fn main() {
+    // The processes that contenders start are this program.
+    #[cfg(target_os = "linux")]
+    process_pools::serve_if_started_by_one();
     let settings = match Settings::parse(std::env::args().skip(1)) {
         Ok(settings) => settings,
         Err(message) => {
@@ -47,7 +57,7 @@ fn main() {
     let pools = Pools::start(settings.workers);
     watchdog::start();
     let benches = workloads::all(&settings, &pools).into_iter();
-    let benches = benches.filter(|bench| settings.wants(bench.name));
+    let benches = benches.filter(|bench| settings.wants(bench.name, bench.is_rare));
     match &settings.mode {
         Mode::Compare => compare(&settings, benches),
         Mode::Profile { contender, seconds } => profile(benches, contender, Duration::from_secs(*seconds)),

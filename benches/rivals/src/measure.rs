@@ -30,6 +30,8 @@ pub(crate) struct Bench {
     pub(crate) columns: &'static [&'static str],
     entries: Vec<(&'static str, Role, Run)>,
     once: bool,
+    /// Run only if it is asked for.
+    pub(crate) is_rare: bool,
 }
 
 /// The outcome of a bench.
@@ -56,12 +58,18 @@ pub(crate) struct Spread {
 
 impl Bench {
     pub(crate) fn new(name: &'static str, what: impl Into<String>, columns: &'static [&'static str]) -> Self {
-        Self { name, what: what.into(), columns, entries: Vec::new(), once: false }
+        Self { name, what: what.into(), columns, entries: Vec::new(), once: false, is_rare: false }
     }
 
     /// For what does not vary, and would on a second go (a queue that keeps its memory): one round, no warm-up.
     pub(crate) fn once(mut self) -> Self {
         self.once = true;
+        self
+    }
+
+    /// For what takes long.
+    pub(crate) fn rare(mut self) -> Self {
+        self.is_rare = true;
         self
     }
 

@@ -28,10 +28,11 @@ pub(crate) fn print_goals(tables: &[Table]) {
         let verdict = if outcome.is_met() { "met" } else { "short" };
         let (our_figure, their_figure) = (number(ours.1), number(rival.1));
         println!(
-            "{workload:8} {figure:8} {:12} {our_figure:>10} / {their_figure:>10} {:28} {:>6.2} {goal:>6.2}  {verdict}",
+            "{workload:8} {figure:8} {:12} {our_figure:>10} / {their_figure:>10} {:28} {:>6} {:>6}  {verdict}",
             ours.0,
             rival.0,
-            outcome.ratio(),
+            ratio(outcome.ratio()),
+            ratio(*goal),
         );
     }
     println!("{} of {} met", outcomes.iter().filter(|outcome| outcome.is_met()).count(), outcomes.len());
@@ -48,5 +49,14 @@ fn number(value: f64) -> String {
         ..10.0 => format!("{value:.2}"),
         ..100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
+    }
+}
+
+/// Two digits or more.
+fn ratio(value: f64) -> String {
+    match value {
+        ..0.01 => format!("{value:.4}"),
+        ..0.1 => format!("{value:.3}"),
+        _ => format!("{value:.2}"),
     }
 }

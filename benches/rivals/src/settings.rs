@@ -4,12 +4,13 @@ pub(crate) const USAGE: &str = "\
 usage: rivals [WORKLOAD ...] [options]
        rivals profile WORKLOAD CONTENDER [--seconds N] [options]
 
-workloads: T1 T2 T2b T3 T4 T5 T6 T7 T8 T9 T10 (or one of their parts, as T9-64); without any: all
+workloads: T1 T2 T2b T3 T4 T5 T6 T7 T8 T9 T10 (or one of their parts, as T9-64),
+           P1 P1b P2 P2map P3 P4 P5 P6 P6list P7; without any: all but P6list
 
-  --full         more rounds
+  --full         more rounds, and P6list
   --rounds N     so many rounds
   --tasks N      how many tasks T1, T3 and T6 submit (200000)
-  --workers N    threads of each pool, at least 2 (2)";
+  --workers N    threads or processes of each pool, at least 2 (2)";
 
 #[derive(Debug)]
 pub(crate) enum Mode {
@@ -21,6 +22,7 @@ pub(crate) enum Mode {
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
     workloads: Vec<String>,
+    full: bool,
     pub(crate) rounds: usize,
     pub(crate) tasks: usize,
     pub(crate) workers: usize,
@@ -29,6 +31,7 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut words = Vec::new();
+        let mut full = false;
         let (mut rounds, mut tasks, mut workers, mut seconds) = (5, 200_000, 2, 10);
         while let Some(argument) = arguments.next() {
             let mut number = || {
@@ -36,7 +39,7 @@ impl Settings {
                 number.filter(|number| *number > 0).ok_or_else(|| format!("{argument} needs a positive number"))
             };
             match argument.as_str() {
-                "--full" => rounds = 15,
+                "--full" => (full, rounds) = (true, 15),
                 "--rounds" => rounds = number()?,
                 "--tasks" => tasks = number()?,
                 "--workers" => workers = number()?,
@@ -54,12 +57,18 @@ impl Settings {
             }
             _ => (Mode::Compare, words),
         };
-        Ok(Self { mode, workloads, rounds, tasks, workers })
+        Ok(Self { mode, workloads, full, rounds, tasks, workers })
     }
 
-    /// Was this workload asked for? "T9" stands for all its parts.
-    pub(crate) fn wants(&self, name: &str) -> bool {
+    /// Was this workload asked for? "T9" stands for all its parts. A rare one has to be named, or everything asked for.
+    pub(crate) fn wants(&self, name: &str, is_rare: bool) -> bool {
         let whole = name.split('-').next();
-        self.workloads.is_empty() || self.workloads.iter().any(|asked| asked == name || Some(asked.as_str()) == whole)
+        let is_named = self.workloads.iter().any(|asked| asked == name || Some(asked.as_str()) == whole);
+        is_named || self.workloads.is_empty() && (!is_rare || self.full)
+    }
+
+    /// Was any workload asked for that begins with this letter?
+    pub(crate) fn wants_any(&self, letter: char) -> bool {
+        self.workloads.is_empty() || self.workloads.iter().any(|asked| asked.starts_with(letter))
     }
 }

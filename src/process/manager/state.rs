@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// By priority, most urgent last.
     pub(super) queues: [VecDeque<JobBox>; 3],
+    /// The least urgent that there has been.
+    lowest: Priority,
     pub(super) children: Vec<Child>,
     /// How many workers there may be.
     pub(super) max_workers: usize,
@@ -93,6 +95,7 @@ impl State {
         Self {
             phase: Phase::Open,
             queues: Default::default(),
+            lowest: Priority::High,
             children: Vec::new(),
             max_workers,
             starting: 0,
@@ -137,6 +140,7 @@ impl State {
     }
 
     pub(super) fn enqueue(&mut self, job: JobBox) {
+        self.lowest = self.lowest.min(job.priority);
         self.queues[job.priority as usize].push_back(job);
     }
 
@@ -230,7 +234,7 @@ impl State {
             return None;
         }
         // What is urgent does not wait behind what was only handed over.
-        if priority > Priority::Low {
+        if priority > self.lowest {
             self.recall(priority, out);
         }
         let open = self.children.iter().enumerate();

@@ -64,8 +64,10 @@ pub(crate) fn is_stray() -> bool {
 /// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's.
 pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
     let Some(summons) = summons() else { return };
-    let mut buffer = vec![0; socket::LONGEST];
-    // The message was sent before this process was started, or is about to be.
+    // The message was sent before this process was started, or is about to be. A buffer for the longest would stay in the
+    // heap of every worker.
+    let Ok(length) = socket::next_length(rustix::stdio::stdin()) else { return };
+    let mut buffer = vec![0; length.min(socket::LONGEST)];
     let Ok(Received::Message(length, mut fds)) = socket::receive(rustix::stdio::stdin(), &mut buffer, true) else {
         return;
     };

@@ -11,7 +11,7 @@ use crate::pools::{Handle, Pool, Pools, for_each_pool};
 
 const ITEMS: u64 = 1_000_000;
 const CHUNKS: u64 = 16;
-const PRIMES: [u64; 6] = [
+pub(super) const PRIMES: [u64; 6] = [
     112_272_535_095_293,
     112_582_705_942_171,
     112_272_535_095_293,
@@ -98,7 +98,7 @@ fn map_on_threads(threads: usize) -> Vec<u64> {
     all
 }
 
-fn is_prime(n: u64) -> bool {
+pub(super) fn is_prime(n: u64) -> bool {
     n == 2 || n > 2 && n % 2 == 1 && (3..=n.isqrt()).step_by(2).all(|divisor| n % divisor != 0)
 }
 
@@ -107,7 +107,7 @@ fn primes_on_pool<P: Pool>(pool: &P) -> usize {
     handles.into_iter().map(Handle::wait).filter(|prime| *prime).count()
 }
 
-fn primes_on_threads(threads: usize) -> usize {
+pub(super) fn primes_on_threads(threads: usize) -> usize {
     // Relaxed: each number is handed out once, whatever the order.
     let (next, found) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {

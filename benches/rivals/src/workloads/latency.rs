@@ -54,7 +54,7 @@ fn after_pauses<P: Pool>(pool: &P, trips: usize, busy: Duration) -> [f64; 3] {
 }
 
 /// Median, mean and 99th percentile, in nanoseconds.
-fn distribution(times: Vec<Duration>) -> [f64; 3] {
+pub(super) fn distribution(times: Vec<Duration>) -> [f64; 3] {
     let mut times: Vec<f64> = times.iter().map(|time| time.as_nanos() as f64).collect();
     times.sort_by(f64::total_cmp);
     let mean = times.iter().sum::<f64>() / times.len() as f64;

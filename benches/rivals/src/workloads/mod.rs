@@ -5,6 +5,8 @@ mod compute;
 mod fork_join;
 mod latency;
 mod memory;
+#[cfg(target_os = "linux")]
+mod processes;
 mod start;
 mod throughput;
 
@@ -30,5 +32,9 @@ pub(crate) fn all(settings: &Settings, pools: &Pools) -> Vec<Bench> {
         start::start_and_shutdown("T9-64", pools, 64, 3),
     ];
     benches.extend(awaiting::all(pools));
+    #[cfg(target_os = "linux")]
+    if settings.wants_any('P') {
+        benches.extend(processes::all(workers));
+    }
     benches
 }

@@ -293,6 +293,16 @@ impl Child {
         back.into()
     }
 
+    /// Is there anything that has not come back whole?
+    pub(super) fn is_busy(&self) -> bool {
+        !self.inflight.is_empty() || self.reading.is_some()
+    }
+
+    /// Is the reply to that task on its way?
+    pub(super) fn is_replying_to(&self, id: u64) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.work.id() == id)
+    }
+
     pub(super) fn find(&self, id: u64) -> Option<usize> {
         self.inflight.iter().position(|inflight| matches!(&inflight.work, Work::Task(job) if job.id == id))
     }

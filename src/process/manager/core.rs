@@ -272,7 +272,7 @@ impl Core {
     pub(in crate::process) fn tally(&self) -> (usize, usize, usize, u64) {
         let state = self.state.lock();
         let threads = self.config.threads;
-        let busy = state.children.iter().filter(|child| !child.inflight.is_empty()).count();
+        let busy = state.children.iter().filter(|child| child.is_busy()).count();
         let waiting: usize = state.children.iter().map(|child| child.inflight.len().saturating_sub(threads)).sum();
         (state.children.len(), busy, state.queued() + waiting, state.completed)
     }

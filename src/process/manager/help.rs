@@ -107,7 +107,7 @@ impl Core {
     /// The worker that has the task.
     fn place_of(&self, id: u64) -> Option<Arc<Shared>> {
         let state = self.state.lock();
-        let child = state.children.iter().find(|child| child.find(id).is_some())?;
+        let child = state.children.iter().find(|child| child.find(id).is_some() || child.is_replying_to(id))?;
         Some(Arc::clone(child.shared()))
     }
 

@@ -350,7 +350,7 @@ impl State {
         let mut surplus = self.living().saturating_sub(self.max_workers);
         for at in 0..self.children.len() {
             let child = &mut self.children[at];
-            if !child.inflight.is_empty() || !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
+            if child.is_busy() || !matches!(child.stage, Stage::Starting(_) | Stage::Ready) {
                 continue;
             }
             let is_surplus = surplus > 0 && !child.retiring;

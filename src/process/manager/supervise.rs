@@ -136,7 +136,7 @@ impl Supervisor<'_> {
         state.asleep = true;
         let mut quiet = self.core.deferred.lock().is_empty() && state.wanted() == 0;
         for child in &state.children {
-            quiet &= child.inflight.is_empty() || child.link.arm_bell();
+            quiet &= !child.is_busy() || child.link.arm_bell();
         }
         let polled = state.children.iter().any(|child| child.process.fd().is_none()).then_some(LOOK);
         let by_the_clock = state.wake_at.map(|time| time.saturating_duration_since(Instant::now()));
@@ -301,7 +301,7 @@ impl Supervisor<'_> {
                     None
                 }
                 Stage::Starting(deadline) | Stage::Ending(deadline) | Stage::Terminated(deadline, _) => Some(deadline),
-                Stage::Ready if child.inflight.is_empty() => idle_timeout.and_then(|timeout| {
+                Stage::Ready if !child.is_busy() => idle_timeout.and_then(|timeout| {
                     let end = child.idle_since + timeout;
                     child.retiring |= end <= now;
                     (end > now).then_some(end)
@@ -316,7 +316,7 @@ impl Supervisor<'_> {
     /// Sees to it that workers which have nothing to do end in time.
     fn count_idle_time(&self, state: &mut State, out: &mut Outbox) {
         let Some(timeout) = self.core.config.idle_timeout else { return };
-        let idle = |child: &&Child| child.stage == Stage::Ready && child.inflight.is_empty() && !child.retiring;
+        let idle = |child: &&Child| child.stage == Stage::Ready && !child.is_busy() && !child.retiring;
         let first = state.children.iter().filter(idle).map(|child| child.idle_since + timeout).min();
         state.wake_by(first, out);
     }

@@ -1,5 +1,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![doc = include_str!("../README.md")]
+// Its code blocks are tests, which need both pools.
+#![cfg_attr(any(not(doctest), all(feature = "process", target_os = "linux")), doc = include_str!("../README.md"))]
 
 mod combine;
 mod current;
@@ -49,6 +50,6 @@ pub use thread::{
 };
 
 /// The code blocks of the guide for Python programmers are tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "process", target_os = "linux"))]
 #[doc = include_str!("../docs/from-python.md")]
 mod from_python {}

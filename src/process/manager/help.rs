@@ -87,7 +87,9 @@ impl Core {
                 (_, true) => continue,
                 (Some(shared), false) if alone => {
                     let start = Instant::now();
-                    shared.sleep(done, deadline);
+                    // Its worker may have died, or the task been moved, before anybody could know of this sleeper.
+                    let moved = || !self.place_of(id).is_some_and(|now| Arc::ptr_eq(&now, shared));
+                    shared.sleep(|| done() || moved(), deadline);
                     spin::slept(start.elapsed());
                     self.rearm(shared);
                 }

@@ -60,8 +60,10 @@ fn a_task_that_ignores_sigterm_is_ended_all_the_same() {
 fn a_stopped_worker_is_ended_by_its_time_limit() {
     guarded(|| {
         let pool = pool(1);
-        let stop = |_: ()| rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP).unwrap();
-        assert!(pool.task(stop, ()).timeout(SHORT).submit().result().unwrap_err().is_timed_out());
+        let stop = |_: ()| loop {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP).unwrap();
+        };
+        assert!(pool.task(stop, ()).timeout(SHORT).submit::<()>().result().unwrap_err().is_timed_out());
         pool.submit(pid, ()).result().unwrap();
     });
 }

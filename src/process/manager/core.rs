@@ -70,7 +70,7 @@ impl Core {
         capacity: Option<Arc<Capacity>>,
     ) -> std::io::Result<Arc<Self>> {
         static IDS: AtomicU64 = AtomicU64::new(1);
-        let state = State::new(max_workers, config.threads, config.max_payload, config.max_tasks);
+        let state = State::new(max_workers, config.threads, config.max_payload, config.max_tasks, config.idle_timeout);
         let core = Arc::new(Self {
             id: IDS.fetch_add(1, Relaxed),
             config,
@@ -258,8 +258,7 @@ impl Core {
         let mut out = Outbox::default();
         let mut state = self.state.lock();
         state.max_workers = max_workers;
-        // There may be room now.
-        state.requeue(Vec::new());
+        state.make_use_of_room(&mut out);
         state.settle_down(&mut out);
         drop(state);
         self.post(out);

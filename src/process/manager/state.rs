@@ -53,6 +53,7 @@ pub(super) struct State {
     threads: usize,
     limit: u64,
     max_tasks: Option<u64>,
+    idle_timeout: Option<Duration>,
     pub(super) ended: bool,
     /// How many maps have parts that they have not submitted.
     pub(super) holds: usize,
@@ -80,7 +81,13 @@ impl Outbox {
 }
 
 impl State {
-    pub(super) fn new(max_workers: usize, threads: usize, limit: u64, max_tasks: Option<u64>) -> Self {
+    pub(super) fn new(
+        max_workers: usize,
+        threads: usize,
+        limit: u64,
+        max_tasks: Option<u64>,
+        idle_timeout: Option<Duration>,
+    ) -> Self {
         Self {
             phase: Phase::Open,
             queues: Default::default(),
@@ -97,6 +104,7 @@ impl State {
             threads,
             limit,
             max_tasks,
+            idle_timeout,
             ended: false,
             holds: 0,
         }
@@ -218,21 +226,27 @@ impl State {
         }
         // What is urgent does not wait behind what was only handed over.
         if priority > Priority::Low {
-            self.recall(priority, out);
+            self.recall(|job| job.priority < priority, out);
         }
         let open = self.children.iter().enumerate();
         let open = open.filter(|(_, child)| takes(child) && child.inflight.len() < child.window(threads));
         open.min_by_key(|(_, child)| child.inflight.len()).map(|(at, _)| at)
     }
 
-    /// Takes back what is less urgent.
-    fn recall(&mut self, priority: Priority, out: &mut Outbox) {
+    /// There may be more workers than before: what was only handed over to those that are busy need not wait for them.
+    pub(super) fn make_use_of_room(&mut self, out: &mut Outbox) {
+        self.recall(|_| true, out);
+        self.full = false;
+    }
+
+    /// Takes back such tasks as have not begun.
+    fn recall(&mut self, which: impl Fn(&Job) -> bool, out: &mut Outbox) {
         let mut back = Vec::new();
         for child in &mut self.children {
             if child.inflight.len() <= self.threads {
                 continue;
             }
-            let jobs = child.take_back(usize::MAX, |job| job.priority < priority);
+            let jobs = child.take_back(usize::MAX, &which);
             if !jobs.is_empty() {
                 out.touch(child);
                 back.extend(jobs);
@@ -303,6 +317,15 @@ impl State {
         self.dispatch(out);
         self.rebalance(out);
         self.dismiss(out);
+        self.count_idle_time(out);
+    }
+
+    /// Sees to it that workers which have nothing to do end in time.
+    fn count_idle_time(&mut self, out: &mut Outbox) {
+        let Some(timeout) = self.idle_timeout else { return };
+        let idle = |child: &&Child| child.stage == Stage::Ready && child.is_idle() && !child.retiring;
+        let first = self.children.iter().filter(idle).map(|child| child.idle_since + timeout).min();
+        self.wake_by(first, out);
     }
 
     /// Moves tasks from a worker that has too many to one that has none.

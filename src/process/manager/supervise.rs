@@ -97,7 +97,6 @@ impl Supervisor<'_> {
             self.bury(&mut state, &mut out);
             self.look_at_the_clock(&mut state, &mut out);
             state.settle_down(&mut out);
-            self.count_idle_time(&mut state, &mut out);
             let wanted = state.wanted();
             if wanted > 0 {
                 state.starting += 1;
@@ -276,7 +275,10 @@ impl Supervisor<'_> {
         if let Some(time) = state.not_before {
             match now < time {
                 true => state.wake_by(Some(time), out),
-                false => state.not_before = None,
+                false => {
+                    state.not_before = None;
+                    state.make_use_of_room(out);
+                }
             }
         }
         let idle_timeout = self.core.config.idle_timeout;
@@ -307,14 +309,6 @@ impl Supervisor<'_> {
             state.wake_by(next, out);
             self.look_at_the_tasks(state, at, now, out);
         }
-    }
-
-    /// Sees to it that workers which have nothing to do end in time.
-    fn count_idle_time(&self, state: &mut State, out: &mut Outbox) {
-        let Some(timeout) = self.core.config.idle_timeout else { return };
-        let idle = |child: &&Child| child.stage == Stage::Ready && child.is_idle() && !child.retiring;
-        let first = state.children.iter().filter(idle).map(|child| child.idle_since + timeout).min();
-        state.wake_by(first, out);
     }
 
     /// Ends the worker at that place if one of its tasks is over its time.

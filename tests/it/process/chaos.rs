@@ -34,7 +34,7 @@ fn poke(pid: u32, signal: Signal) {
 fn storm(builder: ProcessPoolBuilder, stops: bool) {
     let folder = Folder::new();
     let ledger = folder.ledger("ledger");
-    let pool = Arc::new(builder.stdio(Stdio::Null).build().unwrap());
+    let pool = Arc::new(builder.stdio(Stdio::Null).restart_limit(u32::MAX).build().unwrap());
     let (over, ids) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let submitters: Vec<_> = (0..2)
         .map(|_| {

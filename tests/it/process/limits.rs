@@ -319,6 +319,21 @@ fn resize_up() {
     });
 }
 
+// What was handed to a busy worker in advance does not stay with it when there may be others.
+#[test]
+fn resize_up_by_one_for_one_task() {
+    guarded(|| {
+        let (folder, pool) = (Folder::new(), pool(1));
+        let sign = folder.sign("sign");
+        let waits = pool.submit(|sign: Sign| sign.wait(), sign.clone());
+        poll(|| waits.is_running());
+        let rescue = pool.submit(|sign: Sign| sign.give(), sign);
+        pool.resize(2).unwrap();
+        rescue.result().unwrap();
+        waits.result().unwrap();
+    });
+}
+
 #[test]
 fn resize_down() {
     guarded(|| {

@@ -278,7 +278,7 @@ impl Core {
     pub(in crate::process) fn resize(&self, max_workers: usize) {
         self.change(|state, out| {
             state.max_workers = max_workers;
-            state.settle_down(out);
+            state.make_use_of_room(out);
         });
     }
 

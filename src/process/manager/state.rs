@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::child::{Child, Refused, Returned, Stage};
-use super::super::job::{JobBox, Raw};
+use super::super::job::{Job, JobBox, Raw};
 use super::super::transport::{INLINE, Shared};
 use super::super::wire::Garbled;
 use super::core::Config;
@@ -235,21 +235,27 @@ impl State {
         }
         // What is urgent does not wait behind what was only handed over.
         if priority > self.lowest {
-            self.recall(priority, out);
+            self.recall(|job| job.priority < priority, out);
         }
         let open = self.children.iter().enumerate();
         let open = open.filter(|(_, child)| takes(child) && child.inflight.len() < child.window(threads));
         open.min_by_key(|(_, child)| child.inflight.len()).map(|(at, _)| at)
     }
 
-    /// Takes back what is less urgent.
-    fn recall(&mut self, priority: Priority, out: &mut Outbox) {
+    /// There may be more workers than before: what was only handed over to those that are busy need not wait for them.
+    pub(super) fn make_use_of_room(&mut self, out: &mut Outbox) {
+        self.recall(|_| true, out);
+        self.settle_down(out);
+    }
+
+    /// Takes back such tasks as have not begun.
+    fn recall(&mut self, which: impl Fn(&Job) -> bool, out: &mut Outbox) {
         let mut back: Vec<JobBox> = Vec::new();
         for child in &mut self.children {
             if child.inflight.len() <= self.threads {
                 continue;
             }
-            let jobs = child.take_back(usize::MAX, |job| job.priority < priority);
+            let jobs = child.take_back(usize::MAX, &which);
             if !jobs.is_empty() {
                 out.touch(child);
                 back.extend(jobs);

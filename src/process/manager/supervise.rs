@@ -277,7 +277,10 @@ impl Supervisor<'_> {
         if let Some(time) = state.not_before {
             match now < time {
                 true => state.wake_by(Some(time), out),
-                false => state.not_before = None,
+                false => {
+                    state.not_before = None;
+                    state.make_use_of_room(out);
+                }
             }
         }
         let idle_timeout = self.core.config.idle_timeout;

@@ -2,12 +2,17 @@
 
 mod basics;
 mod cancel;
+mod chaos;
 mod codec;
 mod crash;
+mod descriptors;
 mod hybrid;
+mod hygiene;
+mod large;
 mod limits;
 mod map;
 mod order;
+mod orphans;
 mod shutdown;
 mod start;
 mod support;

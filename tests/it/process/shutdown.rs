@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use concurrent_futures::{ProcessPoolExecutor, Shutdown, ShutdownError, Stdio, TaskError, TaskFuture};
+use concurrent_futures::{ProcessPoolExecutor, Shutdown, ShutdownError, Stdio, TaskError};
 use rustix::process::Signal;
 
 use super::support::*;
@@ -306,25 +306,23 @@ fn dropped_while_unwinding_it_cancels() {
     guarded(|| {
         let folder = Folder::new();
         let ledger = folder.ledger("ledger");
-        let mut handles: Vec<TaskFuture<()>> = Vec::new();
         let inner = ledger.clone();
+        let mut handles = Vec::new();
         let unwound = catch_unwind(AssertUnwindSafe(|| {
             let pool = pool(1);
             let plug = Plug::new(&pool);
-            // Dropped before the pool: the worker is free when the pool goes, but what is queued is cancelled first or not
-            // at all, so the plug stays where it is.
-            mem::forget(plug);
-            handles.extend((0..20).map(|n| pool.submit(mark, (inner.clone(), n))));
-            let release = thread::spawn({
-                let worker = pool.worker_pids()[0];
-                move || signal(worker, Signal::KILL)
+            handles.extend((0..20).map(|n| pool.submit(mark, (inner.clone(), n)).shared()));
+            // The worker is busy until they are cancelled.
+            let last = handles[19].clone();
+            thread::spawn(move || {
+                let _ = last.get();
+                plug.release();
             });
-            release.join().unwrap();
             panic!("the block ends in a panic, as this test wants it");
         }));
         assert!(unwound.is_err());
-        let cancelled = handles.into_iter().filter(|future| future.is_cancelled()).count();
-        assert_eq!(cancelled + ledger.lines().len(), 20, "cancelled, or done");
+        assert!(handles.into_iter().all(|future| future.is_cancelled()));
+        assert_eq!(ledger.lines(), [""; 0]);
     });
 }
 
@@ -415,7 +413,8 @@ fn exit_while_workers_are_idle() {
 #[test]
 fn exit_after_a_shutdown_that_does_not_wait() {
     exits_with_code("exit_after_a_shutdown_that_does_not_wait", |ledger| {
-        busy_pool(ledger).shutdown(Shutdown::NoWait).unwrap();
+        let pool = busy_pool(ledger);
+        pool.shutdown(Shutdown::NoWait).unwrap();
         std::process::exit(CODE);
     });
 }

@@ -213,6 +213,12 @@ impl Belongings {
     }
 }
 
+impl Belongings {
+    pub(super) fn has_as_many_threads_and_children_as(&self, other: &Self) -> bool {
+        self.threads == other.threads && self.children == other.children
+    }
+}
+
 /// The children of this process, ended ones included.
 pub(super) fn children() -> Vec<u32> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();

@@ -236,7 +236,12 @@ impl Supervisor<'_> {
             out.touch(&child);
             let exit = describe(&mut child, status);
             // Those that the pool itself has ended do not count.
-            let at_start = !child.is_prepared() && matches!(child.stage, Stage::Starting(_) | Stage::Ready);
+            let by_itself = match child.stage {
+                Stage::Starting(_) | Stage::Ready => true,
+                Stage::Ending(_) => child.is_deaf,
+                Stage::Terminated(..) | Stage::Killed(_) => false,
+            };
+            let at_start = by_itself && !child.is_prepared();
             let Remains { begun, not_begun } = child.remains();
             match state.refusal() {
                 None => state.requeue(not_begun),

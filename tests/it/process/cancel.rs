@@ -207,7 +207,7 @@ fn cancelled_in_a_callback() {
         let first = pool.submit(pid, ());
         let second = pool.submit(pid, ()).shared();
         let victim = second.clone();
-        first.add_done_callback(move |_| drop(victim.cancel()));
+        first.add_done_callback(move |_| _ = victim.cancel());
         plug.release();
         first.result().unwrap();
         // Cancelled in time, or not: resolved in any case.

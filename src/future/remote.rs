@@ -53,6 +53,20 @@ impl<C: 'static> RemoteTask<C> {
         matches!(unsafe { self.cell.as_ref() }.state.phase(), Phase::Cancelled | Phase::Cancelling)
     }
 
+    /// Cancels the task; its callbacks run here.
+    pub(crate) fn cancel(self) {
+        let cell = self.cell;
+        mem::forget(self);
+        // A panic can come only from the destructor of what an already dropped handle left behind.
+        unwind::call_quietly(|| {
+            // SAFETY: this half's reference, which is given up afterwards, once.
+            unsafe {
+                cell::cancel(cell);
+                cell::release(cell);
+            }
+        });
+    }
+
     /// Makes the outcome, unless the future was cancelled, and resolves the future. If it has callbacks, they are left to
     /// whoever calls [`Unpublished::publish`].
     #[must_use = "a future with callbacks is not resolved yet"]

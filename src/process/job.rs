@@ -55,7 +55,13 @@ impl Sink {
     pub(super) fn settle(self, raw: Raw, argument: Payload) -> Option<Unpublished> {
         match self {
             Self::Future(task) => {
-                let left = task.settle(raw);
+                let left = match raw {
+                    Raw::Failed(TaskError::Cancelled) => {
+                        task.cancel();
+                        None
+                    }
+                    raw => task.settle(raw),
+                };
                 // The argument may be the user's own memory, with a destructor.
                 unwind::drop_quietly(argument);
                 left

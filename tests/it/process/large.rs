@@ -112,7 +112,8 @@ fn killed_while_an_argument_is_being_written() {
             let future = pool.submit(same, vec![1; 16 << 20]);
             let after = pool.submit(|n: u8| n, 5);
             signal(worker, Signal::KILL);
-            assert_eq!(exit_of(future.result()).signal_name(), Some("SIGKILL"));
+            // It had not begun, so another worker does it.
+            assert_eq!(future.result().unwrap().len(), 16 << 20);
             assert_eq!(after.result().unwrap(), 5);
         }
     });

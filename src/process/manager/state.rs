@@ -228,9 +228,9 @@ impl State {
         if idle.is_some() || long {
             return idle;
         }
-        // A new one, if there may be one.
+        // A new one, if there may be one, or is one coming.
         let blocked = self.not_before.is_some_and(|time| Instant::now() < time);
-        if self.living() < self.max_workers && !blocked {
+        if (self.living() < self.max_workers && !blocked) || self.starting > 0 {
             return None;
         }
         // What is urgent does not wait behind what was only handed over.
@@ -340,7 +340,7 @@ impl State {
             return;
         }
         let threads = self.threads;
-        let idle = |child: &Child| child.takes_calls() && child.stage == Stage::Ready && child.is_idle();
+        let idle = |child: &Child| child.takes_calls() && child.is_idle();
         if !self.children.iter().any(idle) {
             return;
         }
@@ -383,7 +383,8 @@ impl State {
 
     /// Asks workers to end that are not needed any more.
     fn dismiss(&mut self, out: &mut Outbox) {
-        let over = self.is_over();
+        // As long as one has more than it can do at a time, another may have to help.
+        let over = self.is_over() && self.children.iter().all(|child| child.inflight.len() <= self.threads);
         let stays = |child: &&Child| matches!(child.stage, Stage::Starting(_) | Stage::Ready) && !child.retiring;
         let mut surplus = self.children.iter().filter(stays).count().saturating_sub(self.max_workers);
         for at in 0..self.children.len() {

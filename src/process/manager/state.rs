@@ -449,6 +449,7 @@ impl State {
     /// Why not even what was submitted is begun, if so.
     pub(super) fn refusal(&self) -> Option<TaskError> {
         match &self.phase {
+            Phase::Draining if self.ended => Some(TaskError::ShutDown),
             Phase::Open | Phase::Draining => None,
             Phase::Cancelled => Some(TaskError::Cancelled),
             Phase::Broken(cause) => Some(TaskError::Broken(cause.clone())),

@@ -55,7 +55,15 @@ pub(super) fn run(core: &Arc<Core>) {
     core.post(out);
     run_callbacks(core);
     *core.rings.write() = Arc::new([]);
-    core.state.lock().ended = true;
+    let mut out = Outbox::default();
+    let mut state = core.state.lock();
+    state.ended = true;
+    // A map that goes on may have put something here in the last moment.
+    for queue in &mut state.queues {
+        queue.drain(..).for_each(|job| out.fail(job, TaskError::ShutDown));
+    }
+    drop(state);
+    core.post(out);
     core.ended.notify_all();
 }
 

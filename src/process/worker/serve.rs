@@ -209,6 +209,11 @@ impl Invocation for Serving<'_> {
         if let Err(garbled) = replies.send(reply, body, || server.link.bell()) {
             self.failed = Err(garbled);
         }
+        if self.call.kind == CallKind::Initializer && kind != ReplyKind::Value {
+            // Nothing runs where it has failed. The calls are locked, so no other thread begins one meanwhile.
+            replies.ring(&mut || server.link.bell());
+            std::process::exit(73);
+        }
         match server.alone {
             // The manager is told when it turns out that there is nothing else to do.
             true => replies.wake_sleepers(),

@@ -428,7 +428,10 @@ fn many_threads_submit_and_wait() {
                 thread::spawn(move || {
                     start.wait();
                     for n in 0..250 {
-                        assert_eq!(pool.submit(|n: u64| n * n, thread * 1000 + n).result().unwrap(), (thread * 1000 + n).pow(2));
+                        assert_eq!(
+                            pool.submit(|n: u64| n * n, thread * 1000 + n).result().unwrap(),
+                            (thread * 1000 + n).pow(2)
+                        );
                     }
                 })
             })

@@ -86,7 +86,8 @@ fn many_tasks() {
 fn long_arguments_and_results_do_not_mix() {
     guarded(|| {
         let pool = builder(1, 4).build().unwrap();
-        let futures: Vec<_> = (0..24u8).map(|n| pool.submit(|bytes: Vec<u8>| bytes, vec![n; 700_000 + usize::from(n)])).collect();
+        let futures: Vec<_> =
+            (0..24u8).map(|n| pool.submit(|bytes: Vec<u8>| bytes, vec![n; 700_000 + usize::from(n)])).collect();
         for (n, future) in futures.into_iter().enumerate() {
             let bytes = future.result().unwrap();
             assert!(bytes.len() == 700_000 + n && bytes.iter().all(|byte| usize::from(*byte) == n), "{n}");

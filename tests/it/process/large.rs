@@ -20,7 +20,8 @@ fn a_long_argument_for_a_busy_worker_does_not_block() {
     guarded(|| {
         let pool = pool(1);
         let plug = Plug::new(&pool);
-        let futures: Vec<_> = [10, 64].map(|megabytes| pool.submit(|bytes: Vec<u8>| bytes.len(), vec![7; megabytes << 20])).into();
+        let futures: Vec<_> =
+            [10, 64].map(|megabytes| pool.submit(|bytes: Vec<u8>| bytes.len(), vec![7; megabytes << 20])).into();
         // All of this happens while the worker is busy.
         assert!(futures.iter().all(|future| !future.is_done()));
         plug.release();
@@ -90,7 +91,8 @@ fn crash_big_data() {
     }
     guarded(|| {
         let pool = pool(2);
-        let futures: Vec<_> = (0..6).map(|_| pool.submit(|_: DeadlyAtDecode| (), DeadlyAtDecode(vec![1; 8 << 20]))).collect();
+        let futures: Vec<_> =
+            (0..6).map(|_| pool.submit(|_: DeadlyAtDecode| (), DeadlyAtDecode(vec![1; 8 << 20]))).collect();
         for future in futures {
             assert_eq!(exit_of(future.result()).signal_name(), Some("SIGABRT"));
         }

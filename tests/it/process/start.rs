@@ -68,7 +68,10 @@ fn what_it_wrote_to_stderr_before_it_ended_is_told() {
 fn a_program_that_talks_and_is_no_worker() {
     guarded(|| {
         let error = broken_because(builder().worker_command(["/bin/cat"]).start_timeout(Duration::from_millis(100)));
-        assert!(matches!(error, StartError::NoAnswer(_) | StartError::Died(_) | StartError::NotAWorker(_)), "{error:?}");
+        assert!(
+            matches!(error, StartError::NoAnswer(_) | StartError::Died(_) | StartError::NotAWorker(_)),
+            "{error:?}"
+        );
     });
 }
 
@@ -193,7 +196,8 @@ fn an_initializer_that_fails_at_times() {
                 std::process::abort();
             }
         };
-        let pool = builder().max_workers(1).max_tasks_per_child(1).initializer(every_second, ledger.clone()).build().unwrap();
+        let pool =
+            builder().max_workers(1).max_tasks_per_child(1).initializer(every_second, ledger.clone()).build().unwrap();
         for _ in 0..10 {
             pool.submit(pid, ()).result().unwrap();
         }

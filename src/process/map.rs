@@ -259,15 +259,18 @@ where
             if let Ok(mut items) = again::<A>(&argument) {
                 let rest = items.split_off(begun + 1);
                 results.truncate(begun + 1);
+                lane.core.hold();
                 let mut track = lane.track.lock();
+                let mut held = true;
                 if !track.cancelled {
                     track.unsent += rest.len();
                     track.waiting.insert(first + begun + 1, rest.into());
                     track.size = 1;
-                    if !std::mem::replace(&mut track.holds, true) {
-                        drop(track);
-                        lane.core.hold();
-                    }
+                    held = std::mem::replace(&mut track.holds, true);
+                }
+                drop(track);
+                if held {
+                    lane.core.let_go();
                 }
             }
         }
@@ -312,6 +315,8 @@ where
     R: DeserializeOwned + Send + 'static,
 {
     fn put(&self, items: VecDeque<A>) {
+        // Before anybody can see the items, and let go of them.
+        self.core.hold();
         let mut track = self.track.lock();
         let first = track.end;
         track.end += items.len();
@@ -319,8 +324,8 @@ where
         track.waiting.insert(first, items);
         let held = std::mem::replace(&mut track.holds, true);
         drop(track);
-        if !held {
-            self.core.hold();
+        if held {
+            self.core.let_go();
         }
         self.send();
     }

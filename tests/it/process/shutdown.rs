@@ -369,7 +369,8 @@ fn program(test: &str, body: impl FnOnce(&Ledger)) -> Option<(Output, Vec<u32>)>
         let folder = Folder::new();
         let ledger = folder.ledger("ledger");
         let path = folder.path().join("ledger");
-        let output = crate::support::child_command(&name).env(LEDGER, path).output().unwrap();
+        let output =
+            crate::support::child_command(&name).env(LEDGER, path).env("TMPDIR", folder.path()).output().unwrap();
         let workers: Vec<u32> = ledger.lines().iter().map(|line| line.parse().unwrap()).collect();
         assert!(!workers.is_empty(), "{}", printed(&output));
         poll(|| workers.iter().all(|pid| !is_running(*pid)));

@@ -179,7 +179,7 @@ impl Supervisor<'_> {
         let mut answer = None;
         let mut garbled = None;
         let open = state.children[at].read_messages(|_, bytes| match bytes.split_first() {
-            Some((&message::READY, ready)) => answer = Some(wire::decode::<Ready>(ready)),
+            Some((&message::READY, ready)) if answer.is_none() => answer = Some(wire::decode::<Ready>(ready)),
             Some((&message::BELL, [])) => {}
             _ => garbled = Some(Garbled("a message of an unknown kind")),
         });

@@ -140,6 +140,8 @@ impl State {
     }
 
     pub(super) fn enqueue(&mut self, job: JobBox) {
+        // What is urgent may take the place of what has only been handed over.
+        self.full &= job.priority <= self.lowest;
         self.lowest = self.lowest.min(job.priority);
         self.queues[job.priority as usize].push_back(job);
     }

@@ -153,7 +153,8 @@ impl Supervisor<'_> {
         let mut garbled = None;
         for message in std::mem::take(&mut state.children[at].mail) {
             match message.split_first() {
-                Some((&message::READY, ready)) => answer = Some(wire::decode::<Ready>(ready)),
+                // Only the first answer is one.
+                Some((&message::READY, ready)) if answer.is_none() => answer = Some(wire::decode::<Ready>(ready)),
                 _ => garbled = Some(Garbled("a message of an unknown kind")),
             }
         }

@@ -25,7 +25,9 @@ fn orphaned(test: &str, body: impl FnOnce() -> (ProcessPoolExecutor, Vec<u32>)) 
     let test = format!("process::orphans::{test}");
     guarded(move || {
         for _ in 0..3 {
+            let folder = Folder::new();
             let mut command = child_command(&test);
+            command.env("TMPDIR", folder.path());
             let mut parent = command.stdout(Channel::piped()).stderr(Channel::null()).spawn().unwrap();
             let workers = workers_of(&mut parent);
             assert!(!workers.is_empty() && workers.iter().all(|pid| is_running(*pid)));

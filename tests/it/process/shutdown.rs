@@ -321,7 +321,7 @@ fn dropped_while_unwinding_it_cancels() {
             panic!("the block ends in a panic, as this test wants it");
         }));
         assert!(unwound.is_err());
-        assert!(handles.into_iter().all(|future| future.is_cancelled()));
+        assert!(handles.into_iter().all(|future| future.result().is_err_and(|error| error.is_cancelled())));
         assert_eq!(ledger.lines(), [""; 0]);
     });
 }
@@ -369,7 +369,8 @@ fn program(test: &str, body: impl FnOnce(&Ledger)) -> Option<(Output, Vec<u32>)>
         let folder = Folder::new();
         let ledger = folder.ledger("ledger");
         let path = folder.path().join("ledger");
-        let output = crate::support::child_command(&name).env(LEDGER, path).output().unwrap();
+        let output =
+            crate::support::child_command(&name).env(LEDGER, path).env("TMPDIR", folder.path()).output().unwrap();
         let workers: Vec<u32> = ledger.lines().iter().map(|line| line.parse().unwrap()).collect();
         assert!(!workers.is_empty(), "{}", printed(&output));
         poll(|| workers.iter().all(|pid| !is_running(*pid)));

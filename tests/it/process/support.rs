@@ -41,7 +41,13 @@ impl Drop for FolderInner {
 impl Folder {
     pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("concurrent-futures-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        // Process ids come again; what a killed process has left must not be in the way.
+        let name = format!(
+            "concurrent-futures-{}-{}-{:x}",
+            std::process::id(),
+            COUNT.fetch_add(1, Relaxed),
+            fastrand::u64(..)
+        );
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).unwrap();
         Self(Arc::new(FolderInner(path)))

@@ -234,7 +234,10 @@ impl Supervisor<'_> {
             state.collect(out);
             let mut child = state.children.remove(at);
             self.core.events.forget(child.link.socket());
-            out.touch(&child);
+            if let Some(shared) = child.shared() {
+                // They find that their task is not there any more.
+                shared.release_sleepers();
+            }
             let exit = describe(&mut child, status);
             // Those that the pool itself has ended do not count.
             let by_itself = match child.stage {

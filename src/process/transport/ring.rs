@@ -170,6 +170,14 @@ impl Shared {
         self.running()[thread].item.store(n, Relaxed);
     }
 
+    /// Like [`wake_sleepers`](Self::wake_sleepers), after the worker has died: perhaps when it had cleared the word and
+    /// not woken anybody yet.
+    pub(in crate::process) fn release_sleepers(&self) {
+        let word = &self.control().replies.consumer_waits.0;
+        word.store(0, SeqCst);
+        futex::wake_all(word);
+    }
+
     /// Wakes the threads of this process that sleep in [`sleep`](Self::sleep).
     pub(in crate::process) fn wake_sleepers(&self) {
         let word = &self.control().replies.consumer_waits.0;

@@ -20,8 +20,9 @@ use crate::unwind;
 /// message per reply.
 const LULL: Duration = Duration::from_micros(100);
 
-/// Without a descriptor that tells of a child's end, it is looked that often.
-const LOOK: Duration = Duration::from_millis(20);
+/// What cannot be waited for is looked at that often: the end of a child without a descriptor that tells of it, the
+/// beginning of a task whose time limit is shorter.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How long a worker that has closed its control socket may go on with what it has begun.
 const HANG_UP: Duration = Duration::from_secs(60 * 60);
@@ -330,8 +331,11 @@ impl Supervisor<'_> {
         for place in 0..child.inflight.len() {
             let Work::Task(job) = &child.inflight[place].work else { continue };
             let (Some(timeout), id) = (job.timeout(), job.id) else { continue };
-            // What has not begun cannot be over its time before that much has passed.
-            let end = later(child.begun_at(place, now).unwrap_or(now), timeout);
+            let end = match child.begun_at(place, now) {
+                Some(begun) => later(begun, timeout),
+                // It cannot be over its time before that much has passed.
+                None => later(now, timeout.max(LOOK)),
+            };
             match end <= now {
                 true => late.push(id),
                 false => next = Some(next.map_or(end, |next| next.min(end))),

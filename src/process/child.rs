@@ -46,6 +46,8 @@ pub(super) struct Child {
     pub(super) captured: Option<Captured>,
     /// Descriptors that have come for replies.
     attachments: HashMap<u64, Vec<OwnedFd>>,
+    /// It has sent something that makes no sense.
+    pub(super) is_mad: bool,
     /// Its end of the control socket is closed: it cannot ring.
     pub(super) is_deaf: bool,
     /// It has been reported that its process has ended.
@@ -148,6 +150,7 @@ impl Child {
             idle_since: Instant::now(),
             captured,
             attachments: HashMap::new(),
+            is_mad: false,
             is_deaf: false,
             has_ended: false,
             mail: Vec::new(),

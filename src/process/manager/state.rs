@@ -313,6 +313,7 @@ impl State {
     /// What a worker wrote makes no sense: it is killed, and its tasks fail.
     pub(super) fn distrust(&mut self, at: usize, garbled: Garbled, out: &mut Outbox) {
         let child = &mut self.children[at];
+        child.is_mad = true;
         child.kill("it sent something that makes no sense");
         for at in 0..child.inflight.len() {
             if child.has_begun(at) {

@@ -20,9 +20,11 @@ use crate::unwind;
 /// message per reply.
 const LULL: Duration = Duration::from_micros(100);
 
-/// What cannot be waited for is looked at that often: the end of a child without a descriptor that tells of it, the
-/// beginning of a task whose time limit is shorter.
-const LOOK: Duration = Duration::from_millis(5);
+/// Without a descriptor that tells of a child's end, it is looked that often.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether a task with a shorter time limit has begun is looked at that often.
+const SHORT: Duration = Duration::from_millis(1);
 
 /// How long a worker that has closed its control socket may go on with what it has begun.
 const HANG_UP: Duration = Duration::from_secs(60 * 60);
@@ -187,7 +189,8 @@ impl Supervisor<'_> {
         child.is_deaf = true;
         let back = child.take_back(usize::MAX, |_| true);
         out.touch(child);
-        let patience = if child.link.can_take_back() { HANG_UP } else { Duration::ZERO };
+        // Without shared memory nothing will be heard from it any more.
+        let patience = if child.link.can_take_back() { HANG_UP } else { Duration::from_secs(1) };
         if child.ask_to_end(Instant::now() + patience).is_err() {
             child.kill("it closed its control socket");
         }
@@ -244,7 +247,7 @@ impl Supervisor<'_> {
             let by_itself = match child.stage {
                 Stage::Starting(_) | Stage::Ready => true,
                 Stage::Ending(_) => child.is_deaf,
-                Stage::Terminated(..) | Stage::Killed(_) => false,
+                Stage::Terminated(..) | Stage::Killed(_) => child.is_mad,
             };
             let at_start = by_itself && !child.is_prepared();
             let Remains { begun, not_begun } = child.remains();
@@ -334,7 +337,7 @@ impl Supervisor<'_> {
             let end = match child.begun_at(place, now) {
                 Some(begun) => later(begun, timeout),
                 // It cannot be over its time before that much has passed.
-                None => later(now, timeout.max(LOOK)),
+                None => later(now, timeout.max(SHORT)),
             };
             match end <= now {
                 true => late.push(id),
@@ -427,7 +430,7 @@ impl Supervisor<'_> {
 /// What is known of the end of a worker.
 fn describe(child: &mut Child, status: ExitStatus) -> WorkerExit {
     let killed_because = match child.stage {
-        Stage::Terminated(_, why) | Stage::Killed(why) => Some(why),
+        Stage::Terminated(_, why) | Stage::Killed(why) if matches!(status.signal(), Some(9 | 15)) => Some(why),
         _ => None,
     };
     let note = child.shared().map(|shared| shared.note());

@@ -29,7 +29,7 @@ fn send_piece(socket: &OwnedFd, head: &[u8], body: &[u8]) -> Result<bool, Garble
     first.extend_from_slice(head);
     match socket::send(socket, &[&first, body], &[]) {
         // The other side is gone: there will never be room.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),
         sent => sent.map_err(|_| BROKEN),
     }
 }

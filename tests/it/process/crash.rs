@@ -76,6 +76,9 @@ fn every_exit_is_an_error_and_its_code_is_known() {
 
 #[test]
 fn an_abort_keeps_the_last_panic() {
+    if !shares_memory() {
+        return;
+    }
     struct PanicsOnDrop;
     impl Drop for PanicsOnDrop {
         fn drop(&mut self) {
@@ -105,6 +108,9 @@ fn recurse(depth: u64) -> u64 {
 
 #[test]
 fn a_stack_overflow_is_told_as_one() {
+    if !shares_memory() {
+        return;
+    }
     guarded(|| {
         let exit = exit_of(pool(1).submit(recurse, 0).result());
         assert!(matches!(exit.signal_name(), Some("SIGSEGV" | "SIGABRT")), "{exit:?}");
@@ -115,6 +121,9 @@ fn a_stack_overflow_is_told_as_one() {
 
 #[test]
 fn a_fault_says_at_which_address() {
+    if !shares_memory() {
+        return;
+    }
     #[allow(unsafe_code)]
     fn fault(address: usize) -> u8 {
         // SAFETY: there is none: the process ends here.
@@ -153,6 +162,9 @@ fn exit_quietly(_: ()) {
 
 #[test]
 fn an_idle_worker_that_is_killed_costs_nothing() {
+    if !shares_memory() {
+        return;
+    }
     guarded(|| {
         let pool = pool(1);
         for _ in 0..20 {
@@ -418,6 +430,9 @@ fn a_crash_in_a_map_costs_the_items_that_had_begun() {
 
 #[test]
 fn a_crash_in_a_chunk_repeats_nothing() {
+    if !shares_memory() {
+        return;
+    }
     guarded(|| {
         let folder = Folder::new();
         let (pool, ledger) = (pool(2), folder.ledger("ledger"));

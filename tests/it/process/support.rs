@@ -248,3 +248,9 @@ pub(super) fn open_descriptors() -> Vec<i32> {
     fds.sort_unstable();
     fds
 }
+
+/// Whether calls and replies travel through shared memory: without it a worker leaves no note when it crashes, and what it has
+/// been handed counts as begun.
+pub(super) fn shares_memory() -> bool {
+    std::env::var("CONCURRENT_FUTURES_TRANSPORT").as_deref() != Ok("socket")
+}

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use super::body::{Body, Element};
 use super::job::{Job, JobBox, Raw};
+use super::later;
 use super::shared_bytes;
 use super::stderr::Captured;
 use super::transport::{BEGUN, INLINE, ParentLink, QUEUED, Shared};
@@ -432,8 +433,7 @@ impl Child {
         let _ = self.process.signal(Signal::TERM);
         // A stopped process gets the signal when it goes on: it should.
         let _ = self.process.signal(Signal::CONT);
-        let now = Instant::now();
-        self.stage = Stage::Terminated(now.checked_add(grace).unwrap_or(now), why);
+        self.stage = Stage::Terminated(later(Instant::now(), grace), why);
     }
 
     pub(super) fn kill(&mut self, why: &'static str) {

@@ -32,9 +32,17 @@ mod transport;
 mod wire;
 pub mod worker;
 
+use std::time::{Duration, Instant};
+
 pub use builder::ProcessPoolBuilder;
 pub use options::ProcessTask;
 pub use pool::{ProcessPoolExecutor, ProcessPoolStats};
 pub use shared_bytes::SharedBytes;
 pub use stderr::Stdio;
 pub use transport::Transport;
+
+/// A moment that much later, or, if there is no such moment, in a century.
+fn later(time: Instant, by: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    time.checked_add(by).unwrap_or(time + CENTURY)
+}

@@ -12,11 +12,12 @@ use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::super::call::{Function, Payload};
 use super::super::job::{Job, JobBox};
+use super::super::later;
 use super::super::stderr::Stdio;
 use super::super::transport::{Shared, Transport};
 use super::callbacks::{self, Callbacks};
 use super::state::{Outbox, Phase, State};
-use super::{help, later, supervise};
+use super::{help, supervise};
 use crate::error::{Cause, ShutdownError, TaskError};
 use crate::executor::{Capacity, Shutdown};
 use crate::os::events::Events;

@@ -24,13 +24,5 @@ mod spawn;
 mod state;
 mod supervise;
 
-use std::time::{Duration, Instant};
-
-/// A moment that much later, or, if there is no such moment, in a century.
-fn later(time: Instant, by: Duration) -> Instant {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    time.checked_add(by).unwrap_or(time + CENTURY)
-}
-
 pub(super) use self::core::{Config, Core, Hook};
 pub(super) use self::help::TaskOwner;

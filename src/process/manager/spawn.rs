@@ -9,12 +9,12 @@ use std::process::{Command, Stdio as Channel};
 use std::time::Instant;
 
 use super::super::child::Child;
+use super::super::later;
 use super::super::stderr::{Captured, Stdio};
 use super::super::transport::{ParentLink, Transport};
 use super::super::wire::{self, Hello, PROTOCOL, message};
 use super::super::worker;
 use super::core::Config;
-use super::later;
 use crate::os::pidfd::Process;
 use crate::os::{image, socket};
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::super::child::{Child, Refused, Returned, Stage};
 use super::super::job::{Job, JobBox, Raw};
+use super::super::later;
 use super::super::transport::{INLINE, Shared};
 use super::super::wire::Garbled;
 use super::core::Config;
-use super::later;
 use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
 

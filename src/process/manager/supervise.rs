@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::super::child::{Child, Remains, Stage, Work};
 use super::super::job::Raw;
+use super::super::later;
 use super::super::wire::{self, Garbled, Ready, message};
 use super::core::Core;
+use super::spawn;
 use super::state::{Outbox, Phase, State};
-use super::{later, spawn};
 use crate::error::{Cause, ExitInner, StartError, TaskError, WorkerExit};
 use crate::os::events::WOKEN;
 use crate::unwind;

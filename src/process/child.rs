@@ -82,6 +82,20 @@ pub(super) struct InFlight {
     begun: Option<Instant>,
 }
 
+impl InFlight {
+    /// The initializer, handed over as the very first call, before there is a worker: nobody has to wake it for that.
+    pub(super) fn initializer(link: &mut ParentLink, function: u64, argument: &[u8]) -> io::Result<Self> {
+        let len = argument.len();
+        let call = Call { kind: CallKind::Initializer, id: 0, function, len, attachments: 0 };
+        match link.send(call, BEGUN, argument) {
+            Ok(Some((position, sent))) if sent == padded(len) => {
+                Ok(Self { work: Work::Initializer, position, sealed: true, handed: Instant::now(), begun: None })
+            }
+            _ => Err(io::Error::other("there is no room for the argument of the initializer")),
+        }
+    }
+}
+
 /// A task that could not be handed over.
 pub(super) struct Refused {
     pub(super) job: JobBox,
@@ -135,6 +149,7 @@ impl Child {
         deadline: Instant,
         captured: Option<Captured>,
         oom_kills: u64,
+        initializer: Option<InFlight>,
     ) -> Self {
         Self {
             serial,
@@ -142,7 +157,7 @@ impl Child {
             link,
             stage: Stage::Starting(deadline),
             served: false,
-            inflight: VecDeque::new(),
+            inflight: initializer.into_iter().collect(),
             sending: None,
             reading: None,
             handed: 0,
@@ -239,16 +254,6 @@ impl Child {
         Ok(())
     }
 
-    /// Hands the initializer over, as the very first call.
-    pub(super) fn hand_initializer(&mut self, function: u64, argument: &[u8]) -> Result<(), Garbled> {
-        let call = Call { kind: CallKind::Initializer, id: 0, function, len: argument.len(), attachments: 0 };
-        if let Some((position, _)) = self.link.send(call, BEGUN, argument)? {
-            let handed = Instant::now();
-            self.inflight.push_back(InFlight { work: Work::Initializer, position, sealed: true, handed, begun: None });
-        }
-        Ok(())
-    }
-
     /// Asks it to end, when it has done what it was handed.
     pub(super) fn ask_to_end(&mut self, deadline: Instant) -> Result<(), Garbled> {
         let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
@@ -333,6 +338,9 @@ impl Child {
         if reply.attachments > 0 {
             // They were sent before the reply was published, so they are there.
             let _ = self.read_messages();
+            // A bell may have been among them, and then the supervisor hears nothing of it: so it is armed once more. What
+            // has come meanwhile is looked for after this.
+            self.link.arm_bell();
             body.attachments = self.attachments.remove(&reply.id).unwrap_or_default();
         }
         self.reading = Some(Reading { reply, body, work: inflight.work });

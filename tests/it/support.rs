@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -48,6 +48,36 @@ pub(crate) fn guarded<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'stat
 pub(crate) fn rounds(most: usize) -> impl Iterator<Item = usize> {
     let start = Instant::now();
     (0..most).take_while(move |_| start.elapsed() < LIMIT / 6)
+}
+
+/// Threads that keep the CPUs busy until they are dropped, for what goes wrong only if somebody is late.
+pub(crate) struct Burners {
+    over: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Burners {
+    pub(crate) fn new(count: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let burn = |over: Arc<AtomicBool>| {
+            move || {
+                while !over.load(SeqCst) {
+                    std::hint::spin_loop();
+                }
+            }
+        };
+        let threads = (0..count).map(|_| thread::spawn(burn(Arc::clone(&over)))).collect();
+        Self { over, threads }
+    }
+}
+
+impl Drop for Burners {
+    fn drop(&mut self) {
+        self.over.store(true, SeqCst);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// A pool of so many threads.

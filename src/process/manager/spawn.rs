@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio as Channel};
 use std::time::Instant;
 
-use super::super::child::Child;
+use super::super::child::{Child, InFlight};
 use super::super::later;
 use super::super::stderr::{Captured, Stdio};
 use super::super::transport::{ParentLink, Transport};
@@ -21,7 +21,7 @@ use crate::os::{image, socket};
 /// Starts a worker. It has not answered yet when this returns, but can be handed calls.
 pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     let (ours, theirs) = socket::pair()?;
-    let (link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
+    let (mut link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
     let nonce = RandomState::new().build_hasher().finish();
     let depth = worker::depth() + 1;
     let hello = Hello {
@@ -42,6 +42,10 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     if !socket::send(link.socket(), &[&wire::encode(message::HELLO, &hello)], &fds)? {
         return Err(io::ErrorKind::WouldBlock.into());
     }
+    let initializer = match &config.initializer {
+        Some(hook) => Some(InFlight::initializer(&mut link, hook.function.0, hook.argument.as_slice())?),
+        None => None,
+    };
     let mut command = match config.worker_command.as_deref() {
         Some([program, arguments @ ..]) => {
             let mut command = Command::new(program);
@@ -83,13 +87,7 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     let oom_kills = oom_kills();
     let process = Process::new(command.spawn()?, config.transport != Transport::Socket);
     let deadline = later(Instant::now(), config.start_timeout);
-    let mut child = Child::new(serial, process, link, deadline, captured, oom_kills);
-    if let Some(hook) = &config.initializer {
-        if child.hand_initializer(hook.function.0, hook.argument.as_slice()).is_err() {
-            child.kill("it sent something that makes no sense");
-        }
-    }
-    Ok(child)
+    Ok(Child::new(serial, process, link, deadline, captured, oom_kills, initializer))
 }
 
 /// How many processes the kernel has killed for want of memory since it was booted.

@@ -287,6 +287,8 @@ impl State {
             }
             let collected = child.collect(self.limit, &mut returned);
             out.touch(child);
+            // Messages that came along with descriptors: reading them has silenced the socket.
+            out.wake_supervisor |= !child.mail.is_empty();
             if let Err(garbled) = collected {
                 self.distrust(at, garbled, out);
             }

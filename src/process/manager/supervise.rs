@@ -120,6 +120,7 @@ impl Supervisor<'_> {
         let mut quiet = state.wanted() == 0;
         for child in &state.children {
             quiet &= child.is_idle() || child.link.arm_bell();
+            quiet &= child.mail.is_empty();
         }
         let is_deaf = |child: &Child| child.process.fd().is_none() || child.is_deaf;
         let polled = state.children.iter().any(is_deaf).then_some(LOOK);
@@ -147,6 +148,12 @@ impl Supervisor<'_> {
                 OUTPUT => state.children[at].captured.iter_mut().for_each(|captured| captured.read()),
                 SOCKET => self.read_messages(state, at, out),
                 _ => state.children[at].has_ended = true,
+            }
+        }
+        // Others read messages, too, when they collect descriptors.
+        for at in 0..state.children.len() {
+            if !state.children[at].mail.is_empty() {
+                self.read_messages(state, at, out);
             }
         }
     }

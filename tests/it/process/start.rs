@@ -7,7 +7,7 @@ use std::time::Duration;
 use concurrent_futures::{BuildError, ProcessPoolBuilder, ProcessPoolExecutor, StartError, Stdio, TaskError};
 
 use super::support::*;
-use crate::support::{child_command, guarded, is_child, printed};
+use crate::support::{Burners, child_command, guarded, is_child, printed, rounds};
 
 fn pid(_: ()) -> u32 {
     std::process::id()
@@ -155,6 +155,20 @@ fn an_initializer_runs_before_the_first_task() {
             assert_eq!(pool.submit(|_: ()| WORD.get().unwrap().clone(), ()).result().unwrap(), "sesame");
         }
         assert!(WORD.get().is_none(), "not in this process");
+    });
+}
+
+// The second worker gets nothing but the initializer: it has to hear of it, however late the parent is with it.
+#[test]
+fn workers_that_get_only_the_initializer() {
+    guarded(|| {
+        let burners = Burners::new(4);
+        for n in rounds(100) {
+            let pool = builder().initializer(|_: u64| (), 3).build().unwrap();
+            assert_eq!(pool.submit(|n: usize| n + 1, n).result().unwrap(), n + 1);
+            drop(pool);
+        }
+        drop(burners);
     });
 }
 

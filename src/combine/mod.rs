@@ -11,7 +11,7 @@ mod wait;
 pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed, as_completed_timeout};
 pub(crate) use map::Host;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
-pub(crate) use map::Lane;
+pub(crate) use map::{Lane, Results};
 pub use map::{Map, MapOptions};
 pub(crate) use set::AsSource;
 pub use set::Completable;

@@ -14,6 +14,7 @@
 use std::any::{Any, TypeId, type_name};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,8 +44,8 @@ pub(super) trait Invocation {
     /// Reads the argument into a body that has room for it; it is gone afterwards.
     fn read(&mut self, to: &mut Body);
 
-    /// Notes that item `n` of the argument has begun.
-    fn progress(&mut self, n: usize);
+    /// Where it is noted which item of the argument has begun last, if anybody can look there.
+    fn progress(&self) -> Option<&AtomicU64>;
 
     /// The name of the type of the result, for a reply that cannot be sent.
     fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]);
@@ -125,32 +126,40 @@ where
 {
     let Some(arguments) = argument::<Vec<A>>(invocation) else { return };
     let mut results = Vec::with_capacity(arguments.len());
-    let mut arguments = arguments.into_iter().enumerate();
-    for (n, argument) in arguments.by_ref() {
-        invocation.progress(n);
-        match unwind::catch(|| conjure::<F>()(argument)) {
-            Ok(result) => results.push(result),
-            Err(panic) => return mixed::<F, A, R>(invocation, results, &panic, arguments),
+    let mut arguments = arguments.into_iter();
+    let note = invocation.progress();
+    // One `catch` serves all items up to the first that panics.
+    let ended = unwind::catch(|| {
+        for argument in arguments.by_ref() {
+            begin(note, results.len());
+            results.push(conjure::<F>()(argument));
         }
+    });
+    match ended {
+        Ok(()) => reply(invocation, ReplyKind::Value, results),
+        Err(panic) => mixed::<F, A, R>(invocation, results, &panic, arguments),
     }
-    reply(invocation, ReplyKind::Value, results);
+}
+
+/// Notes that item `n` begins. Relaxed: it is read when this process is dead.
+fn begin(note: Option<&AtomicU64>, n: usize) {
+    if let Some(note) = note {
+        note.store(n as u64, Relaxed);
+    }
 }
 
 /// The rest of a chunk of which an item has panicked.
 #[cold]
-fn mixed<F, A, R>(
-    invocation: &mut dyn Invocation,
-    results: Vec<R>,
-    first: &TaskPanic,
-    rest: impl Iterator<Item = (usize, A)>,
-) where
+fn mixed<F, A, R>(invocation: &mut dyn Invocation, results: Vec<R>, first: &TaskPanic, rest: impl Iterator<Item = A>)
+where
     F: Fn(A) -> R + Copy + 'static,
     R: Serialize + 'static,
 {
     let mut mixed: Vec<Result<R, Report>> = results.into_iter().map(Ok).collect();
     mixed.push(Err(report(first)));
-    for (n, argument) in rest {
-        invocation.progress(n);
+    let note = invocation.progress();
+    for argument in rest {
+        begin(note, mixed.len());
         mixed.push(unwind::catch(|| conjure::<F>()(argument)).map_err(|panic| report(&panic)));
     }
     reply(invocation, ReplyKind::Mixed, mixed);

@@ -1,9 +1,10 @@
 //! `map` over worker processes: inputs go out in chunks, as many at a time as keep all workers busy, and each chunk that
 //! comes back says by the time it took how long the next ones should be.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use std::vec;
 
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::call::{self, Function, Payload};
 use super::job::{self, Chunk, Job, Raw, Sink};
 use super::manager::Core;
 use super::wire::{self, ReplyKind, Report};
-use crate::combine::{Lane, MapOptions};
+use crate::combine::{Lane, MapOptions, Results};
 use crate::error::{Cause, CodecError, SizeLimit, TaskError};
 use crate::executor::Priority;
 use crate::unwind;
@@ -37,10 +38,10 @@ pub(super) struct ChunkLane<A, R> {
 
 struct Track<A, R> {
     /// Inputs that have not been sent, under the index of the first of each stretch.
-    waiting: BTreeMap<usize, VecDeque<A>>,
+    waiting: BTreeMap<usize, vec::IntoIter<A>>,
     unsent: usize,
     end: usize,
-    done: BTreeMap<usize, Vec<Result<R, TaskError>>>,
+    done: BTreeMap<usize, Results<R>>,
     /// The tasks that are out.
     out: HashSet<u64>,
     size: usize,
@@ -109,7 +110,7 @@ where
         let count = items.len();
         let function = match &self.function {
             Ok(function) => *function,
-            Err(error) => return self.arrive(id, first, fail(count, error)),
+            Err(error) => return self.arrive(id, first, Results::failed(count, error)),
         };
         let limit = self.core.config.max_payload;
         let reason = match call::encode(items) {
@@ -132,7 +133,7 @@ where
                 _ => {
                     let size = argument.as_slice().len() as u64;
                     let error = TaskError::TooLarge(Box::new(SizeLimit { size, limit }));
-                    return self.arrive(id, first, fail(count, &error));
+                    return self.arrive(id, first, Results::failed(count, &error));
                 }
             },
             Err((reason, items)) if count > 1 => {
@@ -146,7 +147,7 @@ where
             }
         };
         let error = TaskError::Encode(CodecError::new(std::any::type_name::<A>(), reason));
-        self.arrive(id, first, vec![Err(error)]);
+        self.arrive(id, first, Results::failed(1, &error));
     }
 
     /// Sends these items in chunks of one.
@@ -159,7 +160,7 @@ where
         }
     }
 
-    fn arrive(&self, id: u64, first: usize, results: Vec<Result<R, TaskError>>) {
+    fn arrive(&self, id: u64, first: usize, results: Results<R>) {
         let mut track = self.track.lock();
         track.out.remove(&id);
         if track.cancelled {
@@ -178,7 +179,7 @@ where
         track.unsent = 0;
         let waiting = std::mem::take(&mut track.waiting);
         for (first, items) in &waiting {
-            track.done.insert(*first, fail(items.len(), error));
+            track.done.insert(*first, Results::failed(items.len(), error));
         }
         if track.sleeps {
             self.arrived.notify_one();
@@ -200,21 +201,18 @@ where
     }
 }
 
-fn fail<R>(count: usize, error: &TaskError) -> Vec<Result<R, TaskError>> {
-    (0..count).map(|_| Err(error.clone())).collect()
-}
-
 impl<A, R> Track<A, R> {
     /// Takes up to `size` consecutive inputs from the front.
     fn take(&mut self, size: usize) -> (usize, Vec<A>) {
         let (first, mut items) = self.waiting.pop_first().expect("there are inputs");
         let size = size.min(items.len());
-        let rest = items.split_off(size);
-        if !rest.is_empty() {
-            self.waiting.insert(first + size, rest);
-        }
         self.unsent -= size;
-        (first, items.into())
+        if size == items.len() {
+            return (first, items.collect());
+        }
+        let taken = items.by_ref().take(size).collect();
+        self.waiting.insert(first + size, items);
+        (first, taken)
     }
 }
 
@@ -238,7 +236,7 @@ where
 {
     fn drop(&mut self) {
         if !self.settled {
-            self.lane.arrive(self.id, self.first, fail(self.count, &TaskError::Abandoned));
+            self.lane.arrive(self.id, self.first, Results::failed(self.count, &TaskError::Abandoned));
         }
     }
 }
@@ -277,9 +275,9 @@ where
             // Nothing of it has run, and perhaps only one of its items is at fault.
             Err(_) if not_decoded && count > 1 => match again::<A>(&argument) {
                 Ok(items) => return lane.send_singly(id, first, items),
-                Err(error) => fail(count, &error),
+                Err(error) => Results::failed(count, &error),
             },
-            Err(error) => fail(count, &error),
+            Err(error) => Results::failed(count, &error),
         };
         // If it died while its reply was on the way, all of it had begun: `begun` is then larger than any count.
         let rest_from = begun.saturating_add(1);
@@ -293,7 +291,7 @@ where
                 let mut held = true;
                 if !track.cancelled {
                     track.unsent += rest.len();
-                    track.waiting.insert(first + rest_from, rest.into());
+                    track.waiting.insert(first + rest_from, rest.into_iter());
                     track.size = 1;
                     held = std::mem::replace(&mut track.holds, true);
                 }
@@ -320,7 +318,7 @@ fn again<A: DeserializeOwned + 'static>(argument: &Payload) -> Result<Vec<A>, Ta
     decoded.map_err(|reason| TaskError::Decode(CodecError::new(std::any::type_name::<Vec<A>>(), reason)))
 }
 
-fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize) -> Vec<Result<R, TaskError>>
+fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize) -> Results<R>
 where
     R: DeserializeOwned + Send + 'static,
 {
@@ -328,19 +326,19 @@ where
     let is_plain = call::element::<Vec<R>>().is_some();
     let said = postcard::take_from_bytes::<u64>(body.as_slice()).map(|(said, _)| said);
     if (kind == ReplyKind::Mixed || !is_plain) && said != Ok(count as u64) {
-        return fail(count, &TaskError::Protocol(Cause::new(wire::Garbled("a list of the wrong length"))));
+        return Results::failed(count, &TaskError::Protocol(Cause::new(wire::Garbled("a list of the wrong length"))));
     }
-    let decoded: Result<Vec<Result<R, TaskError>>, String> = match kind {
+    let decoded = match kind {
         ReplyKind::Mixed => call::decode::<Vec<Result<R, Report>>>(body).map(|results| {
             let panicked = |report| TaskError::Panicked(job::panic(report, pid, None));
-            results.into_iter().map(|result| result.map_err(panicked)).collect()
+            Results::Mixed(results.into_iter().map(|result| result.map_err(panicked)).collect())
         }),
-        _ => call::decode::<Vec<R>>(body).map(|results| results.into_iter().map(Ok).collect()),
+        _ => call::decode::<Vec<R>>(body).map(Results::Good),
     };
     match decoded {
         Ok(results) if results.len() == count => results,
-        Ok(_) => fail(count, &TaskError::Protocol(Cause::new(wire::Garbled("too few results")))),
-        Err(reason) => fail(count, &TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason))),
+        Ok(_) => Results::failed(count, &TaskError::Protocol(Cause::new(wire::Garbled("too few results")))),
+        Err(reason) => Results::failed(count, &TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason))),
     }
 }
 
@@ -349,14 +347,14 @@ where
     A: Serialize + DeserializeOwned + Send + 'static,
     R: DeserializeOwned + Send + 'static,
 {
-    fn put(&self, items: VecDeque<A>) {
+    fn put(&self, items: Vec<A>) {
         // Before anybody can see what there is to send.
         self.core.hold();
         let mut track = self.track.lock();
         let first = track.end;
         track.end += items.len();
         track.unsent += items.len();
-        track.waiting.insert(first, items);
+        track.waiting.insert(first, items.into_iter());
         let held = std::mem::replace(&mut track.holds, true);
         drop(track);
         if held {
@@ -365,7 +363,7 @@ where
         self.send();
     }
 
-    fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Vec<Result<R, TaskError>>> {
+    fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Results<R>> {
         let is_there = |track: &Track<A, R>| match self.ordered {
             true => track.done.contains_key(&next),
             false => !track.done.is_empty(),

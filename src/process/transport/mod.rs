@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -321,11 +322,9 @@ impl WorkerLink {
         let _ = os::socket::send(&*self.socket, &[&[message::BELL]], &[]);
     }
 
-    /// Serving thread `thread` notes that item `n` of its call has begun.
-    pub(super) fn progress(&self, thread: usize, n: u64) {
-        if let Some(shared) = &self.shared {
-            shared.progress(thread, n);
-        }
+    /// Where serving thread `thread` notes which item of its call it is at.
+    pub(super) fn progress(&self, thread: usize) -> Option<&AtomicU64> {
+        self.shared.as_ref().map(|shared| shared.progress(thread))
     }
 }
 

@@ -164,10 +164,9 @@ impl Shared {
         }
     }
 
-    /// Serving thread `thread` notes that item `n` of its call has begun.
-    pub(in crate::process) fn progress(&self, thread: usize, n: u64) {
-        // Relaxed: it is read when this process is dead.
-        self.running()[thread].item.store(n, Relaxed);
+    /// Where serving thread `thread` notes which item of its call has begun last.
+    pub(in crate::process) fn progress(&self, thread: usize) -> &AtomicU64 {
+        &self.running()[thread].item
     }
 
     /// Like [`wake_sleepers`](Self::wake_sleepers), after the worker has died: perhaps when it had cleared the word and

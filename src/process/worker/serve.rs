@@ -8,7 +8,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -211,8 +211,8 @@ impl Invocation for Serving<'_> {
         })
     }
 
-    fn progress(&mut self, n: usize) {
-        self.server.link.progress(self.thread, n as u64);
+    fn progress(&self) -> Option<&AtomicU64> {
+        self.server.link.progress(self.thread)
     }
 
     fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]) {

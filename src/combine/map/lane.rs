@@ -1,0 +1,97 @@
+//! What passes between the two sides of a map.
+
+use std::time::Instant;
+use std::vec;
+
+use crate::error::TaskError;
+
+/// The consumer's view of a map; it hides the type of the function.
+pub(crate) trait Lane<A, R>: Send + Sync {
+    /// Takes the next inputs.
+    fn put(&self, items: Vec<A>);
+
+    /// The chunk that begins with item `next` (any chunk, if unordered); `None` at the deadline.
+    fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Results<R>>;
+
+    /// Nobody wants the results any more.
+    fn cancel(&self);
+}
+
+/// The results of consecutive items. As long as all of them are good, their values are all that is kept.
+pub(crate) enum Results<R> {
+    Good(Vec<R>),
+    Mixed(Vec<Result<R, TaskError>>),
+}
+
+impl<R> Results<R> {
+    pub(crate) fn with_capacity(items: usize) -> Self {
+        Self::Good(Vec::with_capacity(items))
+    }
+
+    /// So many items have failed for the same reason.
+    pub(crate) fn failed(items: usize, error: &TaskError) -> Self {
+        Self::Mixed((0..items).map(|_| Err(error.clone())).collect())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Good(values) => values.len(),
+            Self::Mixed(results) => results.len(),
+        }
+    }
+
+    /// Keeps the first so many.
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+    pub(crate) fn truncate(&mut self, items: usize) {
+        match self {
+            Self::Good(values) => values.truncate(items),
+            Self::Mixed(results) => results.truncate(items),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, value: R) {
+        match self {
+            Self::Good(values) => values.push(value),
+            Self::Mixed(results) => results.push(Ok(value)),
+        }
+    }
+
+    pub(crate) fn push_error(&mut self, error: TaskError) {
+        if let Self::Good(values) = self {
+            *self = Self::Mixed(std::mem::take(values).into_iter().map(Ok).collect());
+        }
+        if let Self::Mixed(results) = self {
+            results.push(Err(error));
+        }
+    }
+}
+
+impl<R> IntoIterator for Results<R> {
+    type Item = Result<R, TaskError>;
+    type IntoIter = IntoIter<R>;
+
+    fn into_iter(self) -> IntoIter<R> {
+        match self {
+            Self::Good(values) => IntoIter::Good(values.into_iter()),
+            Self::Mixed(results) => IntoIter::Mixed(results.into_iter()),
+        }
+    }
+}
+
+pub(crate) enum IntoIter<R> {
+    Good(vec::IntoIter<R>),
+    Mixed(vec::IntoIter<Result<R, TaskError>>),
+}
+
+impl<R> Iterator for IntoIter<R> {
+    type Item = Result<R, TaskError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Good(values) => values.next().map(Ok),
+            Self::Mixed(results) => results.next(),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! `map` over an executor: results in order, or as they come, with a bound on what is in flight if one is set.
+//!
+//! A map is one *lane* that both sides work on. The consumer's side puts inputs in at the back; *runners*, of which at
+//! most one per worker is in the executor's queue or running, take chunks from the front, run them, and put the
+//! results back under the index of their first item. So inputs start in order, a slow item holds up only its chunk,
+//! and a map of a million items costs the executor a handful of tasks.
+//!
+//! How long a chunk is follows what the items cost (`Pace`): one at first, twice as many each time a chunk was
+//! quick, and a chunk that turns out slow gives back what it has not begun. A consumer that is itself a worker of the
+//! executor works on the lane too instead of waiting for items that nobody has begun.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | here | the options, and the consumer: [`Map`] |
+//! | `lane` | what passes between the two sides: [`Lane`], [`Results`] |
+//! | `job` | the lane of executors that run closures, and its runners |
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{MapError, TaskError};
+
+mod job;
+mod lane;
+
+pub(crate) use job::Host;
+pub(crate) use lane::{Lane, Results};
+
+use job::Job;
+
+/// How a [`map_with`](crate::ThreadPoolExecutor::map_with) runs.
+///
+/// ```
+/// use concurrent_futures::{MapOptions, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new(2)?;
+/// // An endless input: at most 8 squares are in flight or waiting for us.
+/// let options = MapOptions::new().buffer(8);
+/// let squares = pool.map_with(options, |x| x * x, 1u64..)?;
+/// let sum: u64 = squares.map(|square| square.unwrap()).take_while(|square| *square < 100).sum();
+/// assert_eq!(sum, 285);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct MapOptions {
+    chunk_size: Option<usize>,
+    buffer: Option<usize>,
+    timeout: Option<Duration>,
+    ordered: bool,
+}
+
+impl MapOptions {
+    /// What [`map`](crate::ThreadPoolExecutor::map) does: chunks of automatic size, no bound, no time-out, in order.
+    pub fn new() -> Self {
+        Self { chunk_size: None, buffer: None, timeout: None, ordered: true }
+    }
+
+    /// So many items go to a worker at once. Without it, the size follows what the items cost: 1 for all that take
+    /// more than about 50 µs. Set it to 1 if items wait for each other.
+    pub fn chunk_size(mut self, items: usize) -> Self {
+        self.chunk_size = Some(items);
+        self
+    }
+
+    /// At most so many items are taken from the input before their results have been handed out. Inputs are then taken
+    /// in `next`, in the consumer's thread, so they may be endless, and slow consumers slow the work down. Without it,
+    /// the whole input is taken at the call.
+    pub fn buffer(mut self, items: usize) -> Self {
+        self.buffer = Some(items);
+        self
+    }
+
+    /// So much time after the call, `next` stops waiting: it yields one [`TaskError::TimedOut`], cancels what has not
+    /// started, and ends. A result that is there by then is still handed out.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// `false`: results come as they are ready, not in the order of the input.
+    pub fn ordered(mut self, ordered: bool) -> Self {
+        self.ordered = ordered;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), MapError> {
+        match (self.chunk_size, self.buffer) {
+            (Some(0), _) => Err(MapError::ZeroChunk),
+            (_, Some(0)) => Err(MapError::ZeroBuffer),
+            _ => Ok(()),
+        }
+    }
+}
+
+// What a lane of another kind has to know.
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+impl MapOptions {
+    pub(crate) fn fixed_chunk_size(&self) -> Option<usize> {
+        self.chunk_size
+    }
+
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+}
+
+impl Default for MapOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How many inputs are taken before the first of them can start.
+const FIRST_BLOCK: usize = 64;
+
+/// How many inputs are put in at a time at most. A chunk is never longer.
+const LONGEST_BLOCK: usize = 8192;
+
+/// The results of a map, in the order of the input (or as they come: [`MapOptions::ordered`]). Each item is a
+/// `Result`: a failed one does not end the map.
+///
+/// Work starts at the call, not at the first `next`. Dropping the iterator half-way cancels the items that have not
+/// started.
+#[must_use = "dropping a map cancels the items that have not started"]
+pub struct Map<I: Iterator, R> {
+    lane: Arc<dyn Lane<I::Item, R>>,
+    /// The rest of the input: always empty unless there is a buffer.
+    input: Option<I>,
+    options: MapOptions,
+    deadline: Option<Instant>,
+    /// How many inputs have been taken, and how many results handed out.
+    taken: usize,
+    yielded: usize,
+    /// The chunk that is being handed out.
+    chunk: lane::IntoIter<R>,
+    timed_out: bool,
+}
+
+impl<I: Iterator, R> Map<I, R>
+where
+    I::Item: Send + 'static,
+    R: Send + 'static,
+{
+    pub(crate) fn new<F>(host: Arc<dyn Host>, options: MapOptions, f: F, input: I) -> Result<Self, MapError>
+    where
+        F: Fn(I::Item) -> R + Send + Sync + 'static,
+    {
+        options.check()?;
+        let lane = Job::new(host, &options, f);
+        Ok(Self::on(lane, options, input))
+    }
+}
+
+impl<I: Iterator, R> Map<I, R> {
+    /// A map over a lane of some other kind.
+    pub(crate) fn on(lane: Arc<dyn Lane<I::Item, R>>, options: MapOptions, input: I) -> Self {
+        let deadline = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let chunk = Results::with_capacity(0).into_iter();
+        let mut map =
+            Self { lane, input: Some(input), options, deadline, taken: 0, yielded: 0, chunk, timed_out: false };
+        map.take_input();
+        map
+    }
+
+    /// Moves as much of the input into the lane as the buffer allows, in blocks, so that work starts with the first.
+    fn take_input(&mut self) {
+        let mut block = FIRST_BLOCK;
+        while let Some(input) = &mut self.input {
+            let room = self.options.buffer.map_or(usize::MAX, |buffer| buffer - (self.taken - self.yielded));
+            if room == 0 {
+                return;
+            }
+            // Blocks end where chunks do.
+            let chunk = self.options.chunk_size.unwrap_or(1);
+            let size = block.checked_next_multiple_of(chunk).unwrap_or(usize::MAX).min(room);
+            // A panic of the input goes through to the caller; what it gave before is in the lane or dropped.
+            let mut items = Vec::with_capacity(size.min(block).min(input.size_hint().1.unwrap_or(block)));
+            items.extend(input.by_ref().take(size));
+            if items.len() < size {
+                self.input = None;
+            }
+            self.taken += items.len();
+            if !items.is_empty() {
+                self.lane.put(items);
+            }
+            block = (2 * block).min(LONGEST_BLOCK);
+        }
+    }
+}
+
+impl<I: Iterator, R> Iterator for Map<I, R> {
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.timed_out {
+            return None;
+        }
+        loop {
+            if let Some(result) = self.chunk.next() {
+                self.yielded += 1;
+                return Some(result);
+            }
+            self.take_input();
+            if self.yielded == self.taken {
+                return None;
+            }
+            match self.lane.next_chunk(self.yielded, self.deadline) {
+                Some(chunk) => self.chunk = chunk.into_iter(),
+                None => {
+                    self.timed_out = true;
+                    self.lane.cancel();
+                    return Some(Err(TaskError::TimedOut));
+                }
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let in_flight = self.taken - self.yielded;
+        match (&self.input, self.timed_out) {
+            (_, true) => (0, Some(0)),
+            (None, false) if self.deadline.is_none() => (in_flight, Some(in_flight)),
+            (None, false) => (in_flight.min(1), Some(in_flight)),
+            (Some(input), false) => {
+                let (low, high) = input.size_hint();
+                let low = if self.deadline.is_none() { low.saturating_add(in_flight) } else { in_flight.min(1) };
+                (low, high.and_then(|high| high.checked_add(in_flight)))
+            }
+        }
+    }
+}
+
+impl<I: ExactSizeIterator, R> ExactSizeIterator for Map<I, R> {
+    /// How many results are still to come, if no deadline cuts the map short.
+    fn len(&self) -> usize {
+        match self.timed_out {
+            true => 0,
+            false => self.taken - self.yielded + self.input.as_ref().map_or(0, I::len),
+        }
+    }
+}
+
+impl<I: Iterator + FusedIterator, R> FusedIterator for Map<I, R> {}
+
+impl<I: Iterator, R> Drop for Map<I, R> {
+    fn drop(&mut self) {
+        self.lane.cancel();
+    }
+}
+
+impl<I: Iterator, R> fmt::Debug for Map<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").field("taken", &self.taken).field("yielded", &self.yielded).finish_non_exhaustive()
+    }
+}

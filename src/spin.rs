@@ -1,10 +1,11 @@
 //! Whether, and how long, a thread that has nothing to do watches a memory location before it sleeps.
 //!
 //! Waking a sleeping thread costs microseconds (tens of them where its CPU has halted), so a short wait is
-//! cheaper awake. But a thread that spins while others want the CPU is worse than useless. Two rules:
+//! cheaper awake. But a thread that spins while others want the CPU is worse than useless. Three rules:
 //! 1. Nobody spins unless a CPU is free for it, as far as this process can know ([`room_for`]).
 //! 2. Everybody spins for a time that follows his own luck ([`Patience`]): it doubles when spinning paid off,
 //!    halves when it did not, and never exceeds [`LONGEST`].
+//! 3. Whoever knows that the one he waits for is on the same CPU lets him have it at once.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -60,14 +61,16 @@ impl Patience {
         Self(Cell::new(LONGEST))
     }
 
-    /// Watches `done` until it is true (and says so) or patience has run out.
-    pub(crate) fn spin_until(&self, mut done: impl FnMut() -> bool) -> bool {
+    /// Watches `done` until it is true (and says so) or patience has run out. `in_the_way`: is the one that is awaited on
+    /// the CPU of this thread?
+    pub(crate) fn spin_until(&self, mut done: impl FnMut() -> bool, mut in_the_way: impl FnMut() -> bool) -> bool {
         let limit = self.0.get();
         let start = Instant::now();
         let mut batches = 0;
         loop {
+            let in_the_way = in_the_way();
             // Reading the clock costs as much as ten pauses, so it is read once a batch.
-            for _ in 0..32 {
+            for _ in 0..if in_the_way { 1 } else { 32 } {
                 if done() {
                     self.rewarded();
                     return true;
@@ -79,8 +82,8 @@ impl Patience {
                 return false;
             }
             batches += 1;
-            if batches > 4 {
-                // Whoever is awaited may want this very CPU, if others keep the rest busy.
+            if in_the_way || batches > 4 {
+                // After a while whoever is awaited may want this very CPU, if others keep the rest busy.
                 std::thread::yield_now();
             }
         }
@@ -104,7 +107,12 @@ thread_local! {
 
 /// Spins for the calling thread, a waiter, if there is room; says whether `done` became true.
 pub(crate) fn until(done: impl FnMut() -> bool) -> bool {
-    !cfg!(loom) && room_for(1) && OWN.with(|own| own.spin_until(done))
+    until_or(done, || false)
+}
+
+/// The same for who knows whether the one that is awaited is `in_the_way`: see [`Patience::spin_until`].
+pub(crate) fn until_or(done: impl FnMut() -> bool, in_the_way: impl FnMut() -> bool) -> bool {
+    !cfg!(loom) && room_for(1) && OWN.with(|own| own.spin_until(done, in_the_way))
 }
 
 /// Tells the calling thread's patience how long it slept in vain or not.

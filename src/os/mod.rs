@@ -7,7 +7,11 @@
 //! | `socket` | a pair of connected sockets that carry messages and descriptors |
 //! | `events` | waiting for many descriptors at once |
 //! | `pidfd` | a process that is known by a descriptor |
+//! | `cpu` | which processor a thread is on |
+//! | `image` | the running executable |
+//! | `fault` | last words of a process that crashes |
 
+pub(crate) mod cpu;
 pub(crate) mod events;
 pub(crate) mod fault;
 pub(crate) mod futex;

@@ -271,7 +271,7 @@ impl Worker {
             if let Some(end) = self.should_end() {
                 return Err(end);
             }
-            if spin::room_for(1) && self.patience.spin_until(|| self.is_wanted()) {
+            if spin::room_for(1) && self.patience.spin_until(|| self.is_wanted(), || false) {
                 continue;
             }
             let start = Instant::now();

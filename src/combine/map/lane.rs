@@ -72,16 +72,18 @@ impl<R> IntoIterator for Results<R> {
     type IntoIter = IntoIter<R>;
 
     fn into_iter(self) -> IntoIter<R> {
-        match self {
-            Self::Good(values) => IntoIter::Good(values.into_iter()),
-            Self::Mixed(results) => IntoIter::Mixed(results.into_iter()),
-        }
+        let (good, mixed) = match self {
+            Self::Good(values) => (values, Vec::new()),
+            Self::Mixed(results) => (Vec::new(), results),
+        };
+        IntoIter { good: good.into_iter(), mixed: mixed.into_iter() }
     }
 }
 
-pub(crate) enum IntoIter<R> {
-    Good(vec::IntoIter<R>),
-    Mixed(vec::IntoIter<Result<R, TaskError>>),
+/// One of the two is empty. In the usual case one comparison tells that there is another item.
+pub(crate) struct IntoIter<R> {
+    good: vec::IntoIter<R>,
+    mixed: vec::IntoIter<Result<R, TaskError>>,
 }
 
 impl<R> Iterator for IntoIter<R> {
@@ -89,9 +91,16 @@ impl<R> Iterator for IntoIter<R> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Good(values) => values.next().map(Ok),
-            Self::Mixed(results) => results.next(),
+        match self.good.next() {
+            Some(value) => Some(Ok(value)),
+            None => self.mixed.next(),
         }
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = self.good.len() + self.mixed.len();
+        (len, Some(len))
+    }
 }
+
+impl<R> ExactSizeIterator for IntoIter<R> {}

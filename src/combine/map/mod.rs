@@ -131,10 +131,11 @@ pub struct Map<I: Iterator, R> {
     input: Option<I>,
     options: MapOptions,
     deadline: Option<Instant>,
-    /// How many inputs have been taken, and how many results handed out.
+    /// How many inputs have been taken.
     taken: usize,
-    yielded: usize,
-    /// The chunk that is being handed out.
+    /// How many results have come out of the lane.
+    arrived: usize,
+    /// Those of them that have not been handed out.
     chunk: lane::IntoIter<R>,
     timed_out: bool,
 }
@@ -160,22 +161,28 @@ impl<I: Iterator, R> Map<I, R> {
         let deadline = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let chunk = Results::with_capacity(0).into_iter();
         let mut map =
-            Self { lane, input: Some(input), options, deadline, taken: 0, yielded: 0, chunk, timed_out: false };
+            Self { lane, input: Some(input), options, deadline, taken: 0, arrived: 0, chunk, timed_out: false };
         map.take_input();
         map
+    }
+
+    /// How many results have not been handed out.
+    fn in_flight(&self) -> usize {
+        self.taken - self.arrived + self.chunk.len()
     }
 
     /// Moves as much of the input into the lane as the buffer allows, in blocks, so that work starts with the first.
     fn take_input(&mut self) {
         let mut block = FIRST_BLOCK;
-        while let Some(input) = &mut self.input {
-            let room = self.options.buffer.map_or(usize::MAX, |buffer| buffer - (self.taken - self.yielded));
+        while self.input.is_some() {
+            let room = self.options.buffer.map_or(usize::MAX, |buffer| buffer - self.in_flight());
             if room == 0 {
                 return;
             }
             // Blocks end where chunks do.
             let chunk = self.options.chunk_size.unwrap_or(1);
             let size = block.checked_next_multiple_of(chunk).unwrap_or(usize::MAX).min(room);
+            let Some(input) = &mut self.input else { return };
             // A panic of the input goes through to the caller; what it gave before is in the lane or dropped.
             let mut items = Vec::with_capacity(size.min(block).min(input.size_hint().1.unwrap_or(block)));
             items.extend(input.by_ref().take(size));
@@ -189,37 +196,44 @@ impl<I: Iterator, R> Map<I, R> {
             block = (2 * block).min(LONGEST_BLOCK);
         }
     }
+
+    #[inline(never)]
+    fn first_of_next_chunk(&mut self) -> Option<Result<R, TaskError>> {
+        if self.timed_out {
+            return None;
+        }
+        self.take_input();
+        if self.arrived == self.taken {
+            return None;
+        }
+        match self.lane.next_chunk(self.arrived, self.deadline) {
+            Some(chunk) => {
+                self.arrived += chunk.len();
+                self.chunk = chunk.into_iter();
+                self.chunk.next()
+            }
+            None => {
+                self.timed_out = true;
+                self.lane.cancel();
+                Some(Err(TaskError::TimedOut))
+            }
+        }
+    }
 }
 
 impl<I: Iterator, R> Iterator for Map<I, R> {
     type Item = Result<R, TaskError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.timed_out {
-            return None;
-        }
-        loop {
-            if let Some(result) = self.chunk.next() {
-                self.yielded += 1;
-                return Some(result);
-            }
-            self.take_input();
-            if self.yielded == self.taken {
-                return None;
-            }
-            match self.lane.next_chunk(self.yielded, self.deadline) {
-                Some(chunk) => self.chunk = chunk.into_iter(),
-                None => {
-                    self.timed_out = true;
-                    self.lane.cancel();
-                    return Some(Err(TaskError::TimedOut));
-                }
-            }
+        match self.chunk.next() {
+            Some(result) => Some(result),
+            None => self.first_of_next_chunk(),
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let in_flight = self.taken - self.yielded;
+        let in_flight = self.in_flight();
         match (&self.input, self.timed_out) {
             (_, true) => (0, Some(0)),
             (None, false) if self.deadline.is_none() => (in_flight, Some(in_flight)),
@@ -238,7 +252,7 @@ impl<I: ExactSizeIterator, R> ExactSizeIterator for Map<I, R> {
     fn len(&self) -> usize {
         match self.timed_out {
             true => 0,
-            false => self.taken - self.yielded + self.input.as_ref().map_or(0, I::len),
+            false => self.in_flight() + self.input.as_ref().map_or(0, I::len),
         }
     }
 }
@@ -253,6 +267,6 @@ impl<I: Iterator, R> Drop for Map<I, R> {
 
 impl<I: Iterator, R> fmt::Debug for Map<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("taken", &self.taken).field("yielded", &self.yielded).finish_non_exhaustive()
+        f.debug_struct("Map").field("taken", &self.taken).field("in_flight", &self.in_flight()).finish_non_exhaustive()
     }
 }

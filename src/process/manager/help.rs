@@ -78,7 +78,8 @@ impl Core {
             let rings = Arc::clone(&self.rings.read());
             watched.set(self.place_of(id));
             let news = || done() || rings.iter().any(|shared| shared.has_replies());
-            if spin::until(news) {
+            let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker());
+            if spin::until_or(news, beside) {
                 continue;
             }
             let Some(shared) = watched.ring.as_ref().filter(|_| alone) else { return };
@@ -122,6 +123,7 @@ impl Watched<'_> {
 
     fn rearm(&mut self) {
         if let Some(shared) = self.ring.take() {
+            shared.leave_cpu_of_parent();
             if !shared.arm_bell() {
                 self.core.collect();
             }

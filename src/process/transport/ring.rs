@@ -25,7 +25,7 @@ use super::super::body::Body;
 use super::super::wire::{self, CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, padded};
 use super::words;
 use crate::os::fault::Note;
-use crate::os::{futex, shm};
+use crate::os::{cpu, futex, shm};
 
 /// How long each of the two rings is, in bytes.
 pub(in crate::process) const RING: usize = 256 * 1024;
@@ -55,6 +55,23 @@ struct Control {
     calls: Positions,
     replies: Positions,
     note: Note,
+    cpus: Cpus,
+}
+
+/// On which CPU either side looks out for the other at the moment, and 1 more; 0 if it does not. Only a hint, hence Relaxed.
+#[repr(C)]
+struct Cpus {
+    parent: Line<AtomicU32>,
+    worker: Line<AtomicU32>,
+}
+
+/// Says that the calling thread is here; is the other side, too?
+fn meet(own: &AtomicU32, other: &AtomicU32) -> bool {
+    let here = cpu::current().map_or(0, |cpu| cpu.wrapping_add(1));
+    if own.load(Relaxed) != here {
+        own.store(here, Relaxed);
+    }
+    here != 0 && other.load(Relaxed) == here
 }
 
 const _: () = assert!(size_of::<Control>() <= CONTROL);
@@ -162,6 +179,28 @@ impl Shared {
         if !self.has_replies() && !look() {
             futex::wait(word, seen, deadline);
         }
+    }
+
+    /// For a thread of the parent that looks out for replies: is the worker, who looks out for calls, on the same CPU?
+    pub(in crate::process) fn is_beside_worker(&self) -> bool {
+        let cpus = &self.control().cpus;
+        meet(&cpus.parent.0, &cpus.worker.0)
+    }
+
+    /// The same for the worker.
+    pub(in crate::process) fn is_beside_parent(&self) -> bool {
+        let cpus = &self.control().cpus;
+        meet(&cpus.worker.0, &cpus.parent.0)
+    }
+
+    /// The thread of the parent does not look out any more.
+    pub(in crate::process) fn leave_cpu_of_parent(&self) {
+        self.control().cpus.parent.0.store(0, Relaxed);
+    }
+
+    /// The worker is about to sleep.
+    pub(in crate::process) fn leave_cpu_of_worker(&self) {
+        self.control().cpus.worker.0.store(0, Relaxed);
     }
 
     /// Where serving thread `thread` notes which item of its call has begun last.

@@ -90,18 +90,24 @@ impl Server {
         let mut ready = Ok(false);
         let spun = crate::spin::cpus() > 1
             && calls.can_spin()
-            && patience.spin_until(|| {
-                ready = calls.is_ready();
-                if !told && start.elapsed() > LAZY {
-                    self.ring();
-                    told = true;
-                }
-                ready != Ok(false)
-            });
+            && patience.spin_until(
+                || {
+                    ready = calls.is_ready();
+                    if !told && start.elapsed() > LAZY {
+                        self.ring();
+                        told = true;
+                    }
+                    ready != Ok(false)
+                },
+                || self.link.shared().is_some_and(|shared| shared.is_beside_parent()),
+            );
         ready?;
         if !spun {
             if !told {
                 self.ring();
+            }
+            if let Some(shared) = self.link.shared() {
+                shared.leave_cpu_of_worker();
             }
             let slept = Instant::now();
             calls.sleep()?;

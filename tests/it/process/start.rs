@@ -1,7 +1,9 @@
 //! Workers that do not start: other programs, other builds, crashes before they are ready; and a program that is no
 //! worker although somebody pretends that it is.
 
-use std::process::{Command, Stdio as Channel};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::{Command, Output, Stdio as Channel};
 use std::time::Duration;
 
 use concurrent_futures::{BuildError, ProcessPoolBuilder, ProcessPoolExecutor, StartError, Stdio, TaskError};
@@ -15,6 +17,21 @@ fn pid(_: ()) -> u32 {
 
 fn builder() -> ProcessPoolBuilder {
     ProcessPoolExecutor::builder().max_workers(2).stdio(Stdio::Null)
+}
+
+/// Runs that test as a child, in a copy of this program.
+fn in_copy(copy: &Path, test: &str) -> Output {
+    let template = child_command(test);
+    let mut command = Command::new(copy);
+    command.args(template.get_args()).current_dir("/");
+    command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    loop {
+        match command.output() {
+            // A process that another test is about to start has inherited the descriptor with which the copy was written.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => return output.unwrap(),
+        }
+    }
 }
 
 /// Why a pool with these settings never serves: said by every future, before and after.
@@ -282,11 +299,7 @@ fn a_privileged_program_has_no_workers() {
         chown(&copy, Some(12_345), None).unwrap();
         std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o4755)).unwrap();
         assert_eq!(std::fs::metadata(&copy).unwrap().uid(), 12_345);
-        let template = child_command("process::start::a_privileged_program_has_no_workers");
-        let mut command = Command::new(&copy);
-        command.args(template.get_args()).current_dir("/");
-        command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let output = command.output().unwrap();
+        let output = in_copy(&copy, "process::start::a_privileged_program_has_no_workers");
         assert!(output.status.success(), "{}", printed(&output));
     });
 }
@@ -311,11 +324,7 @@ fn the_executable_is_deleted_while_it_runs() {
         let folder = Folder::new();
         let copy = folder.path().join("copy");
         std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
-        let template = child_command("process::start::the_executable_is_deleted_while_it_runs");
-        let mut command = Command::new(&copy);
-        command.args(template.get_args());
-        command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let output = command.output().unwrap();
+        let output = in_copy(&copy, "process::start::the_executable_is_deleted_while_it_runs");
         assert!(output.status.success(), "{}", printed(&output));
     });
 }

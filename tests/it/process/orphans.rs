@@ -103,7 +103,6 @@ fn stopped_workers() {
     });
 }
 
-// They cannot get rid of their results, for the parent is stopped.
 #[test]
 fn workers_of_workers() {
     fn nested(_: ()) -> Vec<u32> {

@@ -41,6 +41,8 @@ pub(super) struct Child {
     pub(super) handed: u64,
     /// It gets nothing more, and ends when it has nothing left to do.
     pub(super) retiring: bool,
+    /// It is to be told to end, and there was no room for that yet.
+    owes_exit: bool,
     /// What a task takes, as a moving average; none is known at first.
     pace: Option<Duration>,
     pub(super) idle_since: Instant,
@@ -147,6 +149,7 @@ impl Child {
             reading: None,
             handed: 0,
             retiring: false,
+            owes_exit: false,
             pace: None,
             idle_since: Instant::now(),
             captured,
@@ -251,10 +254,25 @@ impl Child {
 
     /// Asks it to end, when it has done what it was handed.
     pub(super) fn ask_to_end(&mut self, deadline: Instant) -> Result<(), Garbled> {
-        let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
-        self.link.send(call, BEGUN, &[])?;
-        self.link.wake_worker();
         self.stage = Stage::Ending(deadline);
+        self.owes_exit = true;
+        self.send_exit()
+    }
+
+    /// Sends the last call, if it is to end and has not been told so. What was taken back may still be in the way.
+    pub(super) fn send_exit(&mut self) -> Result<(), Garbled> {
+        if !self.owes_exit || self.sending.is_some() {
+            return Ok(());
+        }
+        let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
+        let mut sent = self.link.send(call, BEGUN, &[])?;
+        if sent.is_none() {
+            self.link.want_room();
+            // Room that was made between the two steps has not been told of.
+            sent = self.link.send(call, BEGUN, &[])?;
+        }
+        self.owes_exit = sent.is_none();
+        self.link.wake_worker();
         Ok(())
     }
 

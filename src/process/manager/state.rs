@@ -282,6 +282,10 @@ impl State {
                 self.full = false;
             }
             let child = &mut self.children[at];
+            if let Err(garbled) = child.send_exit() {
+                self.distrust(at, garbled, out);
+                continue;
+            }
             if !child.link.has_replies() {
                 continue;
             }

@@ -416,7 +416,7 @@ pub struct ProcessPoolStats {
     pub workers: usize,
     /// How many of them have been handed something that has not come back.
     pub busy: usize,
-    /// How many tasks have not begun, as far as is known. Tasks that were cancelled count until their turn comes.
+    /// How many tasks have not begun, as far as is known. Tasks that were cancelled may count for a while.
     pub queued: usize,
     /// How many tasks have come back from a worker, well or badly. A chunk of a map counts as one.
     pub completed: u64,

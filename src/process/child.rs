@@ -20,6 +20,10 @@ use crate::os::pidfd::Process;
 /// The most calls that are handed over to one worker at a time.
 const MOST: usize = 256;
 
+/// How many messages, and bytes of them, are read at a time: more than a socket holds. Whoever reads has the lock of the pool.
+const MOST_MESSAGES: usize = 1024;
+const MOST_BYTES: usize = 4 << 20;
+
 /// How much work a worker has in store at most, as far as it can be foreseen.
 const STORE: Duration = Duration::from_micros(300);
 
@@ -55,6 +59,8 @@ pub(super) struct Child {
     pub(super) is_deaf: bool,
     /// It has been reported that its process has ended.
     pub(super) has_ended: bool,
+    /// There may be more messages, or more output, of which nothing will be reported again.
+    pub(super) has_more: bool,
     /// Messages that the supervisor has to look at.
     pub(super) mail: Vec<Vec<u8>>,
     /// How many processes the kernel had killed for want of memory when this one started.
@@ -157,6 +163,7 @@ impl Child {
             is_mad: false,
             is_deaf: false,
             has_ended: false,
+            has_more: false,
             mail: Vec::new(),
             oom_kills,
         }
@@ -463,7 +470,8 @@ impl Child {
         self.stage = Stage::Killed(why);
     }
 
-    /// Reads the messages on the control socket; what is not about calls and replies goes to `mail`. False at the end.
+    /// Reads the messages on the control socket; what is not about calls and replies goes to `mail`. False at the end. All
+    /// that was there before is read, but not all that is added meanwhile.
     pub(super) fn read_messages(&mut self) -> io::Result<bool> {
         use crate::os::socket::{LONGEST, Received, receive};
         let (mut short, mut long) = ([0; 1024], Vec::new());
@@ -475,13 +483,25 @@ impl Child {
                 &mut long[..]
             }
         };
-        loop {
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < MOST_MESSAGES && bytes < MOST_BYTES {
             match receive(self.link.socket(), buffer, false)? {
-                Received::Message(length, fds) => self.take_in(&buffer[..length], fds),
+                Received::Message(length, fds) => {
+                    messages += 1;
+                    bytes += length;
+                    self.take_in(&buffer[..length], fds);
+                }
                 Received::Nothing => return Ok(true),
                 Received::End => return Ok(false),
             }
         }
+        self.has_more = true;
+        Ok(true)
+    }
+
+    /// Takes in what it has written to its output.
+    pub(super) fn read_output(&mut self) {
+        self.has_more |= self.captured.as_mut().is_some_and(Captured::read);
     }
 
     fn take_in(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) {

@@ -119,7 +119,7 @@ impl Supervisor<'_> {
         state.asleep = true;
         let mut quiet = state.wanted() == 0;
         for child in &state.children {
-            quiet &= child.is_idle() || child.link.arm_bell();
+            quiet &= (child.is_idle() || child.link.arm_bell()) && !child.has_more;
         }
         let is_deaf = |child: &Child| child.process.fd().is_none() || child.is_deaf;
         let polled = state.children.iter().any(is_deaf).then_some(LOOK);
@@ -137,6 +137,13 @@ impl Supervisor<'_> {
 
     /// What the events were about.
     fn attend(&mut self, state: &mut State, out: &mut Outbox) {
+        // Those that say more than is read at a time get another turn, and everybody else one between.
+        for at in 0..state.children.len() {
+            if std::mem::take(&mut state.children[at].has_more) {
+                state.children[at].read_output();
+                self.read_messages(state, at, out);
+            }
+        }
         for event in std::mem::take(&mut self.events) {
             let (serial, what) = (event >> 2, event & 3);
             let Some(at) = state.children.iter().position(|child| child.serial == serial) else { continue };
@@ -144,7 +151,7 @@ impl Supervisor<'_> {
                 continue;
             }
             match what {
-                OUTPUT => state.children[at].captured.iter_mut().for_each(|captured| captured.read()),
+                OUTPUT => state.children[at].read_output(),
                 SOCKET => self.read_messages(state, at, out),
                 _ => state.children[at].has_ended = true,
             }

@@ -6,6 +6,7 @@ mod chaos;
 mod codec;
 mod crash;
 mod descriptors;
+mod floods;
 mod hybrid;
 mod hygiene;
 mod large;

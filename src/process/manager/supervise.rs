@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::child::{Child, Remains, Stage, Work};
 use super::super::job::Raw;
 use super::super::later;
-use super::super::wire::{self, Garbled, Ready, message};
+use super::super::wire::{self, Garbled, NO_THREADS, Ready, message};
 use super::core::Core;
 use super::spawn;
 use super::state::{Outbox, Phase, State};
@@ -224,6 +224,7 @@ impl Supervisor<'_> {
         }
         child.stage = Stage::Ready;
         child.idle_since = Instant::now();
+        self.refused = 0;
         if self.core.config.initializer.is_none() {
             state.stillborn = 0;
         }
@@ -272,7 +273,10 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            if at_start {
+            if at_start && status.code() == Some(NO_THREADS) {
+                let error = io::Error::from(rustix::io::Errno::AGAIN);
+                self.cope(state, error, out);
+            } else if at_start {
                 state.stillborn += 1;
                 if state.stillborn >= self.core.config.restart_limit {
                     state.break_down(Cause::new(StartError::Died(exit)), out);
@@ -398,7 +402,6 @@ impl Supervisor<'_> {
         state.starting -= 1;
         match child {
             Ok(child) => {
-                self.refused = 0;
                 let Stage::Starting(deadline) = child.stage else { unreachable!("it has just been started") };
                 state.wake_by(Some(deadline), &mut out);
                 state.children.push(child);

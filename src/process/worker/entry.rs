@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use rustix::process::{self, Resource, Rlimit, Signal};
 
 use super::super::transport::WorkerLink;
-use super::super::wire::{self, Hello, PROTOCOL, Ready, message};
+use super::super::wire::{self, Hello, NO_THREADS, PROTOCOL, Ready, message};
 use super::serve::{self, Server};
 use crate::os::socket::{self, Received};
 use crate::os::{fault, image};
@@ -80,13 +80,16 @@ pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
     // From here on this is a worker and nothing else.
     prepare();
     let code = match become_worker(&hello, fds.pop()) {
-        Ok(server) => serve::run(server, hello.threads, &hello.name),
+        Ok((server, answer)) => serve::run(server, hello.threads, &hello.name, &answer),
+        // A thread that the system does not give now.
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => NO_THREADS,
         Err(_) => 71,
     };
     std::process::exit(code);
 }
 
-fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<Arc<Server>> {
+/// What serves, and the message that says so.
+fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<(Arc<Server>, Vec<u8>)> {
     // SAFETY: `main` has not begun, so there is no other thread that could read the environment.
     unsafe { std::env::remove_var(VARIABLE) };
     let control = control_socket(memory.as_ref().map(AsFd::as_fd))?;
@@ -116,11 +119,11 @@ fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<Arc<
             previous(info);
         }));
     }
-    link.send_message(&answer)?;
     if refused {
+        link.send_message(&answer)?;
         std::process::exit(0);
     }
-    Ok(Arc::new(Server::new(link, hello)))
+    Ok((Arc::new(Server::new(link, hello)), answer))
 }
 
 /// Moves the control socket away from standard input, which becomes empty, and closes everything else that this process

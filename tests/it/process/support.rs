@@ -249,6 +249,11 @@ pub(super) fn open_descriptors() -> Vec<i32> {
     fds
 }
 
+/// Whether the environment leaves it to the system how calls and replies travel.
+pub(super) fn may_choose() -> bool {
+    std::env::var("CONCURRENT_FUTURES_TRANSPORT").as_deref() != Ok("shared-memory")
+}
+
 /// Whether calls and replies travel through shared memory: without it a worker leaves no note when it crashes, and what it has
 /// been handed counts as begun.
 pub(super) fn shares_memory() -> bool {

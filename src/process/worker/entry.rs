@@ -134,15 +134,27 @@ fn control_socket(memory: Option<BorrowedFd<'_>>) -> std::io::Result<OwnedFd> {
     keep.sort_unstable();
     let mut from = 3;
     for fd in keep.into_iter().chain([i32::MAX]) {
-        if from < fd {
-            // SAFETY: nothing in this process owns these descriptors: its `main` has not begun.
-            unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
+        // SAFETY: nothing in this process owns these descriptors: its `main` has not begun.
+        if from < fd && unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) } != 0 {
+            close_one_by_one(from..fd)?;
         }
         from = fd.saturating_add(1);
     }
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     Ok(control)
+}
+
+/// Closes descriptors of this process that nothing in it owns, where the system cannot close many at once.
+fn close_one_by_one(range: std::ops::Range<i32>) -> std::io::Result<()> {
+    let names = std::fs::read_dir("/proc/self/fd")?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names = names.collect::<std::io::Result<Vec<_>>>()?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    for fd in numbers.filter(|fd| range.contains(fd)) {
+        // SAFETY: as the caller says. The one with which they were read is closed already: that is an error, and no more.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
 }
 
 /// Makes sure that this process does not outlive its parent.

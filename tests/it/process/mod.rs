@@ -17,6 +17,8 @@ mod limits;
 mod map;
 mod order;
 mod orphans;
+mod refused;
+mod seccomp;
 mod shutdown;
 mod start;
 mod support;

@@ -48,6 +48,8 @@ pub(super) struct State {
     pub(super) starting: usize,
     /// No worker is started before then: the last attempt failed.
     pub(super) not_before: Option<Instant>,
+    /// The system has refused something: workers start one after the other, so that they do not fail for each other's sake.
+    pub(super) cautious: bool,
     /// How many workers in a row have died before they answered.
     pub(super) stillborn: u32,
     /// No worker has room, as far as is known.
@@ -108,6 +110,7 @@ impl State {
             max_workers,
             starting: 0,
             not_before: None,
+            cautious: false,
             stillborn: 0,
             full: false,
             husks: 0,
@@ -142,6 +145,9 @@ impl State {
     /// How many workers should be started.
     pub(super) fn wanted(&self) -> usize {
         if matches!(self.phase, Phase::Broken(_)) || self.not_before.is_some_and(|time| Instant::now() < time) {
+            return 0;
+        }
+        if self.cautious && self.children.iter().any(|child| matches!(child.stage, Stage::Starting(_))) {
             return 0;
         }
         let room = self.max_workers.saturating_sub(self.living());

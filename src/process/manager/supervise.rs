@@ -225,6 +225,7 @@ impl Supervisor<'_> {
         child.stage = Stage::Ready;
         child.idle_since = Instant::now();
         self.refused = 0;
+        state.cautious = false;
         if self.core.config.initializer.is_none() {
             state.stillborn = 0;
         }
@@ -420,6 +421,7 @@ impl Supervisor<'_> {
     fn cope(&mut self, state: &mut State, error: io::Error, out: &mut Outbox) {
         let wait = RETRY[0].saturating_mul(1 << self.refused.min(10)).min(RETRY[1]);
         self.refused += 1;
+        state.cautious = true;
         if state.children.is_empty() && self.refused >= self.core.config.restart_limit {
             let cause = Cause::new(error);
             for queue in 0..state.queues.len() {

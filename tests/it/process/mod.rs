@@ -17,6 +17,7 @@ mod limits;
 mod map;
 mod order;
 mod orphans;
+mod outside;
 mod refused;
 mod seccomp;
 mod shutdown;

@@ -136,9 +136,14 @@ impl Plug {
     }
 
     /// Lets the worker go on, and waits until it has done with the plug.
-    pub(super) fn release(mut self) {
+    pub(super) fn release(self) {
+        self.end().unwrap();
+    }
+
+    /// As [`release`](Self::release), where that worker may be gone.
+    pub(super) fn end(mut self) -> Result<(), TaskError> {
         self.release.give();
-        self.future.take().unwrap().result().unwrap();
+        self.future.take().unwrap().result()
     }
 
     pub(super) fn take(&mut self) -> TaskFuture<()> {
@@ -220,6 +225,11 @@ impl Belongings {
 }
 
 impl Belongings {
+    /// Which children there are is not looked at, nor what there is for them.
+    pub(super) fn forget_children(&mut self) {
+        self.children.clear();
+    }
+
     pub(super) fn has_as_many_threads_and_children_as(&self, other: &Self) -> bool {
         self.threads == other.threads && self.children == other.children
     }

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 minutes="${1:-10}"
-binary=$(cargo test --release --no-run --test it --message-format=json | grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
+binary=$(cargo test --no-run --test it --message-format=json | grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
 for transport in shared-memory socket; do
     echo "== $transport"
     CONCURRENT_FUTURES_TRANSPORT=$transport SOAK_SECONDS=$((minutes * 30)) \

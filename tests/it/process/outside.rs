@@ -136,8 +136,8 @@ fn in_the_long_run() {
         }
         assert_eq!(pool.map(|n: u64| n, 0..TASKS).map(Result::unwrap).sum::<u64>(), TASKS * (TASKS - 1) / 2);
     };
-    round();
-    round();
+    // The allocator takes a while until it has what it keeps.
+    (0..4).for_each(|_| round());
     // What is cancelled while it runs takes its worker with it, so there may be others at the end.
     let workers = |belongings: &mut Belongings| belongings.forget_children();
     let (mut before, memory) = (Belongings::now(), resident(std::process::id()));
@@ -151,7 +151,7 @@ fn in_the_long_run() {
     workers(&mut before);
     workers(&mut after);
     assert_eq!(before, after);
-    assert!((grown as f64) < 1024.0 * millions, "less than 1 MiB for a million tasks");
+    assert!(grown < 2048, "not even three bytes a task");
     assert!(of_workers.into_iter().all(|size| size < 64 << 10));
 }
 

@@ -102,6 +102,30 @@ fn seals() {
     });
 }
 
+// No room in memory, while there are workers: those that come after them are refused, and nothing is left of the attempt.
+#[test]
+fn memory_that_cannot_be_reserved() {
+    alone("refused::memory_that_cannot_be_reserved", || {
+        let before = pool(1);
+        let plug = Plug::new(&before);
+        if !shares_memory() || !may_choose() || !refused(&[Refusal::of(libc::SYS_fallocate, libc::ENOSPC)]) {
+            return;
+        }
+        let pid = plug.pid;
+        plug.release();
+        assert_eq!(before.submit(|n: u32| n, 3).result().unwrap(), 3);
+        signal(pid, Signal::KILL);
+        poll(|| before.worker_pids().is_empty());
+        let open = open_descriptors();
+        for _ in 0..3 {
+            assert!(before.submit(|()| (), ()).result().unwrap_err().is_spawn());
+            assert_eq!(open_descriptors(), open);
+        }
+        assert_eq!(SharedBytes::copy_from(b"x").unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+        everything_works(ProcessPoolExecutor::builder());
+    });
+}
+
 // Only the two operations of a word that is shared with another process: nothing works without the others.
 #[test]
 fn shared_futexes() {

@@ -47,7 +47,7 @@ else
     CONCURRENT_FUTURES_TRANSPORT=shared-memory run "processes, shared memory" process::
     # Each byte of a long value goes through a queue there, which takes the sanitizer too long.
     CONCURRENT_FUTURES_TRANSPORT=socket run "processes, socket" process:: --skip process::large \
-        --skip process::crash::what_runs_has_begun
+        --skip process::crash::what_runs_has_begun --skip process::map::large_items
 fi
 if compgen -G "$work/report.*" >/dev/null; then
     cat "$work"/report.*

@@ -13,6 +13,9 @@ use super::futex::timespec;
 /// What [`Events::wait`] reports for [`Events::wake`].
 pub(crate) const WOKEN: u64 = u64::MAX;
 
+/// The longest sleep. More milliseconds than fit into an `int` are for newer kernels only; to be woken now and then is no harm.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 #[derive(Debug)]
 pub(crate) struct Events {
     epoll: OwnedFd,
@@ -57,7 +60,7 @@ impl Events {
     /// Sleeps until something happens or the time is up; what happened goes to `to`.
     pub(crate) fn wait(&self, timeout: Option<Duration>, to: &mut Vec<u64>) {
         let mut events = Vec::with_capacity(64);
-        let timeout = timeout.map(timespec);
+        let timeout = timeout.map(|timeout| timespec(timeout.min(LONGEST)));
         // An interrupted wait is one in which nothing happened.
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
         to.clear();

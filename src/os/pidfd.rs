@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Process {
             self.status = match self.child.try_wait() {
                 Ok(status) => status,
                 // Somebody else has reaped it: `waitpid(-1)`, or SIGCHLD is ignored. All that is known is that it is gone.
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()) => {
+                Err(error) if error.raw_os_error() == Some(Errno::CHILD.raw_os_error()) => {
                     Some(ExitStatus::from_raw(0))
                 }
                 Err(_) => None,
@@ -52,12 +53,17 @@ impl Process {
         if self.status.is_some() {
             return Ok(());
         }
-        match (&self.pidfd, pid(&self.child)) {
-            (Some(pidfd), _) => rustix::process::pidfd_send_signal(pidfd, signal)?,
-            (None, Some(pid)) => rustix::process::kill_process(pid, signal)?,
-            (None, None) => {}
+        if let Some(pidfd) = &self.pidfd {
+            match rustix::process::pidfd_send_signal(pidfd, signal) {
+                // Some sandboxes know one of the two calls only.
+                Err(Errno::NOSYS | Errno::PERM) => {}
+                sent => return Ok(sent?),
+            }
         }
-        Ok(())
+        match pid(&self.child) {
+            Some(pid) => Ok(rustix::process::kill_process(pid, signal)?),
+            None => Ok(()),
+        }
     }
 }
 

@@ -16,22 +16,49 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::fs::{self, FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, ProtFlags};
+use rustix::process::{Resource, getrlimit};
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// A new file of so many bytes, all zero.
 pub(crate) fn create(size: usize) -> io::Result<OwnedFd> {
     let file = fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    fs::ftruncate(&file, size as u64)?;
-    fs::fallocate(&file, FallocateFlags::empty(), 0, size as u64)?;
+    reserve(&file, size)?;
     fs::fcntl_add_seals(&file, SEALS)?;
     Ok(file)
 }
 
-/// Can this system do it?
-pub(crate) fn is_available() -> bool {
-    create(rustix::param::page_size()).is_ok()
+/// Can this system do it, for files of that size?
+pub(crate) fn is_available(size: usize) -> bool {
+    is_allowed(size) && create(rustix::param::page_size()).is_ok()
+}
+
+/// May this process have files of that size (RLIMIT_FSIZE)?
+fn is_allowed(size: usize) -> bool {
+    getrlimit(Resource::Fsize).current.is_none_or(|limit| size as u64 <= limit)
+}
+
+/// Gives a new file its size and its pages.
+fn reserve(file: &OwnedFd, size: usize) -> io::Result<()> {
+    /// A signal interrupts the kernel in this, and undoes the piece: it has to be short enough to get done between two.
+    const PIECE: usize = 64 * 1024;
+    if !is_allowed(size) {
+        // To try it would be the end of this process: SIGXFSZ.
+        return Err(Errno::FBIG.into());
+    }
+    fs::ftruncate(file, size as u64)?;
+    let mut at = 0;
+    while at < size {
+        let piece = PIECE.min(size - at);
+        match fs::fallocate(file, FallocateFlags::empty(), at as u64, piece as u64) {
+            Ok(()) => at += piece,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Part of a file, mapped for as long as this value lives.
@@ -113,8 +140,7 @@ impl Frozen {
     pub(crate) fn new(length: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
         let file = fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         if length > 0 {
-            fs::ftruncate(&file, length as u64)?;
-            fs::fallocate(&file, FallocateFlags::empty(), 0, length as u64)?;
+            reserve(&file, length)?;
             let writable = map_once(&file, length, ProtFlags::READ | ProtFlags::WRITE)?;
             // SAFETY: the file is new, so nobody else has it mapped; all of it is reserved and zero.
             fill(unsafe { NonNull::slice_from_raw_parts(writable.base, length).as_mut() });

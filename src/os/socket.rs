@@ -70,11 +70,14 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::R
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | if wait { RecvFlags::empty() } else { RecvFlags::DONTWAIT };
+    let mut resets = 0;
     let received = loop {
         match net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
             Ok(received) => break received,
             Err(Errno::AGAIN) => return Ok(Received::Nothing),
             Err(Errno::INTR) => {}
+            // The other end was closed before it had received everything. That is said once, and before what it had sent.
+            Err(Errno::CONNRESET) if resets == 0 => resets += 1,
             Err(Errno::CONNRESET) => return Ok(Received::End),
             Err(error) => return Err(error.into()),
         }
@@ -100,4 +103,27 @@ pub(crate) fn made_by(fd: impl AsFd) -> Option<u32> {
         && net::sockopt::socket_type(&fd) == Ok(SocketType::SEQPACKET);
     let pid = net::sockopt::socket_peercred(&fd).ok().filter(|_| is_ours)?.pid;
     u32::try_from(pid.as_raw_nonzero().get()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_before_the_end_arrives() {
+        for unread in [0, 1, 3] {
+            let (ours, theirs) = pair().unwrap();
+            (0..unread).for_each(|_| assert!(send(&ours, &[b"call"], &[]).unwrap()));
+            for n in 0..3 {
+                assert!(send(&theirs, &[&[n]], &[]).unwrap());
+            }
+            drop(theirs);
+            let mut buffer = [0; 16];
+            for n in 0..3 {
+                let received = receive(&ours, &mut buffer, false).unwrap();
+                assert!(matches!(received, Received::Message(1, _)) && buffer[0] == n, "{received:?}");
+            }
+            assert!(matches!(receive(&ours, &mut buffer, false), Ok(Received::End)));
+        }
+    }
 }

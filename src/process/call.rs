@@ -244,6 +244,9 @@ pub(super) enum Payload {
 impl Payload {
     const SHORT: usize = 38;
 
+    /// No bytes.
+    pub(super) const EMPTY: Self = Self::Short([0; Self::SHORT], 0);
+
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
             Self::Short(bytes, length) => &bytes[..usize::from(*length)],

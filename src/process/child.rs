@@ -20,6 +20,10 @@ use crate::os::pidfd::Process;
 /// The most calls that are handed over to one worker at a time.
 const MOST: usize = 256;
 
+/// How many messages, and bytes of them, are read at a time: more than a socket holds. Whoever reads has the lock of the pool.
+const MOST_MESSAGES: usize = 1024;
+const MOST_BYTES: usize = 4 << 20;
+
 /// How much work a worker has in store at most, as far as it can be foreseen.
 const STORE: Duration = Duration::from_micros(300);
 
@@ -41,6 +45,8 @@ pub(super) struct Child {
     pub(super) handed: u64,
     /// It gets nothing more, and ends when it has nothing left to do.
     pub(super) retiring: bool,
+    /// It is to be told to end, and there was no room for that yet.
+    owes_exit: bool,
     /// What a task takes, as a moving average; none is known at first.
     pace: Option<Duration>,
     pub(super) idle_since: Instant,
@@ -53,6 +59,8 @@ pub(super) struct Child {
     pub(super) is_deaf: bool,
     /// It has been reported that its process has ended.
     pub(super) has_ended: bool,
+    /// There are messages, or there is output, of which nothing will be reported again.
+    pub(super) has_more: bool,
     /// Messages that the supervisor has to look at.
     pub(super) mail: Vec<Vec<u8>>,
     /// How many processes the kernel had killed for want of memory when this one started.
@@ -162,6 +170,7 @@ impl Child {
             reading: None,
             handed: 0,
             retiring: false,
+            owes_exit: false,
             pace: None,
             idle_since: Instant::now(),
             captured,
@@ -169,6 +178,7 @@ impl Child {
             is_mad: false,
             is_deaf: false,
             has_ended: false,
+            has_more: false,
             mail: Vec::new(),
             oom_kills,
         }
@@ -256,10 +266,25 @@ impl Child {
 
     /// Asks it to end, when it has done what it was handed.
     pub(super) fn ask_to_end(&mut self, deadline: Instant) -> Result<(), Garbled> {
-        let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
-        self.link.send(call, BEGUN, &[])?;
-        self.link.wake_worker();
         self.stage = Stage::Ending(deadline);
+        self.owes_exit = true;
+        self.send_exit()
+    }
+
+    /// Sends the last call, if it is to end and has not been told so. What was taken back may still be in the way.
+    pub(super) fn send_exit(&mut self) -> Result<(), Garbled> {
+        if !self.owes_exit || self.sending.is_some() {
+            return Ok(());
+        }
+        let call = Call { kind: CallKind::Exit, id: 0, function: 0, len: 0, attachments: 0 };
+        let mut sent = self.link.send(call, BEGUN, &[])?;
+        if sent.is_none() {
+            self.link.want_room();
+            // Room that was made between the two steps has not been told of.
+            sent = self.link.send(call, BEGUN, &[])?;
+        }
+        self.owes_exit = sent.is_none();
+        self.link.wake_worker();
         Ok(())
     }
 
@@ -338,8 +363,9 @@ impl Child {
         if reply.attachments > 0 {
             // They were sent before the reply was published, so they are there.
             let _ = self.read_messages();
-            // A bell may have been among them, and then the supervisor hears nothing of it: so it is armed once more. What
-            // has come meanwhile is looked for after this.
+            // Reading them has silenced the socket. If there were others among them, the supervisor has to be told; if there
+            // was a bell, it is armed once more, and what has come meanwhile is looked for after this.
+            self.has_more |= !self.mail.is_empty();
             self.link.arm_bell();
             body.attachments = self.attachments.remove(&reply.id).unwrap_or_default();
         }
@@ -453,7 +479,8 @@ impl Child {
         self.stage = Stage::Killed(why);
     }
 
-    /// Reads the messages on the control socket; what is not about calls and replies goes to `mail`. False at the end.
+    /// Reads the messages on the control socket; what is not about calls and replies goes to `mail`. False at the end. All
+    /// that was there before is read, but not all that is added meanwhile.
     pub(super) fn read_messages(&mut self) -> io::Result<bool> {
         use crate::os::socket::{LONGEST, Received, receive};
         let (mut short, mut long) = ([0; 1024], Vec::new());
@@ -465,13 +492,25 @@ impl Child {
                 &mut long[..]
             }
         };
-        loop {
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < MOST_MESSAGES && bytes < MOST_BYTES {
             match receive(self.link.socket(), buffer, false)? {
-                Received::Message(length, fds) => self.take_in(&buffer[..length], fds),
+                Received::Message(length, fds) => {
+                    messages += 1;
+                    bytes += length;
+                    self.take_in(&buffer[..length], fds);
+                }
                 Received::Nothing => return Ok(true),
                 Received::End => return Ok(false),
             }
         }
+        self.has_more = true;
+        Ok(true)
+    }
+
+    /// Takes in what it has written to its output.
+    pub(super) fn read_output(&mut self) {
+        self.has_more |= self.captured.as_mut().is_some_and(Captured::read);
     }
 
     fn take_in(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) {

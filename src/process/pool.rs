@@ -34,14 +34,16 @@ use crate::future::{RemoteTask, TaskFuture};
 /// **A running task can be stopped**: [`TaskFuture::cancel`] ends the worker that runs it, and so does a
 /// [time limit](ProcessTask::timeout).
 ///
-/// Workers never outlive their pool, nor the program, however that ends. Standard input is empty for them; standard output
-/// and error are the program's unless [`stdio`](ProcessPoolBuilder::stdio) says otherwise. Ctrl-C is left to the program.
+/// Workers never outlive their pool, nor the program, however that ends; processes that a task has started may. Standard
+/// input is empty for them; standard output and error are the program's unless [`stdio`](ProcessPoolBuilder::stdio) says
+/// otherwise. Ctrl-C is left to the program.
 ///
 /// Tasks of the same priority are handed out first in, first out. A worker that is quick gets some in advance; what it
 /// has not begun moves to another if that one has nothing to do, and is then begun in a different order.
 ///
 /// Done-callbacks run in a thread of the pool. Waiting threads collect results themselves; so a `Deserialize` of yours may
-/// run in any thread that waits for, or submits to, the pool.
+/// run in any thread that waits for, or submits to, the pool. It is given whatever the worker has sent; one that recurses is
+/// to bound its depth if the code in the worker is not trusted.
 ///
 /// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then ends the
 /// workers. Dropped while the thread unwinds from a panic, it cancels what has not started first.
@@ -416,7 +418,7 @@ pub struct ProcessPoolStats {
     pub workers: usize,
     /// How many of them have been handed something that has not come back.
     pub busy: usize,
-    /// How many tasks have not begun, as far as is known. Tasks that were cancelled count until their turn comes.
+    /// How many tasks have not begun, as far as is known. Tasks that were cancelled may count for a while.
     pub queued: usize,
     /// How many tasks have come back from a worker, well or badly. A chunk of a map counts as one.
     pub completed: u64,

@@ -23,6 +23,12 @@ pub enum Stdio {
 /// How much is kept, in bytes.
 const KEPT: usize = 8 * 1024;
 
+/// How much is read at a time: what a pipe usually holds. Whoever reads has the lock of the pool.
+const AT_A_TIME: usize = 64 * 1024;
+
+/// The most that a pipe holds unless the user is privileged.
+const LARGEST_PIPE: usize = 1 << 20;
+
 /// The end of what has come through a pipe.
 #[derive(Debug)]
 pub(super) struct Captured {
@@ -42,25 +48,45 @@ impl Captured {
         self.pipe.as_fd()
     }
 
-    /// Takes in what there is.
-    pub(super) fn read(&mut self) {
+    /// Takes in what there is, or a part of it; true if there may be more.
+    pub(super) fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        loop {
+        let mut all = 0;
+        while all < AT_A_TIME {
             match rustix::io::read(&self.pipe, &mut buffer) {
-                Ok(0) => return,
+                Ok(0) => return false,
                 Ok(length) => {
+                    all += length;
                     self.tail.extend(&buffer[..length]);
                     let surplus = self.tail.len().saturating_sub(KEPT);
                     self.tail.drain(..surplus);
                 }
                 Err(Errno::INTR) => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
+        true
     }
 
+    /// The end of what was in the pipe when its writer died. What a child of that one still writes could go on for ever.
     pub(super) fn text(&mut self) -> String {
-        self.read();
+        let _ = (0..LARGEST_PIPE / AT_A_TIME).all(|_| self.read());
         String::from_utf8_lossy(self.tail.make_contiguous()).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_pipe_is_read_in_turns() {
+        let (mut captured, writer) = Captured::new().unwrap();
+        let size = rustix::pipe::fcntl_setpipe_size(&writer, 4 * AT_A_TIME).unwrap();
+        let text: Vec<u8> = (0..size).map(|n| b'a' + (n * 26 / size) as u8).collect();
+        rustix::io::write(&writer, &text).unwrap();
+        let turns = std::iter::repeat_with(|| captured.read()).take_while(|more| *more).count();
+        assert_eq!(turns, 4);
+        assert_eq!(captured.text(), "z".repeat(KEPT));
     }
 }

@@ -19,6 +19,9 @@ pub(super) const ALIGN: usize = 16;
 pub(super) const CALL_HEAD: usize = 32;
 pub(super) const REPLY_HEAD: usize = 32;
 
+/// How a worker exits that could not start its threads: it is no worker's fault, and may be better later.
+pub(super) const NO_THREADS: i32 = 72;
+
 /// How long a body is with its padding.
 pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(ALIGN)

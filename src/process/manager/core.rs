@@ -21,6 +21,7 @@ use super::{help, supervise};
 use crate::error::{Cause, ShutdownError, TaskError};
 use crate::executor::{Capacity, Shutdown};
 use crate::os::events::Events;
+use crate::unwind;
 
 /// What every worker runs first.
 pub(in crate::process) struct Hook {
@@ -191,7 +192,8 @@ impl Core {
 
     /// Does what has to be done outside the lock. What would run callbacks is left to a thread of its own.
     fn post(&self, out: Outbox) {
-        let Outbox { settle, touched, wake_supervisor } = out;
+        let Outbox { settle, stripped, touched, wake_supervisor } = out;
+        stripped.into_iter().for_each(unwind::drop_quietly);
         for (job, raw) in settle {
             let Job { sink, argument, .. } = *job;
             if let Some(unpublished) = sink.settle(raw, argument) {
@@ -219,8 +221,7 @@ impl Core {
     pub(super) fn revoke(&self, id: u64) {
         self.change(|state, out| {
             let found = state.children.iter().enumerate().find_map(|(at, child)| Some((at, child.find(id)?)));
-            // Where it is still queued, it is found out when its turn comes.
-            let Some((at, place)) = found else { return };
+            let Some((at, place)) = found else { return state.strip(id, out) };
             let child = &mut state.children[at];
             let job = match child.has_begun(place) {
                 false => child.take_back(usize::MAX, |job| job.id == id).pop(),
@@ -261,6 +262,7 @@ impl Core {
                 let back = child.take_back(usize::MAX, |job| ids.contains(&job.id));
                 back.into_iter().for_each(|job| out.fail(job, TaskError::Cancelled));
             }
+            state.discard(|job| ids.contains(&job.id), out);
             state.settle_down(out);
         });
     }

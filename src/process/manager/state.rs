@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::call::Payload;
 use super::super::child::{Child, Refused, Returned, Stage};
 use super::super::job::{Job, JobBox, Raw};
 use super::super::later;
@@ -18,6 +19,9 @@ const REBALANCE: Duration = Duration::from_micros(200);
 
 /// How long a worker that has nothing left to do may take to end.
 const ENDING: Duration = Duration::from_secs(5);
+
+/// So many cancelled tasks may be queued in any case.
+const HUSKS: usize = 100;
 
 /// What a pool takes, and what it does with what it has.
 #[derive(Debug, Clone)]
@@ -44,10 +48,14 @@ pub(super) struct State {
     pub(super) starting: usize,
     /// No worker is started before then: the last attempt failed.
     pub(super) not_before: Option<Instant>,
+    /// The system has refused something: workers start one after the other, so that they do not fail for each other's sake.
+    pub(super) cautious: bool,
     /// How many workers in a row have died before they answered.
     pub(super) stillborn: u32,
     /// No worker has room, as far as is known.
     full: bool,
+    /// About how many of the queued tasks are cancelled.
+    husks: usize,
     /// Something has to be done at that time at the latest.
     pub(super) wake_at: Option<Instant>,
     /// The supervisor sleeps, or is about to: bells are to be armed, and it has to be woken if it should do something.
@@ -72,6 +80,8 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) settle: Vec<(JobBox, Raw)>,
+    /// The arguments of tasks that are cancelled: their destructors are the user's.
+    pub(super) stripped: Vec<Payload>,
     /// The workers whose waiting threads have to look again.
     pub(super) touched: Vec<Arc<Shared>>,
     pub(super) wake_supervisor: bool,
@@ -100,8 +110,10 @@ impl State {
             max_workers,
             starting: 0,
             not_before: None,
+            cautious: false,
             stillborn: 0,
             full: false,
+            husks: 0,
             wake_at: None,
             asleep: false,
             completed: 0,
@@ -133,6 +145,9 @@ impl State {
     /// How many workers should be started.
     pub(super) fn wanted(&self) -> usize {
         if matches!(self.phase, Phase::Broken(_)) || self.not_before.is_some_and(|time| Instant::now() < time) {
+            return 0;
+        }
+        if self.cautious && self.children.iter().any(|child| matches!(child.stage, Stage::Starting(_))) {
             return 0;
         }
         let room = self.max_workers.saturating_sub(self.living());
@@ -210,6 +225,39 @@ impl State {
         let job = self.queues[queue].pop_front().expect("it is not empty");
         // Its future is resolved; the argument's destructor is the user's.
         out.fail(job, TaskError::Cancelled);
+        self.husks = self.husks.saturating_sub(1);
+    }
+
+    /// A task has been cancelled that no worker has. If it is queued, what it holds goes now, and what is left of it when its
+    /// turn comes, or when there is more of that than of anything else: what is in front of it may take for ever.
+    pub(super) fn strip(&mut self, id: u64, out: &mut Outbox) {
+        for queue in &mut self.queues {
+            // They are in the order of their ids, by and large; one that is not found waits for its turn.
+            let at = queue.partition_point(|job| job.id < id);
+            let Some(job) = queue.get_mut(at).filter(|job| job.id == id) else { continue };
+            out.stripped.push(std::mem::replace(&mut job.argument, Payload::EMPTY));
+            if let Some(options) = &mut job.options {
+                options.permit = None;
+            }
+        }
+        self.husks += 1;
+        if self.husks > HUSKS && self.husks > self.queued() / 2 {
+            self.discard(|job| job.sink.is_cancelled(), out);
+            self.husks = 0;
+        }
+    }
+
+    /// Cancels queued tasks.
+    pub(super) fn discard(&mut self, which: impl Fn(&Job) -> bool, out: &mut Outbox) {
+        for queue in &mut self.queues {
+            // `retain` would drop them here.
+            for job in std::mem::take(queue) {
+                match which(&job) {
+                    true => out.fail(job, TaskError::Cancelled),
+                    false => queue.push_back(job),
+                }
+            }
+        }
     }
 
     fn retire_when_used_up(&mut self, at: usize) {
@@ -282,13 +330,16 @@ impl State {
                 self.full = false;
             }
             let child = &mut self.children[at];
+            if let Err(garbled) = child.send_exit() {
+                self.distrust(at, garbled, out);
+                continue;
+            }
             if !child.link.has_replies() {
                 continue;
             }
             let collected = child.collect(self.limit, &mut returned);
             out.touch(child);
-            // Messages that came along with descriptors: reading them has silenced the socket.
-            out.wake_supervisor |= !child.mail.is_empty();
+            out.wake_supervisor |= child.has_more;
             if let Err(garbled) = collected {
                 self.distrust(at, garbled, out);
             }

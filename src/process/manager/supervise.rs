@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::super::child::{Child, Remains, Stage, Work};
 use super::super::job::Raw;
 use super::super::later;
-use super::super::wire::{self, Garbled, Ready, message};
+use super::super::wire::{self, Garbled, NO_THREADS, Ready, message};
 use super::core::Core;
 use super::spawn;
 use super::state::{Outbox, Phase, State};
@@ -119,8 +119,7 @@ impl Supervisor<'_> {
         state.asleep = true;
         let mut quiet = state.wanted() == 0;
         for child in &state.children {
-            quiet &= child.is_idle() || child.link.arm_bell();
-            quiet &= child.mail.is_empty();
+            quiet &= (child.is_idle() || child.link.arm_bell()) && !child.has_more;
         }
         let is_deaf = |child: &Child| child.process.fd().is_none() || child.is_deaf;
         let polled = state.children.iter().any(is_deaf).then_some(LOOK);
@@ -138,6 +137,13 @@ impl Supervisor<'_> {
 
     /// What the events were about.
     fn attend(&mut self, state: &mut State, out: &mut Outbox) {
+        // Those that say more than is read at a time get another turn, and everybody else one between.
+        for at in 0..state.children.len() {
+            if std::mem::take(&mut state.children[at].has_more) {
+                state.children[at].read_output();
+                self.read_messages(state, at, out);
+            }
+        }
         for event in std::mem::take(&mut self.events) {
             let (serial, what) = (event >> 2, event & 3);
             let Some(at) = state.children.iter().position(|child| child.serial == serial) else { continue };
@@ -145,15 +151,9 @@ impl Supervisor<'_> {
                 continue;
             }
             match what {
-                OUTPUT => state.children[at].captured.iter_mut().for_each(|captured| captured.read()),
+                OUTPUT => state.children[at].read_output(),
                 SOCKET => self.read_messages(state, at, out),
                 _ => state.children[at].has_ended = true,
-            }
-        }
-        // Others read messages, too, when they collect descriptors.
-        for at in 0..state.children.len() {
-            if !state.children[at].mail.is_empty() {
-                self.read_messages(state, at, out);
             }
         }
     }
@@ -224,6 +224,8 @@ impl Supervisor<'_> {
         }
         child.stage = Stage::Ready;
         child.idle_since = Instant::now();
+        self.refused = 0;
+        state.cautious = false;
         if self.core.config.initializer.is_none() {
             state.stillborn = 0;
         }
@@ -272,7 +274,10 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            if at_start {
+            if at_start && status.code() == Some(NO_THREADS) {
+                let error = io::Error::from(rustix::io::Errno::AGAIN);
+                self.cope(state, error, out);
+            } else if at_start {
                 state.stillborn += 1;
                 if state.stillborn >= self.core.config.restart_limit {
                     state.break_down(Cause::new(StartError::Died(exit)), out);
@@ -398,7 +403,6 @@ impl Supervisor<'_> {
         state.starting -= 1;
         match child {
             Ok(child) => {
-                self.refused = 0;
                 let Stage::Starting(deadline) = child.stage else { unreachable!("it has just been started") };
                 state.wake_by(Some(deadline), &mut out);
                 state.children.push(child);
@@ -417,6 +421,7 @@ impl Supervisor<'_> {
     fn cope(&mut self, state: &mut State, error: io::Error, out: &mut Outbox) {
         let wait = RETRY[0].saturating_mul(1 << self.refused.min(10)).min(RETRY[1]);
         self.refused += 1;
+        state.cautious = true;
         if state.children.is_empty() && self.refused >= self.core.config.restart_limit {
             let cause = Cause::new(error);
             for queue in 0..state.queues.len() {

@@ -49,7 +49,9 @@ impl Transport {
         match std::env::var("CONCURRENT_FUTURES_TRANSPORT").as_deref() {
             Ok("socket") => Self::Socket,
             Ok("shared-memory") => Self::SharedMemory,
-            _ if os::futex::is_available() && os::shm::is_available() => Self::SharedMemory,
+            _ if os::futex::is_available() && os::shm::is_available(Shared::file_size(ring::RING, 1)) => {
+                Self::SharedMemory
+            }
             _ => Self::Socket,
         }
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use rustix::process::{self, Resource, Rlimit, Signal};
 
 use super::super::transport::WorkerLink;
-use super::super::wire::{self, Hello, PROTOCOL, Ready, message};
+use super::super::wire::{self, Hello, NO_THREADS, PROTOCOL, Ready, message};
 use super::serve::{self, Server};
 use crate::os::socket::{self, Received};
 use crate::os::{fault, image};
@@ -80,13 +80,16 @@ pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
     // From here on this is a worker and nothing else.
     prepare();
     let code = match become_worker(&hello, fds.pop()) {
-        Ok(server) => serve::run(server, hello.threads, &hello.name),
+        Ok((server, answer)) => serve::run(server, hello.threads, &hello.name, &answer),
+        // A thread that the system does not give now.
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => NO_THREADS,
         Err(_) => 71,
     };
     std::process::exit(code);
 }
 
-fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<Arc<Server>> {
+/// What serves, and the message that says so.
+fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<(Arc<Server>, Vec<u8>)> {
     // SAFETY: `main` has not begun, so there is no other thread that could read the environment.
     unsafe { std::env::remove_var(VARIABLE) };
     let control = control_socket(memory.as_ref().map(AsFd::as_fd))?;
@@ -116,11 +119,11 @@ fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<Arc<
             previous(info);
         }));
     }
-    link.send_message(&answer)?;
     if refused {
+        link.send_message(&answer)?;
         std::process::exit(0);
     }
-    Ok(Arc::new(Server::new(link, hello)))
+    Ok((Arc::new(Server::new(link, hello)), answer))
 }
 
 /// Moves the control socket away from standard input, which becomes empty, and closes everything else that this process
@@ -131,15 +134,27 @@ fn control_socket(memory: Option<BorrowedFd<'_>>) -> std::io::Result<OwnedFd> {
     keep.sort_unstable();
     let mut from = 3;
     for fd in keep.into_iter().chain([i32::MAX]) {
-        if from < fd {
-            // SAFETY: nothing in this process owns these descriptors: its `main` has not begun.
-            unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) };
+        // SAFETY: nothing in this process owns these descriptors: its `main` has not begun.
+        if from < fd && unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) } != 0 {
+            close_one_by_one(from..fd)?;
         }
         from = fd.saturating_add(1);
     }
     let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     Ok(control)
+}
+
+/// Closes descriptors of this process that nothing in it owns, where the system cannot close many at once.
+fn close_one_by_one(range: std::ops::Range<i32>) -> std::io::Result<()> {
+    let names = std::fs::read_dir("/proc/self/fd")?.map(|entry| entry.map(|entry| entry.file_name()));
+    let names = names.collect::<std::io::Result<Vec<_>>>()?;
+    let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+    for fd in numbers.filter(|fd| range.contains(fd)) {
+        // SAFETY: as the caller says. The one with which they were read is closed already: that is an error, and no more.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
 }
 
 /// Makes sure that this process does not outlive its parent.

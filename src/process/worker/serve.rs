@@ -17,7 +17,7 @@ use super::super::body::{Body, Element};
 use super::super::call::{Function, Invocation};
 use super::super::shared_bytes::SharedBytes;
 use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
-use super::super::wire::{Call, CallKind, Garbled, Hello, Reply, ReplyKind};
+use super::super::wire::{Call, CallKind, Garbled, Hello, NO_THREADS, Reply, ReplyKind};
 use crate::current;
 use crate::os::fault::AltStack;
 use crate::spin::Patience;
@@ -257,8 +257,9 @@ impl Invocation for Serving<'_> {
     }
 }
 
-/// Serves with so many threads until the parent says that it is enough; the exit code.
-pub(super) fn run(server: Arc<Server>, threads: u32, name: &str) -> i32 {
+/// Serves with so many threads until the parent says that it is enough; the exit code. `answer` tells the parent that all
+/// are there.
+pub(super) fn run(server: Arc<Server>, threads: u32, name: &str, answer: &[u8]) -> i32 {
     let start = |n: u32| {
         let name = if threads > 1 { format!("{name}_{n}") } else { name.to_owned() };
         let server = Arc::clone(&server);
@@ -273,13 +274,19 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str) -> i32 {
         })
     };
     let mut serving = Vec::new();
+    // Nothing begins before that is said.
+    let calls = server.calls.lock();
     for n in 0..threads.max(1) {
         match start(n) {
             Ok(thread) => serving.push(thread),
             // With fewer threads than asked for there would be fewer calls than the parent hands over.
-            Err(_) => return 72,
+            Err(_) => return NO_THREADS,
         }
     }
+    if server.link.send_message(answer).is_err() {
+        return 71;
+    }
+    drop(calls);
     for thread in serving {
         match thread.join() {
             Ok(Ok(())) => {}

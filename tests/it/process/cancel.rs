@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::Barrier;
 use std::thread;
 
-use concurrent_futures::{ReturnWhen, Shutdown, as_completed, wait};
+use concurrent_futures::{
+    ProcessPoolExecutor, QueuePolicy, ReturnWhen, SharedBytes, Shutdown, TaskFuture, as_completed, wait,
+};
 
 use super::support::*;
 use crate::support::{guarded, rounds};
@@ -52,6 +54,45 @@ fn what_runs_is_ended_with_its_worker() {
         assert!(future.result().unwrap_err().is_cancelled());
         assert_ne!(next.result().unwrap(), plug.pid);
         poll(|| !is_running(plug.pid));
+    });
+}
+
+// Not when their turn comes: what is in front of them may take for ever.
+#[test]
+fn what_they_hold_goes_at_once() {
+    alone("cancel::what_they_hold_goes_at_once", || {
+        let pool = ProcessPoolExecutor::builder().max_workers(1).queue_capacity(50, QueuePolicy::Fail).build().unwrap();
+        let plug = Plug::new(&pool);
+        let before = open_descriptors().len();
+        // Each has a descriptor.
+        let shared = || SharedBytes::copy_from(b"shared").unwrap();
+        let futures: Vec<_> = (0..50).map(|_| pool.submit(|bytes: SharedBytes| bytes.len(), shared())).collect();
+        assert_eq!(open_descriptors().len(), before + 50);
+        assert!(pool.submit(pid, ()).result().unwrap_err().is_queue_full());
+        assert!(futures[17].cancel());
+        assert_eq!(open_descriptors().len(), before + 49);
+        let instead = pool.submit(pid, ());
+        assert!(futures.iter().all(TaskFuture::cancel));
+        assert_eq!(open_descriptors().len(), before);
+        plug.release();
+        instead.result().unwrap();
+    });
+}
+
+#[test]
+fn nothing_is_left_of_thousands() {
+    guarded(|| {
+        let pool = pool(1);
+        let plug = Plug::new(&pool);
+        let kept: Vec<_> = (0..100u32).map(|n| pool.submit(|n: u32| n, n)).collect();
+        for _ in 0..10_000 {
+            assert!(pool.submit(pid, ()).cancel());
+        }
+        assert!(pool.stats().queued <= 300, "{pool:?}");
+        plug.release();
+        for (n, future) in kept.into_iter().enumerate() {
+            assert_eq!(future.result().unwrap() as usize, n);
+        }
     });
 }
 

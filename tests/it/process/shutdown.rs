@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use concurrent_futures::{ProcessPoolExecutor, Shutdown, ShutdownError, Stdio, TaskError};
+use concurrent_futures::{ProcessPoolExecutor, Shutdown, ShutdownError, Stdio, TaskError, TaskFuture};
 use rustix::process::Signal;
 
 use super::support::*;
@@ -166,6 +166,42 @@ fn a_stopped_worker_does_not_stop_the_end() {
         poll(|| process_state(plug.pid) == Some('T'));
         assert!(pool.shutdown(Shutdown::Within(Duration::from_millis(20))).is_err());
         assert!(!is_running(plug.pid));
+    });
+}
+
+// What was taken back is in the way until the worker has passed it. It is told to end all the same, and not killed.
+#[test]
+fn a_worker_whose_ring_is_full_ends_by_itself() {
+    #[allow(unsafe_code)]
+    fn give_at_the_end(sign: Sign) {
+        static SIGN: OnceLock<Sign> = OnceLock::new();
+        extern "C" fn give() {
+            SIGN.get().unwrap().give();
+        }
+        SIGN.set(sign).unwrap();
+        // SAFETY: the function only makes a file.
+        assert_eq!(unsafe { libc::atexit(give) }, 0);
+    }
+    if !shares_memory() {
+        return;
+    }
+    guarded(|| {
+        let (pool, folder) = (pool(1), Folder::new());
+        let end = folder.sign("end");
+        pool.submit(give_at_the_end, end.clone()).result().unwrap();
+        // Quick tasks, so that it is given many at a time.
+        (0..200).for_each(|_| assert_eq!(pool.submit(pid, ()).result().unwrap(), pool.worker_pids()[0]));
+        let worker = pool.worker_pids()[0];
+        signal(worker, Signal::STOP);
+        poll(|| process_state(worker) == Some('T'));
+        // With their heads of 32 bytes these fill 256 KiB.
+        let lengths = [65_536, 65_536, 65_536, 65_376, 0];
+        let futures = lengths.map(|length| pool.submit(|bytes: Vec<u8>| bytes.len(), vec![0; length]));
+        assert!(futures.iter().all(TaskFuture::cancel));
+        pool.shutdown(Shutdown::NoWait).unwrap();
+        signal(worker, Signal::CONT);
+        pool.shutdown(Shutdown::Wait).unwrap();
+        assert!(end.is_given());
     });
 }
 

@@ -136,9 +136,14 @@ impl Plug {
     }
 
     /// Lets the worker go on, and waits until it has done with the plug.
-    pub(super) fn release(mut self) {
+    pub(super) fn release(self) {
+        self.end().unwrap();
+    }
+
+    /// As [`release`](Self::release), where that worker may be gone.
+    pub(super) fn end(mut self) -> Result<(), TaskError> {
         self.release.give();
-        self.future.take().unwrap().result().unwrap();
+        self.future.take().unwrap().result()
     }
 
     pub(super) fn take(&mut self) -> TaskFuture<()> {
@@ -220,6 +225,11 @@ impl Belongings {
 }
 
 impl Belongings {
+    /// Which children there are is not looked at, nor what there is for them.
+    pub(super) fn forget_children(&mut self) {
+        self.children.clear();
+    }
+
     pub(super) fn has_as_many_threads_and_children_as(&self, other: &Self) -> bool {
         self.threads == other.threads && self.children == other.children
     }
@@ -247,6 +257,11 @@ pub(super) fn open_descriptors() -> Vec<i32> {
     fds.retain(|fd| fs::read_link(format!("/proc/self/fd/{fd}")).is_ok());
     fds.sort_unstable();
     fds
+}
+
+/// Whether the environment leaves it to the system how calls and replies travel.
+pub(super) fn may_choose() -> bool {
+    std::env::var("CONCURRENT_FUTURES_TRANSPORT").as_deref() != Ok("shared-memory")
 }
 
 /// Whether calls and replies travel through shared memory: without it a worker leaves no note when it crashes, and what it has

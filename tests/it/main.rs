@@ -23,6 +23,8 @@ mod priorities;
 mod process;
 mod process_exit;
 mod resize;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod runtimes;
 mod scope;
 mod shared_future;
 mod shutdown;

@@ -39,7 +39,7 @@ pub use error::{
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub use executor::Executor;
 pub use executor::{MAX_WORKERS, Priority, QueuePolicy, Shutdown};
-pub use future::{CancelOnDrop, Promise, SharedFuture, TaskFuture, TaskId, promise};
+pub use future::{CancelOnDrop, Promise, SharedFuture, TaskFuture, TaskId, block_on, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub use process::{
     ProcessPoolBuilder, ProcessPoolExecutor, ProcessPoolStats, ProcessTask, SharedBytes, Stdio, Transport, worker,

@@ -152,7 +152,7 @@ impl<S: Completable> CompletionSet<S> {
     fn claim_one(&mut self, all: bool) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
             if let Some(source) = item.as_ref().map(S::source) {
-                if !all && source.is_running() {
+                if !all && source.is_at_work() {
                     return false;
                 }
                 if source.claim() {
@@ -236,7 +236,7 @@ impl Node {
         NonNull::from(self).cast()
     }
 
-    unsafe fn notify(waiter: NonNull<Waiter>, failed: bool) {
+    unsafe fn notify(waiter: NonNull<Waiter>, failed: bool, _about_to_call: &dyn Fn()) {
         // SAFETY: `waiter` is the first field of a node (repr(C)), alive by the reference that its registration holds.
         let node = unsafe { waiter.cast::<Self>().as_ref() };
         // SAFETY: that very reference, which `new` left to this call.

@@ -8,6 +8,7 @@ use std::mem;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
+use super::attend::Attendance;
 use super::cell::{self, Header};
 use super::deadlock;
 use super::shared::SharedFuture;
@@ -285,22 +286,22 @@ impl<T> TaskFuture<T> {
             return Ok(done);
         }
         self.forget_waker();
-        block::wait(self, self.address(), deadline, || self.sleep_until(deadline))
+        block::wait(self, self.address(), deadline, |meanwhile| self.sleep_until(deadline, meanwhile))
     }
 
-    fn sleep_until(&self, deadline: Option<Instant>) -> bool {
+    fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
         let waiter = ThreadWaiter::new();
         if self.header().state.set_waiter(waiter.as_waiter()) == Err(AlreadyFinal) {
             return true;
         }
         // From here on, `waiter` may be used by the resolver until it is notified or taken back (rule 2 of the
         // waiter contract): this function does not return or unwind before.
-        if waiter.wait(deadline) {
+        if waiter.wait(deadline, meanwhile) {
             return true;
         }
         match self.header().state.clear_waiter() {
             Ok(_) => false,
-            Err(AlreadyFinal) => waiter.wait(None),
+            Err(AlreadyFinal) => waiter.wait(None, &|| false),
         }
     }
 
@@ -334,8 +335,9 @@ impl<T> Source for TaskFuture<T> {
         self.is_done()
     }
 
-    fn is_running(&self) -> bool {
-        self.is_running()
+    fn is_at_work(&self) -> bool {
+        // SAFETY: the handle's reference.
+        self.is_running() && unsafe { cell::is_at_work(self.cell) }
     }
 
     fn has_failed(&self) -> bool {
@@ -354,6 +356,11 @@ impl<T> Source for TaskFuture<T> {
     fn claim(&self) -> bool {
         // SAFETY: the handle's reference.
         unsafe { cell::claim(self.cell) }
+    }
+
+    fn attend(&self, attendance: &Attendance) -> bool {
+        // SAFETY: the handle's reference.
+        unsafe { cell::attend(self.cell, attendance) }
     }
 
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {

@@ -19,7 +19,9 @@
 
 use std::time::Instant;
 
+mod attend;
 mod block;
+mod block_on;
 mod cell;
 mod deadlock;
 mod handle;
@@ -29,19 +31,26 @@ mod poll;
 mod promise;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod remote;
+mod schedule;
 mod shared;
+mod spawned;
 mod state;
 mod task;
+mod unfinished;
 mod waiter;
 
+pub(crate) use attend::Attendance;
+pub use block_on::block_on;
 pub(crate) use cell::Owner;
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) use remote::{Decode, RemoteTask, Unpublished};
 pub use shared::SharedFuture;
+pub(crate) use spawned::{Scheduler, spawned};
 pub(crate) use state::AlreadyFinal;
 pub(crate) use task::{Task, borrowing_task, task};
+pub(crate) use unfinished::Unfinished;
 pub(crate) use waiter::{Waiter, park};
 
 /// What the combinators need of something they wait for.
@@ -49,8 +58,8 @@ pub(crate) trait Source {
     /// True once the outcome is there.
     fn is_done(&self) -> bool;
 
-    /// True while somebody is at it.
-    fn is_running(&self) -> bool;
+    /// True while some thread is at it.
+    fn is_at_work(&self) -> bool;
 
     /// Whether the outcome is a failure (a cancelled task has not failed). Only for what is done.
     fn has_failed(&self) -> bool;
@@ -61,8 +70,13 @@ pub(crate) trait Source {
     /// Takes that waiter back. Where it cannot, the waiter has been notified, or is about to be.
     fn unregister(&mut self, waiter: std::ptr::NonNull<Waiter>) -> Result<(), AlreadyFinal>;
 
-    /// Runs the task in place if it is queued and this thread may; says whether it did.
+    /// Runs the task in place if it is queued and this thread may; says whether it did. A spawned future is polled once,
+    /// and may be claimed again when it has been woken.
     fn claim(&self) -> bool;
+
+    /// If it is a spawned future that this thread may poll: enters it, so that the thread is told whenever it may be
+    /// claimed. Whether it may be by now is to be seen afterwards.
+    fn attend(&self, attendance: &Attendance) -> bool;
 
     /// Lets the executor use this thread, which is about to block until `done`: see [`Owner::help`].
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool;

@@ -25,7 +25,7 @@ pub(super) struct WakerWaiter {
 
 impl WakerWaiter {
     fn new(waker: Waker) -> Box<Self> {
-        Box::new(Self { waiter: Waiter::of_user_code(Self::notify), waker })
+        Box::new(Self { waiter: Waiter::new(Self::notify), waker })
     }
 
     pub(super) fn into_waiter(self: Box<Self>) -> NonNull<Waiter> {
@@ -39,10 +39,11 @@ impl WakerWaiter {
         unsafe { Box::from_raw(waiter.cast::<Self>().as_ptr()) }
     }
 
-    unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool) {
+    unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool, about_to_call: &dyn Fn()) {
         // SAFETY: the resolver took it out of the state word, so it is the resolver's.
         let this = unsafe { Self::from_waiter(waiter) };
         // A waker is the runtime's code; if it panics, the worker that resolves the task must not suffer.
+        about_to_call();
         unwind::call_quietly(|| this.waker.wake());
     }
 }

@@ -1,6 +1,7 @@
 //! The integration tests, one module a situation.
 
 mod as_completed;
+mod block_on;
 mod bounded_queue;
 mod callbacks;
 mod cancel;
@@ -29,6 +30,7 @@ mod scope;
 mod shared_future;
 mod shutdown;
 mod signals;
+mod spawn;
 mod spawn_failure;
 mod support;
 mod thread_locals;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use concurrent_futures::{
-    Executor, ProcessPoolExecutor, SharedFuture, Stdio, TaskError, TaskFuture, ThreadPoolExecutor,
+    Executor, ProcessPoolExecutor, SharedFuture, Shutdown, Stdio, TaskError, TaskFuture, ThreadPoolExecutor,
 };
 use futures::future::{BoxFuture, FutureExt};
 use futures::task::SpawnExt;
@@ -30,14 +30,17 @@ pub(super) enum Runtime {
     FuturesLocal,
     /// `futures`, with a pool of threads.
     FuturesThreads,
+    /// None: `block_on`, and a pool that polls what is spawned.
+    Own,
 }
 
-pub(super) const RUNTIMES: [Runtime; 5] = [
+pub(super) const RUNTIMES: [Runtime; 6] = [
     Runtime::TokioCurrentThread,
     Runtime::TokioMultiThread,
     Runtime::Smol,
     Runtime::FuturesLocal,
     Runtime::FuturesThreads,
+    Runtime::Own,
 ];
 
 impl Runtime {
@@ -75,6 +78,13 @@ impl Runtime {
                 let executor = futures::executor::ThreadPool::builder().pool_size(2).create().unwrap();
                 futures::executor::block_on(main(Spawner::FuturesThreads(executor)))
             }
+            Self::Own => {
+                let pool = Arc::new(ThreadPoolExecutor::new(2).unwrap());
+                let output = concurrent_futures::block_on(main(Spawner::Own(Arc::clone(&pool))));
+                // A runtime that ends drops its tasks.
+                pool.shutdown(Shutdown::CancelPending).unwrap();
+                output
+            }
         }
     }
 }
@@ -86,6 +96,7 @@ pub(super) enum Spawner {
     Smol(Arc<smol::Executor<'static>>),
     FuturesLocal(futures::executor::LocalSpawner),
     FuturesThreads(futures::executor::ThreadPool),
+    Own(Arc<ThreadPoolExecutor>),
 }
 
 impl Spawner {
@@ -99,6 +110,7 @@ impl Spawner {
             Self::Smol(smol) => smol.spawn(task).boxed(),
             Self::FuturesLocal(local) => local.spawn_with_handle(task).unwrap().boxed(),
             Self::FuturesThreads(threads) => threads.spawn_with_handle(task).unwrap().boxed(),
+            Self::Own(pool) => pool.spawn(task).map(Result::unwrap).boxed(),
         }
     }
 }
@@ -136,7 +148,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn shutdown(&self, how: concurrent_futures::Shutdown) {
+    pub(super) fn shutdown(&self, how: Shutdown) {
         match self {
             Self::Threads(pool) => Executor::shutdown(pool, how),
             Self::Processes(pool) => Executor::shutdown(pool, how),

@@ -6,9 +6,8 @@
 //! in which it becomes pollable, and tells those who are entered here. So either the worker sees a pollable future, or the
 //! waker sees a worker.
 
-use std::cell::OnceCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Wake, Waker};
 
 use parking_lot::Mutex;
@@ -28,13 +27,13 @@ static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(crate) struct Attendance {
     /// Made when it is first needed.
-    key: OnceCell<(u64, Waker)>,
+    key: OnceLock<(u64, Waker)>,
 }
 
 impl Attendance {
     /// One by which the calling thread is unparked.
     pub(crate) fn of_this_thread() -> Self {
-        Self { key: OnceCell::new() }
+        Self { key: OnceLock::new() }
     }
 
     pub(super) fn enter(&self, awaited: usize) {

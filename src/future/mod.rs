@@ -51,7 +51,7 @@ pub(crate) use spawned::{Scheduler, spawned};
 pub(crate) use state::AlreadyFinal;
 pub(crate) use task::{Task, borrowing_task, task};
 pub(crate) use unfinished::Unfinished;
-pub(crate) use waiter::{Waiter, park};
+pub(crate) use waiter::{Waiter, is_past, park};
 
 /// What the combinators need of something they wait for.
 pub(crate) trait Source {

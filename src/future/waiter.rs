@@ -86,7 +86,7 @@ impl ThreadWaiter {
 }
 
 /// Has the deadline passed?
-pub(super) fn is_past(deadline: Option<Instant>) -> bool {
+pub(crate) fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 

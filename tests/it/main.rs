@@ -32,7 +32,10 @@ mod shutdown;
 mod signals;
 mod spawn;
 mod spawn_failure;
+#[cfg(feature = "stream")]
+mod stream;
 mod support;
 mod thread_locals;
 mod thread_pool;
 mod wait;
+mod wait_async;

@@ -1,43 +1,14 @@
 //! Handles as `std::future::Future`s, polled by hand.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 
 use concurrent_futures::{ReturnWhen, TaskError, as_completed, promise, wait};
 
 use crate::support::*;
-
-/// Counts its wakes, and unparks the thread that made it.
-struct Counting {
-    wakes: AtomicUsize,
-    thread: Thread,
-}
-
-impl Wake for Counting {
-    fn wake(self: Arc<Self>) {
-        self.wakes.fetch_add(1, SeqCst);
-        self.thread.unpark();
-    }
-}
-
-fn counting() -> (Arc<Counting>, Waker) {
-    let counting = Arc::new(Counting { wakes: AtomicUsize::new(0), thread: thread::current() });
-    (Arc::clone(&counting), Waker::from(counting))
-}
-
-impl Counting {
-    fn wakes(&self) -> usize {
-        self.wakes.load(SeqCst)
-    }
-}
-
-fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(waker))
-}
 
 /// Blocks on a future by its waker alone.
 fn block_on<F: Future>(future: F) -> F::Output {

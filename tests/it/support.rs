@@ -1,13 +1,16 @@
 //! What the tests share: a watchdog, gates, drop counters, child processes.
 
 use std::any::Any;
+use std::future::Future;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use concurrent_futures::ThreadPoolExecutor;
@@ -249,6 +252,36 @@ pub(crate) fn until(condition: impl Fn() -> bool) {
     while !condition() {
         thread::yield_now();
     }
+}
+
+/// Counts its wakes, and unparks the thread that made it.
+pub(crate) struct Counting {
+    wakes: AtomicUsize,
+    thread: Thread,
+}
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// A waker, and what it counts.
+pub(crate) fn counting() -> (Arc<Counting>, Waker) {
+    let counting = Arc::new(Counting { wakes: AtomicUsize::new(0), thread: thread::current() });
+    (Arc::clone(&counting), Waker::from(counting))
+}
+
+impl Counting {
+    pub(crate) fn wakes(&self) -> usize {
+        self.wakes.load(SeqCst)
+    }
+}
+
+/// Polls a future once.
+pub(crate) fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
 /// Set in the child process in which a test runs its dangerous half.

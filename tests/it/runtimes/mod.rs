@@ -2,9 +2,11 @@
 //! (`polling` looks at single polls, by hand.)
 
 mod blocking;
+mod collecting;
 mod drops;
 mod ends;
 mod many;
 mod selecting;
+mod spawned;
 mod support;
 mod wakers;

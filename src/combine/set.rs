@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::current;
-use crate::future::{AlreadyFinal, Attendance, SharedFuture, Source, TaskFuture, Waiter, is_past, park};
+use crate::future::{AlreadyFinal, Attending, SharedFuture, Source, TaskFuture, Waiter, is_past, park};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
 use crate::sync::thread::{self, Thread};
@@ -108,14 +108,9 @@ pub(super) struct CompletionSet<S: Completable> {
     helped_at: usize,
     /// What the last poll has subtracted from the balance.
     demand: isize,
+    attending: Attending,
     /// The spawned futures that the waiting thread polls when they are woken; `None` before anybody has looked.
-    attended: Option<Attended>,
-}
-
-struct Attended {
-    /// Ends with this.
-    _attendance: Attendance,
-    indices: Vec<usize>,
+    attended: Option<Vec<usize>>,
 }
 
 impl<S: Completable> CompletionSet<S> {
@@ -130,7 +125,16 @@ impl<S: Completable> CompletionSet<S> {
             failed: AtomicBool::new(false),
             sleeper: Mutex::new(None),
         });
-        let mut set = Self { shared, items, registered: 0, looked_at: 0, helped_at: 0, demand: 0, attended: None };
+        let mut set = Self {
+            shared,
+            items,
+            registered: 0,
+            looked_at: 0,
+            helped_at: 0,
+            demand: 0,
+            attending: Attending::new(),
+            attended: None,
+        };
         for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
             let source = item.as_mut().expect("nothing was taken yet").source_mut();
             // The registration holds a strong reference, which `notify` or `dissolve` gives up: the array outlives all
@@ -174,6 +178,7 @@ impl<S: Completable> CompletionSet<S> {
     /// that may be so.
     pub(super) fn poll_for(&mut self, count: usize, context: &Context<'_>) -> Poll<()> {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
+        self.poll_in_place(demand, context);
         let balance = &self.shared.balance;
         // AcqRel here and below: as in `sleep_for`.
         if balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
@@ -197,7 +202,7 @@ impl<S: Completable> CompletionSet<S> {
                 if !all && source.is_at_work() {
                     return false;
                 }
-                if source.claim() {
+                if source.claim(&self.attending) {
                     return true;
                 }
             }
@@ -219,25 +224,39 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
+    /// If the calling thread polls on behalf of a blocking wait, it does what that would do, as `claim_one`.
+    fn poll_in_place(&self, demand: isize, context: &Context<'_>) {
+        if !current::in_task() {
+            return;
+        }
+        let all = demand == self.items.len() as isize;
+        for source in self.items.iter().flatten().map(S::source).filter(|source| !source.is_done()) {
+            let met = self.shared.balance.load(Acquire) + self.demand >= demand;
+            if met || !all && source.is_at_work() {
+                return;
+            }
+            source.poll_in_place(context.waker());
+        }
+    }
+
     /// On a worker: enters it for the spawned futures of its own pool (see `Attendance`).
     fn attend(&mut self) {
         if self.attended.is_some() || !current::in_task() {
             return;
         }
-        let attendance = Attendance::of_this_thread();
         let is_ours = |item: &Option<S>| {
             let source = item.as_ref().map(S::source).filter(|source| !source.is_done());
-            source.is_some_and(|source| source.attend(&attendance))
+            source.is_some_and(|source| source.attend(&self.attending, self.attending.unpark()))
         };
         let indices = (0..self.items.len()).filter(|index| is_ours(&self.items[*index])).collect();
-        self.attended = Some(Attended { _attendance: attendance, indices });
+        self.attended = Some(indices);
     }
 
     /// Polls the first attended future that was woken; false if there is none.
     fn claim_attended(&self) -> bool {
         let Some(attended) = &self.attended else { return false };
-        let mut sources = attended.indices.iter().filter_map(|index| self.items[*index].as_ref().map(S::source));
-        sources.any(Source::claim)
+        let mut sources = attended.iter().filter_map(|index| self.items[*index].as_ref().map(S::source));
+        sources.any(|source| source.claim(&self.attending))
     }
 
     fn sleep_for(&self, demand: isize, deadline: Option<Instant>) -> bool {
@@ -284,7 +303,7 @@ impl<S: Completable> CompletionSet<S> {
             }
         }
         self.registered = 0;
-        self.attended = None;
+        (self.attending, self.attended) = (Attending::new(), None);
         let waker = self.shared.sleeper.lock().take();
         // A waker's destructor is the runtime's code.
         unwind::drop_quietly(waker);

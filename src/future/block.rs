@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::Source;
-use super::attend::Attendance;
+use super::attend::{Attendance, Attending};
 use super::deadlock::{self, Circle};
 use super::waiter::is_past;
 use crate::current;
@@ -12,7 +12,11 @@ use crate::spin;
 
 /// The first two: `Some(true)` if the task is done, or was queued and has now been run in place; `Some(false)` if the
 /// deadline has passed, so that nothing may be tried; `None` if there is something to wait for.
-pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>) -> Option<bool> {
+pub(super) fn ready_or_claimed(
+    source: &impl Source,
+    deadline: Option<Instant>,
+    attendance: &Attendance,
+) -> Option<bool> {
     // A claimed task is done afterwards; a spawned future may be claimed each time that it is woken.
     loop {
         if source.is_done() {
@@ -21,7 +25,7 @@ pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>) 
         if is_past(deadline) {
             return Some(false);
         }
-        if !source.claim() {
+        if !source.claim(attendance) {
             return None;
         }
     }
@@ -33,6 +37,7 @@ pub(super) fn wait(
     source: &impl Source,
     address: usize,
     deadline: Option<Instant>,
+    attending: &Attending,
     sleep: impl FnOnce(&dyn Fn() -> bool) -> bool,
 ) -> Result<bool, Circle> {
     if deadline.is_none() && current::is_running(address) {
@@ -48,9 +53,8 @@ pub(super) fn wait(
         Some(_) => None,
     };
     let start = Instant::now();
-    let attendance = Attendance::of_this_thread();
-    let done = match source.attend(&attendance) {
-        true => sleep(&|| source.claim()),
+    let done = match current::in_task() && source.attend(attending, attending.unpark()) {
+        true => sleep(&|| source.claim(attending)),
         false => sleep(&|| false),
     };
     spin::slept(start.elapsed());

@@ -8,6 +8,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crossbeam::sync::{Parker, Unparker};
 
+use super::attend::Attending;
+use crate::current;
+
 thread_local! {
     /// What a call needs, from one call to the next. A nested call finds it taken, and makes its own.
     static CACHED: Cell<Option<Bench>> = const { Cell::new(None) };
@@ -47,10 +50,10 @@ impl Wake for Bell {
 /// The future may be any: handles of this crate, of others, what borrows from the caller. Calls may be nested. Other threads
 /// that wake it wake this thread, however many wakers they hold.
 ///
-/// Called on a worker of a pool, it occupies that worker like any other blocking call, and the pool does not know what it
-/// waits for: to wait for tasks of the same pool, use [`TaskFuture::result`](crate::TaskFuture::result),
-/// [`wait`](crate::wait()) or [`as_completed`](crate::as_completed), which run what is still queued; or `.await` inside
-/// [`spawn`](crate::ThreadPoolExecutor::spawn), which occupies nobody.
+/// Called on a worker of a pool, it occupies that worker like any other blocking call. Handles of tasks of the same pool
+/// that the future polls do what [`TaskFuture::result`](crate::TaskFuture::result) would do: what is still queued is run in
+/// place, so a pool of one thread is enough. To occupy nobody, `.await` inside
+/// [`spawn`](crate::ThreadPoolExecutor::spawn).
 ///
 /// ```
 /// use concurrent_futures::{block_on, ThreadPoolExecutor};
@@ -71,8 +74,13 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let bench = CACHED.try_with(Cell::take).ok().flatten().unwrap_or_else(Bench::new);
     let mut context = Context::from_waker(&bench.waker);
+    let (attending, in_task) = (Attending::new(), current::in_task());
     let output = loop {
-        match future.as_mut().poll(&mut context) {
+        let polled = match in_task {
+            true => attending.polling(|| future.as_mut().poll(&mut context)),
+            false => future.as_mut().poll(&mut context),
+        };
+        match polled {
             Poll::Ready(output) => break output,
             Poll::Pending => bench.parker.park(),
         }

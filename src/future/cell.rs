@@ -22,9 +22,10 @@
 
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
+use std::task::Waker;
 use std::time::Instant;
 
-use super::attend::Attendance;
+use super::attend::{Attendance, elsewhere};
 use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, State};
 use super::waiter::Waiter;
 use crate::current;
@@ -84,8 +85,8 @@ type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, bool)
 pub(super) struct Vtable {
     pub(super) run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
     pub(super) discard: unsafe fn(NonNull<Header>),
-    pub(super) claim: unsafe fn(NonNull<Header>) -> bool,
-    pub(super) attend: unsafe fn(NonNull<Header>, &Attendance) -> bool,
+    pub(super) claim: unsafe fn(NonNull<Header>, &Attendance) -> bool,
+    pub(super) attend: unsafe fn(NonNull<Header>, &Attendance, &Waker) -> bool,
     pub(super) cancel: unsafe fn(NonNull<Header>) -> bool,
     pub(super) fail: unsafe fn(NonNull<Header>, TaskError),
     pub(super) has_begun: unsafe fn(NonNull<Header>) -> bool,
@@ -224,7 +225,7 @@ where
         run: Self::run,
         discard: release,
         claim: Self::claim,
-        attend: |_, _| false,
+        attend: |_, _, _| false,
         cancel: Self::cancel,
         fail: Self::fail,
         has_begun: Self::has_begun,
@@ -247,7 +248,7 @@ where
 
     /// # Safety
     /// The caller holds a reference of its own.
-    unsafe fn claim(cell: NonNull<Header>) -> bool {
+    unsafe fn claim(cell: NonNull<Header>, _attendance: &Attendance) -> bool {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         if !this.owner.may_claim() || this.header.state.start() == Start::Lost {
@@ -255,7 +256,7 @@ where
         }
         let owner = this.owner;
         // SAFETY: `start` was won; the caller's reference outlives the call.
-        unsafe { Self::execute(cell, false, &|_| ()) };
+        elsewhere(|| unsafe { Self::execute(cell, false, &|_| ()) });
         owner.claimed();
         true
     }
@@ -538,9 +539,9 @@ pub(super) unsafe fn discard(cell: NonNull<Header>) {
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance) -> bool {
+pub(super) unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, waker: &Waker) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.attend)(cell, attendance) }
+    unsafe { (cell.as_ref().vtable.attend)(cell, attendance, waker) }
 }
 
 /// # Safety
@@ -552,9 +553,9 @@ pub(super) unsafe fn is_at_work(cell: NonNull<Header>) -> bool {
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn claim(cell: NonNull<Header>) -> bool {
+pub(super) unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.claim)(cell) }
+    unsafe { (cell.as_ref().vtable.claim)(cell, attendance) }
 }
 
 /// # Safety

@@ -6,9 +6,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr::NonNull;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::attend::Attendance;
+use super::attend::{Attendance, Attending};
 use super::cell::{self, Header};
 use super::deadlock;
 use super::shared::SharedFuture;
@@ -282,11 +283,12 @@ impl<T> TaskFuture<T> {
 
     /// Blocks until the task is done or the deadline has passed; says whether it is done.
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        if let Some(done) = block::ready_or_claimed(self, deadline) {
+        let attending = Attending::new();
+        if let Some(done) = block::ready_or_claimed(self, deadline, &attending) {
             return Ok(done);
         }
         self.forget_waker();
-        block::wait(self, self.address(), deadline, |meanwhile| self.sleep_until(deadline, meanwhile))
+        block::wait(self, self.address(), deadline, &attending, |meanwhile| self.sleep_until(deadline, meanwhile))
     }
 
     fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
@@ -353,14 +355,14 @@ impl<T> Source for TaskFuture<T> {
         self.header().state.clear_waiter().map(drop)
     }
 
-    fn claim(&self) -> bool {
+    fn claim(&self, attendance: &Attendance) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::claim(self.cell) }
+        unsafe { cell::claim(self.cell, attendance) }
     }
 
-    fn attend(&self, attendance: &Attendance) -> bool {
+    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::attend(self.cell, attendance) }
+        unsafe { cell::attend(self.cell, attendance, waker) }
     }
 
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {

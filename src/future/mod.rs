@@ -17,6 +17,7 @@
 //! An executor makes a pair with [`task()`], runs or fails the [`Task`], and tells the core one thing about itself,
 //! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead.
 
+use std::task::Waker;
 use std::time::Instant;
 
 mod attend;
@@ -39,7 +40,7 @@ mod task;
 mod unfinished;
 mod waiter;
 
-pub(crate) use attend::Attendance;
+pub(crate) use attend::{Attendance, Attending};
 pub use block_on::block_on;
 pub(crate) use cell::Owner;
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
@@ -72,11 +73,19 @@ pub(crate) trait Source {
 
     /// Runs the task in place if it is queued and this thread may; says whether it did. A spawned future is polled once,
     /// and may be claimed again when it has been woken.
-    fn claim(&self) -> bool;
+    fn claim(&self, attendance: &Attendance) -> bool;
 
-    /// If it is a spawned future that this thread may poll: enters it, so that the thread is told whenever it may be
+    /// If it is a spawned future that this thread may poll: enters it, so that the waker is woken whenever it may be
     /// claimed. Whether it may be by now is to be seen afterwards.
-    fn attend(&self, attendance: &Attendance) -> bool;
+    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool;
+
+    /// If the calling thread is polling on behalf of a blocking wait: does what that wait would do.
+    fn poll_in_place(&self, waker: &Waker) {
+        if let Some(attendance) = Attendance::in_place() {
+            self.attend(&attendance, waker);
+            self.claim(&attendance);
+        }
+    }
 
     /// Lets the executor use this thread, which is about to block until `done`: see [`Owner::help`].
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool;

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
+use super::Source;
 use super::handle::{CancelOnDrop, TaskFuture};
 use super::waiter::Waiter;
 use crate::error::TaskError;
@@ -55,6 +56,9 @@ impl<T> Future for TaskFuture<T> {
     ///
     /// If it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.is_done() {
+            self.poll_in_place(context.waker());
+        }
         if self.is_done() {
             return Poll::Ready(self.take_mut());
         }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::attend::Attendance;
+use super::attend::{Attendance, Attending};
 use super::deadlock;
 use super::handle::{TaskFuture, TaskId};
 use super::state::AlreadyFinal;
@@ -191,10 +191,13 @@ impl<T> SharedFuture<T> {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        if let Some(done) = block::ready_or_claimed(self, deadline) {
+        let attending = Attending::new();
+        if let Some(done) = block::ready_or_claimed(self, deadline, &attending) {
             return Ok(done);
         }
-        block::wait(self, self.inner.future.address(), deadline, |meanwhile| self.sleep_until(deadline, meanwhile))
+        block::wait(self, self.inner.future.address(), deadline, &attending, |meanwhile| {
+            self.sleep_until(deadline, meanwhile)
+        })
     }
 
     fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
@@ -241,12 +244,12 @@ impl<T> Source for SharedFuture<T> {
         self.inner.remove(|entry| matches!(entry, Entry::Waiter(own) if *own == waiter))
     }
 
-    fn claim(&self) -> bool {
-        self.inner.future.claim()
+    fn claim(&self, attendance: &Attendance) -> bool {
+        self.inner.future.claim(attendance)
     }
 
-    fn attend(&self, attendance: &Attendance) -> bool {
-        self.inner.future.attend(attendance)
+    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool {
+        self.inner.future.attend(attendance, waker)
     }
 
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
@@ -260,6 +263,9 @@ impl<T: Clone> Future for SharedFuture<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         static KEYS: AtomicU64 = AtomicU64::new(0);
         self.forget_waker();
+        if !self.is_done() {
+            self.poll_in_place(context.waker());
+        }
         if self.is_done() {
             return Poll::Ready(self.outcome().cloned());
         }

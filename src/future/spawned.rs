@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use super::attend::{self, Attendance};
+use super::attend::{self, Attendance, elsewhere};
 use super::cell::{Cell, Header, Payload, Vtable};
 use super::handle::TaskFuture;
 use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
@@ -142,7 +142,7 @@ where
         // SAFETY: the entry keeps the cell alive, until `take_entry` says what has become of its share.
         unsafe {
             match seat_of(cell).schedule.take_entry() {
-                Take::Poll => return Self::poll(cell, about_to_publish),
+                Take::Poll => return elsewhere(|| Self::poll(cell, about_to_publish)),
                 Take::Abandoned => Self::end(cell, Self::abandoned(), about_to_publish),
                 Take::Last => release(cell, about_to_publish),
                 Take::Nothing => {}
@@ -153,7 +153,7 @@ where
 
     /// # Safety
     /// The caller holds a reference of its own.
-    unsafe fn claim(cell: NonNull<Header>) -> bool {
+    unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
         // SAFETY: the caller's reference outlives the call.
         unsafe {
             let seat = seat_of(cell);
@@ -162,7 +162,7 @@ where
             }
             match seat.schedule.take_in_place() {
                 Take::Poll => {
-                    if Self::poll(cell, &|_| ()) {
+                    if attendance.polling(|| Self::poll(cell, &|_| ())) {
                         seat.host.claimed();
                     }
                 }
@@ -363,16 +363,23 @@ unsafe fn discard(cell: NonNull<Header>) {
     }
 }
 
+/// A future that is attended for the first time is woken as well. It may have been polled before by somebody who did not
+/// wait for it, and be waiting for a task that only the calling thread is left to run.
+///
 /// # Safety
 /// The caller holds a reference.
-unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance) -> bool {
-    // SAFETY: alive by the caller's reference.
-    let seat = unsafe { seat_of(cell) };
-    if !seat.host.may_poll() {
-        return false;
+unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, waker: &Waker) -> bool {
+    // SAFETY: alive by the caller's reference; a thread that may poll keeps the executor alive.
+    unsafe {
+        let seat = seat_of(cell);
+        if !seat.host.may_poll() {
+            return false;
+        }
+        if attendance.enter(cell.addr().get(), waker) {
+            announce(cell, seat.schedule.wake(), false);
+            seat.schedule.attend();
+        }
     }
-    attendance.enter(cell.addr().get());
-    seat.schedule.attend();
     true
 }
 

@@ -443,11 +443,14 @@ impl Worker {
             self.core.queues.push(task, Priority::Normal);
         }
         fence(SeqCst);
-        if self.core.has_work() || self.is_needed_by_futures() {
+        let has_work = self.core.has_work();
+        if has_work || self.is_needed_by_futures() {
             if self.core.sleep.keep_last_thread() {
                 return false;
             }
-            self.core.notify();
+            if has_work {
+                self.core.notify();
+            }
         }
         self.has_left.set(true);
         self.core.roster.leave(self.number);

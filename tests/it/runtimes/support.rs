@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use concurrent_futures::{
     Executor, ProcessPoolExecutor, SharedFuture, Shutdown, Stdio, TaskError, TaskFuture, ThreadPoolExecutor,
 };
-use futures::future::{BoxFuture, FutureExt};
+use futures::channel::oneshot;
+use futures::future::{BoxFuture, FutureExt, LocalBoxFuture};
 use futures::task::SpawnExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,6 +47,17 @@ pub(super) const RUNTIMES: [Runtime; 6] = [
 impl Runtime {
     /// Starts the runtime, runs `main` to its end, and shuts the runtime down. Tasks go to the spawner.
     pub(super) fn run<F: Future>(self, main: impl FnOnce(Spawner) -> F) -> F::Output {
+        let mut output = None;
+        let to = &mut output;
+        // Boxed, so that the runtimes are compiled once, and not for every test.
+        self.drive(Box::new(move |spawner| {
+            let main = main(spawner);
+            async move { *to = Some(main.await) }.boxed_local()
+        }));
+        output.unwrap()
+    }
+
+    fn drive<'a>(self, main: Box<dyn FnOnce(Spawner) -> LocalBoxFuture<'a, ()> + 'a>) {
         match self {
             Self::TokioCurrentThread | Self::TokioMultiThread => {
                 let runtime = match self {
@@ -53,7 +65,7 @@ impl Runtime {
                     _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build(),
                 };
                 let runtime = runtime.unwrap();
-                runtime.block_on(main(Spawner::Tokio(runtime.handle().clone())))
+                runtime.block_on(main(Spawner::Tokio(runtime.handle().clone())));
             }
             Self::Smol => {
                 let executor = Arc::new(smol::Executor::new());
@@ -62,28 +74,26 @@ impl Runtime {
                     let (executor, stopped) = (Arc::clone(&executor), stopped.clone());
                     std::thread::spawn(move || smol::block_on(executor.run(stopped.recv())))
                 });
-                let output = smol::block_on(main(Spawner::Smol(executor)));
+                smol::block_on(main(Spawner::Smol(executor)));
                 drop(stop);
                 for thread in threads {
                     thread.join().unwrap().unwrap_err();
                 }
-                output
             }
             Self::FuturesLocal => {
                 let mut executor = futures::executor::LocalPool::new();
                 let main = main(Spawner::FuturesLocal(executor.spawner()));
-                executor.run_until(main)
+                executor.run_until(main);
             }
             Self::FuturesThreads => {
                 let executor = futures::executor::ThreadPool::builder().pool_size(2).create().unwrap();
-                futures::executor::block_on(main(Spawner::FuturesThreads(executor)))
+                futures::executor::block_on(main(Spawner::FuturesThreads(executor)));
             }
             Self::Own => {
                 let pool = Arc::new(ThreadPoolExecutor::new(2).unwrap());
-                let output = concurrent_futures::block_on(main(Spawner::Own(Arc::clone(&pool))));
+                concurrent_futures::block_on(main(Spawner::Own(Arc::clone(&pool))));
                 // A runtime that ends drops its tasks.
                 pool.shutdown(Shutdown::CancelPending).unwrap();
-                output
             }
         }
     }
@@ -105,12 +115,18 @@ impl Spawner {
         &self,
         task: impl Future<Output = T> + Send + 'static,
     ) -> BoxFuture<'static, T> {
+        let (done, output) = oneshot::channel();
+        self.start(async move { drop(done.send(task.await)) }.boxed());
+        output.map(|output| output.expect("the task has returned")).boxed()
+    }
+
+    fn start(&self, task: BoxFuture<'static, ()>) {
         match self {
-            Self::Tokio(tokio) => tokio.spawn(task).map(Result::unwrap).boxed(),
-            Self::Smol(smol) => smol.spawn(task).boxed(),
-            Self::FuturesLocal(local) => local.spawn_with_handle(task).unwrap().boxed(),
-            Self::FuturesThreads(threads) => threads.spawn_with_handle(task).unwrap().boxed(),
-            Self::Own(pool) => pool.spawn(task).map(Result::unwrap).boxed(),
+            Self::Tokio(tokio) => drop(tokio.spawn(task)),
+            Self::Smol(smol) => smol.spawn(task).detach(),
+            Self::FuturesLocal(local) => local.spawn(task).unwrap(),
+            Self::FuturesThreads(threads) => threads.spawn_ok(task),
+            Self::Own(pool) => pool.spawn(task).detach(),
         }
     }
 }

@@ -143,7 +143,7 @@ where
         unsafe {
             match seat_of(cell).schedule.take_entry() {
                 Take::Poll => return elsewhere(|| Self::poll(cell, about_to_publish)),
-                Take::Abandoned => Self::end(cell, Self::abandoned(), about_to_publish),
+                Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
                 Take::Last => release(cell, about_to_publish),
                 Take::Nothing => {}
             }
@@ -228,6 +228,8 @@ where
             }
         };
         let completed = matches!(outcome, End::Outcome(Ok(_) | Err(TaskError::Panicked(_))));
+        // What was cancelled or abandoned has not been run to its end, and is not counted by the worker as if it had.
+        let about_to_publish = if completed { about_to_publish } else { &|_| () };
         // SAFETY: the caller's ownership; the word is closed.
         unsafe { Self::end(cell, outcome, about_to_publish) };
         completed

@@ -366,6 +366,7 @@ impl ThreadPoolExecutor {
             busy: busy as usize,
             queued: self.core.queues.len() + own,
             completed,
+            spawned: self.core.unfinished.count(),
         }
     }
 

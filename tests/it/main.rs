@@ -31,7 +31,10 @@ mod shared_future;
 mod shutdown;
 mod signals;
 mod spawn;
+mod spawn_cancel;
 mod spawn_failure;
+mod spawn_shutdown;
+mod spawn_waiting;
 #[cfg(feature = "stream")]
 mod stream;
 mod support;

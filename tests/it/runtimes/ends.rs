@@ -32,6 +32,11 @@ enum End {
 const ENDS: [End; 7] = [End::Panic, End::Crash, End::Kill, End::Cancel, End::ShutDown, End::TooLate, End::Abandon];
 
 impl End {
+    /// Whether the pool is of no use afterwards.
+    fn ends_the_pool(self) -> bool {
+        matches!(self, Self::Kill | Self::ShutDown | Self::TooLate)
+    }
+
     /// Threads cannot crash alone.
     fn happens_in(self, pool: &Pool) -> bool {
         !matches!((self, pool), (Self::Crash | Self::Kill, Pool::Threads(_)))
@@ -66,11 +71,16 @@ fn aborts(name: String) -> u64 {
 #[test]
 fn whoever_awaits_is_told() {
     guarded(|| {
+        let lasting = Pool::both(1).map(Arc::new);
         for end in ENDS {
             for runtime in RUNTIMES {
                 for kind in KINDS {
-                    for pool in Pool::both(1).into_iter().filter(|pool| end.happens_in(pool)) {
-                        let error = runtime.run(|spawner| told(spawner, Arc::new(pool), end, kind));
+                    let pools = match end.ends_the_pool() {
+                        true => Pool::both(1).map(Arc::new),
+                        false => lasting.clone(),
+                    };
+                    for pool in pools.into_iter().filter(|pool| end.happens_in(pool)) {
+                        let error = runtime.run(|spawner| told(spawner, pool, end, kind));
                         assert!(end.is(&error), "{runtime:?}, {end:?}, {kind:?}: {error:?}");
                     }
                 }

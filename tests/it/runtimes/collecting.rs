@@ -129,7 +129,7 @@ fn while_they_complete() {
             for runtime in RUNTIMES {
                 runtime.run(|spawner| async {
                     let spawner = spawner;
-                    for round in rounds(100) {
+                    for round in rounds(40) {
                         let tasks: Vec<_> = (0..round % 20).map(|n| pool.submit(|n: usize| n, n)).collect();
                         let waited = spawner.spawn(wait_async(tasks, ReturnWhen::AllCompleted)).await;
                         assert_eq!((waited.done.len(), waited.not_done.len()), (round % 20, 0), "{runtime:?}");

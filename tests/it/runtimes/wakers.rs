@@ -48,7 +48,7 @@ fn from_task_to_task_while_it_completes() {
         for runtime in RUNTIMES {
             for pool in Pool::both(1) {
                 runtime.run(|spawner| async move {
-                    for round in rounds(300) {
+                    for round in rounds(100) {
                         let kind = KINDS[round % KINDS.len()];
                         let mut handle = kind.of(pool.submit(|number: usize| number, round));
                         let mut early = None;

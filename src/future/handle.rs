@@ -84,7 +84,8 @@ impl<T> TaskFuture<T> {
     /// Blocks until the task is done, and returns what it returned.
     ///
     /// Called on a worker of the same pool while the task is still queued, it runs the task in place, on this
-    /// thread, and never any other: so tasks may wait for tasks on a pool of one thread.
+    /// thread, and never any other: so tasks may wait for tasks on a pool of one thread. A spawned future is polled in place
+    /// whenever it is woken, and so are the tasks and futures of the pool that it awaits.
     ///
     /// # Errors
     ///
@@ -157,6 +158,11 @@ impl<T> TaskFuture<T> {
     /// process is cancelled too: its worker is ended (SIGTERM, and SIGKILL after
     /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace)).
     ///
+    /// A [spawned](crate::ThreadPoolExecutor::spawn) future can be cancelled at any time before it is ready. Queued, or waiting at
+    /// an `.await`, it is dropped before this returns, in this thread. While it is being polled, it is dropped when that poll
+    /// returns, and its value with it if it has one; until then it [is running](Self::is_running). (If that poll panics, the
+    /// panic is the outcome.)
+    ///
     /// The done-callbacks run in this thread. That, and the meaning of the answer for threads, are as in Python.
     ///
     /// ```
@@ -177,7 +183,7 @@ impl<T> TaskFuture<T> {
         self.header().state.phase().is_final()
     }
 
-    /// True while a worker is at it.
+    /// True while a worker is at it. A spawned future is running from its first poll on, also while it waits.
     pub fn is_running(&self) -> bool {
         match self.header().state.phase() {
             Phase::Running => true,
@@ -396,7 +402,7 @@ impl<T> fmt::Debug for TaskFuture<T> {
     }
 }
 
-/// A [`TaskFuture`] that cancels its task when it is dropped, if the task has not started by then.
+/// A [`TaskFuture`] that cancels its task when it is dropped, if that can still be done: see [`TaskFuture::cancel`].
 ///
 /// ```
 /// use concurrent_futures::promise;

@@ -13,9 +13,15 @@
 //! | `promise` | a producing half for callback code: [`Promise`] |
 //! | `shared` | many readers of one result: [`SharedFuture`] |
 //! | `deadlock` | who of the blocked workers waits for whom |
+//! | `schedule` | a spawned future: who may touch it, and whether it is to be polled |
+//! | `spawned` | its cell, and its wakers |
+//! | `unfinished` | the list of an executor's spawned futures |
+//! | `attend` | who blocks on a spawned future, and polls it in place |
+//! | `block_on` | any future on the calling thread: [`block_on()`] |
 //!
 //! An executor makes a pair with [`task()`], runs or fails the [`Task`], and tells the core one thing about itself,
-//! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead.
+//! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead. One that polls futures makes pairs
+//! with [`spawned()`], and is a [`Scheduler`].
 
 use std::task::Waker;
 use std::time::Instant;

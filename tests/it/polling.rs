@@ -119,6 +119,32 @@ fn polled_and_then_blocked_on() {
 }
 
 #[test]
+fn handles_of_spawned_futures_are_polled_blocked_on_and_dropped_alike() {
+    guarded(|| {
+        let pool = pool(1);
+        for round in rounds(300) {
+            let puppets = [Puppet::new(), Puppet::new(), Puppet::new()];
+            let [mut one, mut two, mut three] =
+                puppets.clone().map(|puppet| pool.spawn(puppet.future(Drops::new().token())));
+            let ((first, a), (second, b)) = (counting(), counting());
+            for future in [&mut one, &mut two, &mut three] {
+                assert!(poll(future, &a).is_pending());
+                assert!(poll(future, &b).is_pending());
+            }
+            // Before or while it completes.
+            drop(three);
+            let finisher = thread::spawn(move || puppets.iter().for_each(Puppet::finish));
+            (0..round % 100).for_each(|_| std::hint::spin_loop());
+            assert_eq!(one.result().unwrap(), 2);
+            assert_eq!(block_on(two).unwrap(), 2);
+            finisher.join().unwrap();
+            assert!(first.wakes() == 0 && second.wakes() <= 2);
+            assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (2, 2));
+        }
+    });
+}
+
+#[test]
 fn polled_shared_futures() {
     let (promise, future) = promise();
     let mut one = future.shared();

@@ -331,9 +331,11 @@ impl Puppet {
         self.0.waker.lock().unwrap().take().unwrap()
     }
 
+    /// Has it polled once more, and be ready. Waits for the first poll.
     pub(crate) fn finish(&self) {
+        let waker = self.take_waker();
         *self.0.ready.lock().unwrap() = true;
-        self.take_waker().wake();
+        waker.wake();
     }
 }
 

@@ -1,12 +1,14 @@
 //! The examples in which time is the point, one after the other, on threads and in processes: downloads, web pages, prime
-//! numbers, a long sum.
+//! numbers, a long sum; and calls that async code waits for.
 
 use std::hint::black_box;
 use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
-use concurrent_futures::{ProcessPoolExecutor, ThreadPoolExecutor, as_completed, cpu_workers};
+use concurrent_futures::{
+    ProcessPoolExecutor, ThreadPoolExecutor, as_completed, block_on, cpu_workers, default_executor,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ureq::Agent;
 
@@ -108,5 +110,33 @@ fn sums(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, downloads, fetch, numbers, sums);
+/// A call in each of three pools, one after the other, blocked on and awaited: what the way of waiting costs.
+fn executors(c: &mut Criterion) {
+    fn squares(limit: u128) -> u128 {
+        (0..limit).map(|i| black_box(i) * i).sum()
+    }
+    const LIMIT: u128 = 1000;
+    let (threads, processes) = (ThreadPoolExecutor::new(1).unwrap(), ProcessPoolExecutor::new(1).unwrap());
+    let calls = async || {
+        default_executor().submit(|| squares(LIMIT)).await.unwrap()
+            + threads.submit(|| squares(LIMIT)).await.unwrap()
+            + processes.submit(squares, LIMIT).await.unwrap()
+    };
+
+    let mut group = c.benchmark_group("run_in_executor");
+    group.bench_function("result", |b| {
+        b.iter(|| {
+            default_executor().submit(|| squares(LIMIT)).result().unwrap()
+                + threads.submit(|| squares(LIMIT)).result().unwrap()
+                + processes.submit(squares, LIMIT).result().unwrap()
+        });
+    });
+    group.bench_function("block_on", |b| b.iter(|| block_on(calls())));
+    let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    group.bench_function("tokio", |b| b.iter(|| tokio.block_on(calls())));
+    group.bench_function("smol", |b| b.iter(|| smol::block_on(calls())));
+    group.finish();
+}
+
+criterion_group!(benches, downloads, fetch, numbers, sums, executors);
 criterion_main!(benches);

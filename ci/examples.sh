@@ -9,3 +9,10 @@ for source in examples/*.rs; do
     timeout 120 cargo run --quiet --release --example "$name"
     timeout 20 cargo run --quiet --release --example "$name" -- --help >/dev/null
 done
+# Where the runtime is a choice: each.
+for name in async_mix run_in_executor; do
+    for runtime in --smol --tokio; do
+        echo "-- $name $runtime"
+        timeout 120 cargo run --quiet --release --example "$name" -- "$runtime"
+    done
+done

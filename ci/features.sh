@@ -6,4 +6,5 @@ export RUSTFLAGS="-D warnings ${RUSTFLAGS:-}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/features"
 cargo check --no-default-features
 cargo check
+cargo check --no-default-features --features stream
 cargo check --all-features

@@ -28,9 +28,12 @@ mod sync;
 mod thread;
 mod unwind;
 
+#[cfg(feature = "stream")]
+#[cfg_attr(docsrs, doc(cfg(feature = "stream")))]
+pub use combine::AsCompletedStream;
 pub use combine::{
-    AsCompleted, AsCompletedTimeout, Completable, Map, MapOptions, ReturnWhen, Waited, as_completed,
-    as_completed_timeout, wait,
+    AsCompleted, AsCompletedTimeout, Completable, Map, MapOptions, ReturnWhen, WaitAsync, Waited, as_completed,
+    as_completed_timeout, wait, wait_async,
 };
 pub use error::{
     BuildError, Cause, CodecError, CompletionTimeout, MapError, PanicLocation, ShutdownError, SizeLimit, StartError,
@@ -39,7 +42,7 @@ pub use error::{
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub use executor::Executor;
 pub use executor::{MAX_WORKERS, Priority, QueuePolicy, Shutdown};
-pub use future::{CancelOnDrop, Promise, SharedFuture, TaskFuture, TaskId, promise};
+pub use future::{CancelOnDrop, Promise, SharedFuture, TaskFuture, TaskId, block_on, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub use process::{
     ProcessPoolBuilder, ProcessPoolExecutor, ProcessPoolStats, ProcessTask, SharedBytes, Stdio, Transport, worker,

@@ -62,10 +62,10 @@ pub fn as_completed_timeout<F: Completable>(
 /// The iterator of [`as_completed`].
 #[must_use = "iterators are lazy: nothing is waited for until `next` is called"]
 pub struct AsCompleted<F: Completable> {
-    set: CompletionSet<F>,
+    pub(super) set: CompletionSet<F>,
     /// Done, but not yielded yet.
-    ready: VecDeque<usize>,
-    yielded: usize,
+    pub(super) ready: VecDeque<usize>,
+    pub(super) yielded: usize,
 }
 
 impl<F: Completable> AsCompleted<F> {
@@ -77,12 +77,16 @@ impl<F: Completable> AsCompleted<F> {
             }
             self.set.drain(&mut self.ready);
         }
-        let index = self.ready.pop_front().expect("what is counted is on the stack");
-        self.yielded += 1;
-        Some(self.set.take_done(index))
+        Some(self.take_ready())
     }
 
-    fn left(&self) -> usize {
+    pub(super) fn take_ready(&mut self) -> F {
+        let index = self.ready.pop_front().expect("what is counted is on the stack");
+        self.yielded += 1;
+        self.set.take_done(index)
+    }
+
+    pub(super) fn left(&self) -> usize {
         self.set.len() - self.yielded
     }
 }

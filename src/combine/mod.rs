@@ -1,12 +1,16 @@
-//! What works on many futures at once, whoever resolves them: [`wait()`], [`as_completed()`], and the ordered,
-//! bounded `map` of the executors. `set` is the one mechanism by which a thread waits for several futures.
+//! What works on many futures at once, whoever resolves them: [`wait()`], [`as_completed()`], both for asynchronous code as
+//! well, and the ordered, bounded `map` of the executors. `set` is the one mechanism by which somebody waits for several
+//! futures.
 
 mod as_completed;
 mod map;
 #[cfg(all(test, loom))]
 mod models;
 mod set;
+#[cfg(feature = "stream")]
+mod stream;
 mod wait;
+mod wait_async;
 
 pub use as_completed::{AsCompleted, AsCompletedTimeout, as_completed, as_completed_timeout};
 pub(crate) use map::Host;
@@ -15,4 +19,7 @@ pub(crate) use map::{Lane, Results};
 pub use map::{Map, MapOptions};
 pub(crate) use set::AsSource;
 pub use set::Completable;
+#[cfg(feature = "stream")]
+pub use stream::AsCompletedStream;
 pub use wait::{ReturnWhen, Waited, wait};
+pub use wait_async::{WaitAsync, wait_async};

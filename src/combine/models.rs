@@ -1,10 +1,17 @@
 //! Models of the combinators under loom. `ci/loom.sh` runs them.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use loom::sync::Notify;
+use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use loom::thread;
 
-use super::{ReturnWhen, as_completed, as_completed_timeout, wait};
+use super::set::CompletionSet;
+use super::{ReturnWhen, as_completed, as_completed_timeout, wait, wait_async};
 use crate::future::promise;
 
 #[test]
@@ -74,5 +81,110 @@ fn dropped_while_it_completes() {
         let producer = thread::spawn(move || first.set_result(1).unwrap());
         drop(as_completed([one]));
         producer.join().unwrap();
+    });
+}
+
+/// A waker that a loom thread can wait for, and that counts.
+struct Alarm {
+    notify: Notify,
+    wakes: AtomicUsize,
+}
+
+impl Alarm {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { notify: Notify::new(), wakes: AtomicUsize::new(0) })
+    }
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, SeqCst);
+        self.notify.notify();
+    }
+}
+
+fn poll<F: Future + Unpin>(future: &mut F, alarm: &Arc<Alarm>) -> Poll<F::Output> {
+    let waker = Waker::from(Arc::clone(alarm));
+    Pin::new(future).poll(&mut Context::from_waker(&waker))
+}
+
+#[test]
+fn all_awaited() {
+    loom::model(|| {
+        let (first, one) = promise::<u32>();
+        let (second, two) = promise::<u32>();
+        let producer = thread::spawn(move || first.set_result(1).unwrap());
+        let other = thread::spawn(move || second.set_result(2).unwrap());
+        let alarm = Alarm::new();
+        let mut waiting = wait_async([one, two], ReturnWhen::AllCompleted);
+        let waited = loop {
+            match poll(&mut waiting, &alarm) {
+                Poll::Ready(waited) => break waited,
+                Poll::Pending => alarm.notify.wait(),
+            }
+        };
+        assert_eq!((waited.done.len(), waited.not_done.len()), (2, 0));
+        producer.join().unwrap();
+        other.join().unwrap();
+        assert!(alarm.wakes.load(SeqCst) <= 1);
+    });
+}
+
+#[test]
+fn the_waker_changes_while_it_completes() {
+    loom::model(|| {
+        let (first, one) = promise::<u32>();
+        let producer = thread::spawn(move || first.set_result(1).unwrap());
+        let mut waiting = wait_async([one], ReturnWhen::AllCompleted);
+        let (before, after) = (Alarm::new(), Alarm::new());
+        if poll(&mut waiting, &before).is_pending() {
+            while poll(&mut waiting, &after).is_pending() {
+                after.notify.wait();
+            }
+        }
+        producer.join().unwrap();
+        assert!(before.wakes.load(SeqCst) + after.wakes.load(SeqCst) <= 1);
+    });
+}
+
+#[test]
+fn an_awaited_set_is_dropped_while_it_completes() {
+    loom::model(|| {
+        let (first, one) = promise::<u32>();
+        let producer = thread::spawn(move || first.set_result(1).unwrap());
+        let mut waiting = wait_async([one], ReturnWhen::AllCompleted);
+        let alarm = Alarm::new();
+        let _ = poll(&mut waiting, &alarm);
+        drop(waiting);
+        producer.join().unwrap();
+        assert_eq!(Arc::strong_count(&alarm), 1);
+    });
+}
+
+/// Two completions, polled for one after the other: each is found, whatever the polls in between.
+#[test]
+fn completions_one_by_one() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let (first, one) = promise::<u32>();
+        let (second, two) = promise::<u32>();
+        let producer = thread::spawn(move || first.set_result(1).unwrap());
+        let other = thread::spawn(move || second.set_result(2).unwrap());
+        let alarm = Alarm::new();
+        let mut set = CompletionSet::new([one, two], false);
+        let waker = Waker::from(Arc::clone(&alarm));
+        let context = Context::from_waker(&waker);
+        let mut found = Vec::new();
+        for count in 1..=2 {
+            while set.poll_for(count, &context).is_pending() {
+                alarm.notify.wait();
+            }
+            set.drain(&mut found);
+            assert!(found.len() >= count);
+        }
+        producer.join().unwrap();
+        other.join().unwrap();
+        assert!(alarm.wakes.load(SeqCst) <= 2);
     });
 }

@@ -1,4 +1,4 @@
-//! A thread that waits for several futures at once.
+//! A thread, or an asynchronous task, that waits for several futures at once.
 //!
 //! Every future gets a node of one array as its waiter. A completion pushes its node onto a stack and adds to one
 //! number, the *balance*: how many futures have completed, less what the waiting thread demands at the moment. The
@@ -7,17 +7,24 @@
 //!
 //! No wake-up is lost: the thread subtracts its demand in one step, and either sees a balance that meets it, or has made
 //! the balance negative, so that the completion that meets it will see that.
+//!
+//! A task does the same with its waker in the place of the thread, except that its demand stands from one poll to the
+//! next. Each poll withdraws the demand, and makes a new one if need be, after the waker has been put in place: so a
+//! completion in between is seen by the poll, and one that still finds the old waker wakes it for nothing at worst.
 
 #![allow(unsafe_code)]
 
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::future::{AlreadyFinal, SharedFuture, Source, TaskFuture, Waiter, park};
+use crate::current;
+use crate::future::{AlreadyFinal, Attending, SharedFuture, Source, TaskFuture, Waiter, is_past, park};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
 use crate::sync::thread::{self, Thread};
+use crate::unwind;
 
 /// What a failure is worth where one is enough: far above any demand, far below overflow.
 const ENOUGH: isize = isize::MAX / 4;
@@ -80,7 +87,13 @@ struct Shared {
     /// A failure counts as enough, once.
     failure_is_enough: bool,
     failed: AtomicBool,
-    sleeper: Mutex<Option<Thread>>,
+    sleeper: Mutex<Option<Sleeper>>,
+}
+
+/// Whom to wake.
+enum Sleeper {
+    Thread(Thread),
+    Waker(Waker),
 }
 
 /// The waiting side.
@@ -93,6 +106,11 @@ pub(super) struct CompletionSet<S: Completable> {
     looked_at: usize,
     /// The items before this one are done.
     helped_at: usize,
+    /// What the last poll has subtracted from the balance.
+    demand: isize,
+    attending: Attending,
+    /// The spawned futures that the waiting thread polls when they are woken; `None` before anybody has looked.
+    attended: Option<Vec<usize>>,
 }
 
 impl<S: Completable> CompletionSet<S> {
@@ -107,7 +125,16 @@ impl<S: Completable> CompletionSet<S> {
             failed: AtomicBool::new(false),
             sleeper: Mutex::new(None),
         });
-        let mut set = Self { shared, items, registered: 0, looked_at: 0, helped_at: 0 };
+        let mut set = Self {
+            shared,
+            items,
+            registered: 0,
+            looked_at: 0,
+            helped_at: 0,
+            demand: 0,
+            attending: Attending::new(),
+            attended: None,
+        };
         for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
             let source = item.as_mut().expect("nothing was taken yet").source_mut();
             // The registration holds a strong reference, which `notify` or `dissolve` gives up: the array outlives all
@@ -115,7 +142,7 @@ impl<S: Completable> CompletionSet<S> {
             let registered = Arc::clone(&set.shared);
             match source.register(node.as_waiter()) {
                 Ok(()) => std::mem::forget(registered),
-                Err(AlreadyFinal) => set.shared.complete(node, source.has_failed()),
+                Err(AlreadyFinal) => set.shared.complete(node, source.has_failed(), &|| ()),
             }
             set.registered += 1;
         }
@@ -135,15 +162,35 @@ impl<S: Completable> CompletionSet<S> {
             if self.shared.balance.load(Acquire) >= demand {
                 return true;
             }
-            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            let late = is_past(deadline);
             if !late && self.claim_one(count == self.items.len()) {
                 continue;
             }
             if !late {
                 self.help_one(demand, deadline);
+                self.attend();
             }
             return self.sleep_for(demand, deadline);
         }
+    }
+
+    /// Ready when `count` futures are done (or one has failed, where that is enough). Otherwise the waker is woken once when
+    /// that may be so.
+    pub(super) fn poll_for(&mut self, count: usize, context: &Context<'_>) -> Poll<()> {
+        let demand = isize::try_from(count).expect("no more futures than fit into memory");
+        self.poll_in_place(demand, context);
+        let balance = &self.shared.balance;
+        // AcqRel here and below: as in `sleep_for`.
+        if balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
+            return Poll::Ready(());
+        }
+        self.shared.set_waker(context.waker());
+        if balance.fetch_sub(demand, AcqRel) >= demand {
+            balance.fetch_add(demand, AcqRel);
+            return Poll::Ready(());
+        }
+        self.demand = demand;
+        Poll::Pending
     }
 
     /// Runs the first task that is still queued and that this thread may run; what could not be claimed once never can
@@ -152,10 +199,10 @@ impl<S: Completable> CompletionSet<S> {
     fn claim_one(&mut self, all: bool) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
             if let Some(source) = item.as_ref().map(S::source) {
-                if !all && source.is_running() {
+                if !all && source.is_at_work() {
                     return false;
                 }
-                if source.claim() {
+                if source.claim(&self.attending) {
                     return true;
                 }
             }
@@ -177,12 +224,52 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
+    /// If the calling thread polls on behalf of a blocking wait, it does what that would do, as `claim_one`.
+    fn poll_in_place(&self, demand: isize, context: &Context<'_>) {
+        if !current::in_task() {
+            return;
+        }
+        let all = demand == self.items.len() as isize;
+        for source in self.items.iter().flatten().map(S::source).filter(|source| !source.is_done()) {
+            let met = self.shared.balance.load(Acquire) + self.demand >= demand;
+            if met || !all && source.is_at_work() {
+                return;
+            }
+            source.poll_in_place(context.waker());
+        }
+    }
+
+    /// On a worker: enters it for the spawned futures of its own pool (see `Attendance`).
+    fn attend(&mut self) {
+        if self.attended.is_some() || !current::in_task() {
+            return;
+        }
+        let is_ours = |item: &Option<S>| {
+            let source = item.as_ref().map(S::source).filter(|source| !source.is_done());
+            source.is_some_and(|source| source.attend(&self.attending, self.attending.unpark()))
+        };
+        let indices = (0..self.items.len()).filter(|index| is_ours(&self.items[*index])).collect();
+        self.attended = Some(indices);
+    }
+
+    /// Polls the first attended future that was woken; false if there is none.
+    fn claim_attended(&self) -> bool {
+        let Some(attended) = &self.attended else { return false };
+        let mut sources = attended.iter().filter_map(|index| self.items[*index].as_ref().map(S::source));
+        sources.any(|source| source.claim(&self.attending))
+    }
+
     fn sleep_for(&self, demand: isize, deadline: Option<Instant>) -> bool {
         let balance = &self.shared.balance;
-        *self.shared.sleeper.lock() = Some(thread::current());
+        *self.shared.sleeper.lock() = Some(Sleeper::Thread(thread::current()));
         // Release: whoever lifts the balance to 0 finds the sleeper.
         balance.fetch_sub(demand, AcqRel);
-        while balance.load(Acquire) < 0 && park(deadline) {}
+        while balance.load(Acquire) < 0 {
+            let polled = !is_past(deadline) && self.claim_attended();
+            if !polled && !park(deadline) {
+                break;
+            }
+        }
         // The demand is withdrawn; what came last counts.
         balance.fetch_add(demand, AcqRel) >= 0
     }
@@ -216,6 +303,10 @@ impl<S: Completable> CompletionSet<S> {
             }
         }
         self.registered = 0;
+        (self.attending, self.attended) = (Attending::new(), None);
+        let waker = self.shared.sleeper.lock().take();
+        // A waker's destructor is the runtime's code.
+        unwind::drop_quietly(waker);
         std::mem::take(&mut self.items).into_iter().flatten()
     }
 }
@@ -236,17 +327,17 @@ impl Node {
         NonNull::from(self).cast()
     }
 
-    unsafe fn notify(waiter: NonNull<Waiter>, failed: bool) {
+    unsafe fn notify(waiter: NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn()) {
         // SAFETY: `waiter` is the first field of a node (repr(C)), alive by the reference that its registration holds.
         let node = unsafe { waiter.cast::<Self>().as_ref() };
         // SAFETY: that very reference, which `new` left to this call.
         let shared = unsafe { Arc::from_raw(node.shared) };
-        shared.complete(node, failed);
+        shared.complete(node, failed, about_to_call);
     }
 }
 
 impl Shared {
-    fn complete(&self, node: &Node, failed: bool) {
+    fn complete(&self, node: &Node, failed: bool, about_to_call: &dyn Fn()) {
         let node_ptr = (&raw const *node).cast_mut();
         let mut top = self.stack.load(Relaxed);
         loop {
@@ -262,10 +353,37 @@ impl Shared {
         // Release: the stack is as it is for whoever sees the sum. Acquire: the sleeper is there.
         let before = self.balance.fetch_add(weight, AcqRel);
         if before < 0 && before + weight >= 0 {
-            let sleeper = self.sleeper.lock().clone();
-            if let Some(thread) = sleeper {
+            self.wake(about_to_call);
+        }
+    }
+
+    /// A waker is taken out: the poll that it leads to puts a new one in. A thread stays, as it may have been woken for
+    /// something that was over before, and sleep on.
+    fn wake(&self, about_to_call: &dyn Fn()) {
+        let mut sleeper = self.sleeper.lock();
+        match sleeper.take() {
+            Some(Sleeper::Thread(thread)) => {
+                *sleeper = Some(Sleeper::Thread(thread.clone()));
+                drop(sleeper);
                 thread.unpark();
             }
+            Some(Sleeper::Waker(waker)) => {
+                drop(sleeper);
+                about_to_call();
+                // A waker is the runtime's code; if it panics, the resolver must not suffer.
+                unwind::call_quietly(|| waker.wake());
+            }
+            None => {}
+        }
+    }
+
+    fn set_waker(&self, waker: &Waker) {
+        let is_there = matches!(&*self.sleeper.lock(), Some(Sleeper::Waker(old)) if old.will_wake(waker));
+        if !is_there {
+            // Cloning one and dropping another is the runtime's code, so it happens outside the lock.
+            let new = Sleeper::Waker(waker.clone());
+            let old = self.sleeper.lock().replace(new);
+            unwind::drop_quietly(old);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::set::{Completable, CompletionSet};
 
-/// When [`wait`] returns.
+/// When [`wait`] returns, and [`wait_async`](crate::wait_async) is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReturnWhen {
     /// As soon as any future is done, cancelled ones included.
@@ -16,6 +16,16 @@ pub enum ReturnWhen {
     AllCompleted,
 }
 
+impl ReturnWhen {
+    /// How many of so many futures have to be done.
+    pub(super) fn count(self, futures: usize) -> usize {
+        match self {
+            Self::FirstCompleted => futures.min(1),
+            Self::FirstException | Self::AllCompleted => futures,
+        }
+    }
+}
+
 /// What [`wait`] found. Both lists keep the order in which the futures were given.
 #[derive(Debug)]
 #[must_use = "the futures are in here"]
@@ -24,6 +34,13 @@ pub struct Waited<F> {
     pub done: Vec<F>,
     /// The others. Their tasks go on.
     pub not_done: Vec<F>,
+}
+
+impl<F: Completable> Waited<F> {
+    pub(super) fn of(set: &mut CompletionSet<F>) -> Self {
+        let (done, not_done) = set.dissolve().partition(|item| item.source().is_done());
+        Self { done, not_done }
+    }
 }
 
 /// Blocks until the futures are as `return_when` says, or `timeout` has passed since this call (`None`: no limit), and
@@ -51,11 +68,6 @@ pub fn wait<F: Completable>(
 ) -> Waited<F> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut set = CompletionSet::new(futures, return_when == ReturnWhen::FirstException);
-    let count = match return_when {
-        ReturnWhen::FirstCompleted => set.len().min(1),
-        ReturnWhen::FirstException | ReturnWhen::AllCompleted => set.len(),
-    };
-    set.wait_for(count, deadline);
-    let (done, not_done) = set.dissolve().partition(|item| item.source().is_done());
-    Waited { done, not_done }
+    set.wait_for(return_when.count(set.len()), deadline);
+    Waited::of(&mut set)
 }

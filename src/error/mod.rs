@@ -38,8 +38,8 @@ pub use worker::{CodecError, SizeLimit, StartError, WorkerExit};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
-    /// The task was cancelled: before it started, so it never ran; or, in a worker process, while it ran, so that process
-    /// was ended.
+    /// The task was cancelled: before it started, so it never ran; a spawned future, at an `.await`; or, in a worker process,
+    /// while it ran, so that process was ended.
     #[error("the task was cancelled")]
     Cancelled,
     /// The task panicked.
@@ -85,7 +85,8 @@ pub enum TaskError {
     /// The wait could never have ended: a task waited for itself, or tasks waited for each other in a circle.
     #[error("the wait would never end: the task waits for itself, directly or through others")]
     WouldDeadlock,
-    /// The producing half went away without a result: a [`Promise`](crate::Promise) was dropped unused.
+    /// The producing half went away without a result: a [`Promise`](crate::Promise) was dropped unused, or the last waker of a
+    /// [spawned](crate::ThreadPoolExecutor::spawn) future that waited, so that nobody can ever wake it.
     #[error("the task was abandoned: its producer went away without a result")]
     Abandoned,
 }

@@ -24,14 +24,16 @@ pub enum Priority {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Shutdown {
-    /// Runs everything that was submitted, then returns when the workers are gone. The end of Python's `with` block.
+    /// Runs everything that was submitted, spawned futures to their end included, then returns when the workers are gone. The
+    /// end of Python's `with` block.
     #[default]
     Wait,
     /// Returns at once; everything that was submitted still runs, and the workers end by themselves.
     NoWait,
-    /// Cancels what has not started, lets the rest finish, and returns when the workers are gone.
+    /// Cancels what has not started, and spawned futures where they wait; lets the rest finish, and returns when the workers
+    /// are gone. A future that is being polled ends with that poll.
     CancelPending,
-    /// Like [`Wait`](Self::Wait), for so long. Then what has not started is cancelled, and the call returns an error
+    /// Like [`Wait`](Self::Wait), for so long. Then it is as with [`CancelPending`](Self::CancelPending), and the call returns an error
     /// that says how many workers were still busy. Threads go on until their tasks end, as no thread can be stopped from
     /// outside; worker processes are ended (SIGTERM, and SIGKILL 50 ms later).
     Within(Duration),

@@ -1,30 +1,44 @@
-//! The order in which a blocking wait tries things: look, claim, help, spin, sleep.
+//! The order in which a blocking wait tries things: look, claim, help, spin, sleep. A worker that sleeps for a spawned
+//! future of its own pool claims again whenever that future is woken (see `attend`).
 
 use std::time::Instant;
 
 use super::Source;
+use super::attend::{Attendance, Attending};
 use super::deadlock::{self, Circle};
+use super::waiter::is_past;
 use crate::current;
 use crate::spin;
 
 /// The first two: `Some(true)` if the task is done, or was queued and has now been run in place; `Some(false)` if the
-/// deadline has passed already, so that nothing may be tried; `None` if there is something to wait for.
-pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>) -> Option<bool> {
-    if source.is_done() {
-        return Some(true);
+/// deadline has passed, so that nothing may be tried; `None` if there is something to wait for.
+pub(super) fn ready_or_claimed(
+    source: &impl Source,
+    deadline: Option<Instant>,
+    attendance: &Attendance,
+) -> Option<bool> {
+    // A claimed task is done afterwards; a spawned future may be claimed each time that it is woken.
+    loop {
+        if source.is_done() {
+            return Some(true);
+        }
+        if is_past(deadline) {
+            return Some(false);
+        }
+        if !source.claim(attendance) {
+            return None;
+        }
     }
-    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return Some(false);
-    }
-    source.claim().then_some(true)
 }
 
-/// The rest, for a task that this thread may not run: true if it is done, false if the deadline has passed.
+/// The rest, for a task that this thread may not run: true if it is done, false if the deadline has passed. `sleep` asks
+/// its argument whenever it wakes up.
 pub(super) fn wait(
     source: &impl Source,
     address: usize,
     deadline: Option<Instant>,
-    sleep: impl FnOnce() -> bool,
+    attending: &Attending,
+    sleep: impl FnOnce(&dyn Fn() -> bool) -> bool,
 ) -> Result<bool, Circle> {
     if deadline.is_none() && current::is_running(address) {
         return Err(Circle);
@@ -39,7 +53,10 @@ pub(super) fn wait(
         Some(_) => None,
     };
     let start = Instant::now();
-    let done = sleep();
+    let done = match current::in_task() && source.attend(attending, attending.unpark()) {
+        true => sleep(&|| source.claim(attending)),
+        false => sleep(&|| false),
+    };
     spin::slept(start.elapsed());
     Ok(done)
 }

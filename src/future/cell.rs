@@ -22,8 +22,10 @@
 
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
+use std::task::Waker;
 use std::time::Instant;
 
+use super::attend::{Attendance, elsewhere};
 use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, State};
 use super::waiter::Waiter;
 use crate::current;
@@ -70,7 +72,7 @@ struct CallbackNode<T> {
 pub(super) type Callback<T> = Box<dyn FnOnce(Result<&T, &TaskError>) + Send>;
 
 pub(super) struct Header {
-    vtable: &'static Vtable,
+    pub(super) vtable: &'static Vtable,
     pub(super) state: State,
     /// A stack of `CallbackNode<T>`, newest first.
     callbacks: AtomicPtr<()>,
@@ -78,30 +80,35 @@ pub(super) struct Header {
 
 type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, bool) -> bool;
 
-struct Vtable {
-    run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
-    claim: unsafe fn(NonNull<Header>) -> bool,
-    cancel: unsafe fn(NonNull<Header>) -> bool,
-    fail: unsafe fn(NonNull<Header>, TaskError),
-    has_begun: unsafe fn(NonNull<Header>) -> bool,
-    help: Help,
-    take: unsafe fn(NonNull<Header>, *mut ()),
-    outcome: unsafe fn(NonNull<Header>) -> *const (),
-    free: unsafe fn(NonNull<Header>, Phase),
+/// What differs between a task that is run once (this file) and a future that is polled (`spawned`), and what depends on
+/// the types in the cell.
+pub(super) struct Vtable {
+    pub(super) run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
+    pub(super) discard: unsafe fn(NonNull<Header>),
+    pub(super) claim: unsafe fn(NonNull<Header>, &Attendance) -> bool,
+    pub(super) attend: unsafe fn(NonNull<Header>, &Attendance, &Waker) -> bool,
+    pub(super) cancel: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) fail: unsafe fn(NonNull<Header>, TaskError),
+    pub(super) has_begun: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) is_at_work: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) help: Help,
+    pub(super) take: unsafe fn(NonNull<Header>, *mut ()),
+    pub(super) outcome: unsafe fn(NonNull<Header>) -> *const (),
+    pub(super) free: unsafe fn(NonNull<Header>, Phase),
 }
 
-union Payload<W, T> {
-    work: ManuallyDrop<W>,
+pub(super) union Payload<W, T> {
+    pub(super) work: ManuallyDrop<W>,
     value: ManuallyDrop<T>,
     error: ManuallyDrop<Box<TaskError>>,
     none: (),
 }
 
 #[repr(C)]
-struct Cell<W, T, O> {
-    header: Header,
-    owner: O,
-    payload: UnsafeCell<Payload<W, T>>,
+pub(super) struct Cell<W, T, O> {
+    pub(super) header: Header,
+    pub(super) owner: O,
+    pub(super) payload: UnsafeCell<Payload<W, T>>,
 }
 
 /// Makes a cell whose work is still to be done; the two references are the runner's and the handle's.
@@ -111,7 +118,8 @@ where
     T: Send,
     O: Owner,
 {
-    Cell::<W, T, O>::alloc(Phase::Pending, 2, Payload { work: ManuallyDrop::new(work) }, owner)
+    let vtable = &Cell::<W, T, O>::VTABLE;
+    Cell::<W, T, O>::alloc(vtable, Phase::Pending, 2, Payload { work: ManuallyDrop::new(work) }, owner)
 }
 
 /// Makes the cell of a promise: nothing runs it, its producer settles it from outside.
@@ -121,8 +129,9 @@ pub(super) fn promised<T: Send, O: Owner>(owner: O) -> NonNull<Header> {
 
 /// Makes a cell that has its outcome; the one reference is the handle's.
 pub(super) fn ready<T: Send>(outcome: Result<T, TaskError>) -> NonNull<Header> {
-    let (phase, payload) = Cell::<fn() -> T, T, Unowned>::payload(outcome);
-    Cell::alloc(phase, 1, payload, Unowned)
+    type Ready<T> = Cell<fn() -> T, T, Unowned>;
+    let (phase, payload) = Ready::<T>::payload(outcome);
+    Cell::alloc(&Ready::<T>::VTABLE, phase, 1, payload, Unowned)
 }
 
 /// The owner of what no executor runs.
@@ -214,32 +223,18 @@ where
 {
     const VTABLE: Vtable = Vtable {
         run: Self::run,
+        discard: release,
         claim: Self::claim,
+        attend: |_, _, _| false,
         cancel: Self::cancel,
         fail: Self::fail,
         has_begun: Self::has_begun,
+        is_at_work: |_| true,
         help: Self::help,
         take: Self::take,
         outcome: Self::outcome,
         free: Self::free,
     };
-
-    fn alloc(phase: Phase, refs: usize, payload: Payload<W, T>, owner: O) -> NonNull<Header> {
-        let header = Header {
-            vtable: &Self::VTABLE,
-            state: State::new(phase, refs),
-            callbacks: AtomicPtr::new(ptr::null_mut()),
-        };
-        let cell = Box::new(Self { header, owner, payload: UnsafeCell::new(payload) });
-        NonNull::from(Box::leak(cell)).cast()
-    }
-
-    fn payload(outcome: Result<T, TaskError>) -> (Phase, Payload<W, T>) {
-        match outcome {
-            Ok(value) => (Phase::Value, Payload { value: ManuallyDrop::new(value) }),
-            Err(error) => (Phase::Error, Payload { error: ManuallyDrop::new(Box::new(error)) }),
-        }
-    }
 
     /// # Safety
     /// The caller gives the runner's reference to this call.
@@ -253,7 +248,7 @@ where
 
     /// # Safety
     /// The caller holds a reference of its own.
-    unsafe fn claim(cell: NonNull<Header>) -> bool {
+    unsafe fn claim(cell: NonNull<Header>, _attendance: &Attendance) -> bool {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         if !this.owner.may_claim() || this.header.state.start() == Start::Lost {
@@ -261,7 +256,7 @@ where
         }
         let owner = this.owner;
         // SAFETY: `start` was won; the caller's reference outlives the call.
-        unsafe { Self::execute(cell, false, &|_| ()) };
+        elsewhere(|| unsafe { Self::execute(cell, false, &|_| ()) });
         owner.claimed();
         true
     }
@@ -348,17 +343,6 @@ where
         unsafe { Self::publish(cell, phase, release, running, about_to_publish) };
     }
 
-    /// Puts the outcome where the work was.
-    ///
-    /// # Safety
-    /// The caller has won `start` and the work is gone (or needs no dropping).
-    unsafe fn fill(&self, outcome: Result<T, TaskError>) -> Phase {
-        let (phase, filled) = Self::payload(outcome);
-        // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
-        self.payload.with_mut(|payload| unsafe { payload.write(filled) });
-        phase
-    }
-
     /// # Safety
     /// The caller holds a reference.
     unsafe fn has_begun(cell: NonNull<Header>) -> bool {
@@ -372,11 +356,49 @@ where
         // SAFETY: rules 1 and 5.
         unsafe { cell.cast::<Self>().as_ref() }.owner.help(done, deadline, alone)
     }
+}
+
+/// What is the same for everything in a cell, whoever runs it.
+impl<W, T, O> Cell<W, T, O>
+where
+    T: Send,
+{
+    /// `vtable` is one for cells of exactly this type (rule 5).
+    pub(super) fn alloc(
+        vtable: &'static Vtable,
+        phase: Phase,
+        refs: usize,
+        payload: Payload<W, T>,
+        owner: O,
+    ) -> NonNull<Header> {
+        let callbacks = AtomicPtr::new(ptr::null_mut());
+        let header = Header { vtable, state: State::new(phase, refs), callbacks };
+        let cell = Box::new(Self { header, owner, payload: UnsafeCell::new(payload) });
+        NonNull::from(Box::leak(cell)).cast()
+    }
+
+    fn payload(outcome: Result<T, TaskError>) -> (Phase, Payload<W, T>) {
+        match outcome {
+            Ok(value) => (Phase::Value, Payload { value: ManuallyDrop::new(value) }),
+            Err(error) => (Phase::Error, Payload { error: ManuallyDrop::new(Box::new(error)) }),
+        }
+    }
+
+    /// Puts the outcome where the work was.
+    ///
+    /// # Safety
+    /// The caller has won `start` and the work is gone (or needs no dropping).
+    pub(super) unsafe fn fill(&self, outcome: Result<T, TaskError>) -> Phase {
+        let (phase, filled) = Self::payload(outcome);
+        // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
+        self.payload.with_mut(|payload| unsafe { payload.write(filled) });
+        phase
+    }
 
     /// # Safety
     /// The payload is what `phase` says and belongs to this thread alone; the caller holds a reference, which goes
     /// into this call if `release`.
-    unsafe fn publish(
+    pub(super) unsafe fn publish(
         cell: NonNull<Header>,
         phase: Phase,
         release: bool,
@@ -410,12 +432,7 @@ where
                 Publish::Published { waiter } => {
                     let Some(waiter) = NonNull::new(waiter) else { return };
                     // SAFETY: `publish` has taken it out of the word for this thread to notify.
-                    unsafe {
-                        if Waiter::runs_user_code(waiter) {
-                            retract();
-                        }
-                        Waiter::notify(waiter, phase.is_failure());
-                    }
+                    unsafe { Waiter::notify(waiter, phase.is_failure(), &retract) };
                     return;
                 }
                 Publish::Alone => {
@@ -455,7 +472,7 @@ where
     ///
     /// # Safety
     /// The caller owns the handle; `to` points to room for a `T` in VALUE, for a `Box<TaskError>` in ERROR.
-    unsafe fn take(cell: NonNull<Header>, to: *mut ()) {
+    pub(super) unsafe fn take(cell: NonNull<Header>, to: *mut ()) {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         let phase = this.header.state.phase();
@@ -475,7 +492,7 @@ where
     ///
     /// # Safety
     /// The caller owns the handle and the phase is final.
-    unsafe fn outcome(cell: NonNull<Header>) -> *const () {
+    pub(super) unsafe fn outcome(cell: NonNull<Header>) -> *const () {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         // Every field of a union starts where the union does.
@@ -486,7 +503,7 @@ where
     ///
     /// # Safety
     /// The caller's reference was the last one, and the payload is as `phase` says.
-    unsafe fn free(cell: NonNull<Header>, phase: Phase) {
+    pub(super) unsafe fn free(cell: NonNull<Header>, phase: Phase) {
         // SAFETY: `alloc` leaked a box of this type, and nobody else can reach it any more.
         let this = unsafe { Box::from_raw(cell.cast::<Self>().as_ptr()) };
         // SAFETY: the payload is read out once; the union has no destructor of its own, so the box does not drop it.
@@ -514,10 +531,31 @@ pub(super) unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool))
 }
 
 /// # Safety
-/// The caller holds a reference.
-pub(super) unsafe fn claim(cell: NonNull<Header>) -> bool {
+/// The caller gives the runner's reference to this call, of a task that has been run, cancelled or failed.
+pub(super) unsafe fn discard(cell: NonNull<Header>) {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.claim)(cell) }
+    unsafe { (cell.as_ref().vtable.discard)(cell) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, waker: &Waker) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.attend)(cell, attendance, waker) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn is_at_work(cell: NonNull<Header>) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.is_at_work)(cell) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.claim)(cell, attendance) }
 }
 
 /// # Safety

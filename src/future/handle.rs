@@ -6,8 +6,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr::NonNull;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use super::attend::{Attendance, Attending};
 use super::cell::{self, Header};
 use super::deadlock;
 use super::shared::SharedFuture;
@@ -82,7 +84,8 @@ impl<T> TaskFuture<T> {
     /// Blocks until the task is done, and returns what it returned.
     ///
     /// Called on a worker of the same pool while the task is still queued, it runs the task in place, on this
-    /// thread, and never any other: so tasks may wait for tasks on a pool of one thread.
+    /// thread, and never any other: so tasks may wait for tasks on a pool of one thread. A spawned future is polled in place
+    /// whenever it is woken, and so are the tasks and futures of the pool that it awaits.
     ///
     /// # Errors
     ///
@@ -155,6 +158,11 @@ impl<T> TaskFuture<T> {
     /// process is cancelled too: its worker is ended (SIGTERM, and SIGKILL after
     /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace)).
     ///
+    /// A [spawned](crate::ThreadPoolExecutor::spawn) future can be cancelled at any time before it is ready. Queued, or waiting at
+    /// an `.await`, it is dropped before this returns, in this thread. While it is being polled, it is dropped when that poll
+    /// returns, and its value with it if it has one; until then it [is running](Self::is_running). (If that poll panics, the
+    /// panic is the outcome.)
+    ///
     /// The done-callbacks run in this thread. That, and the meaning of the answer for threads, are as in Python.
     ///
     /// ```
@@ -175,7 +183,7 @@ impl<T> TaskFuture<T> {
         self.header().state.phase().is_final()
     }
 
-    /// True while a worker is at it.
+    /// True while a worker is at it. A spawned future is running from its first poll on, also while it waits.
     pub fn is_running(&self) -> bool {
         match self.header().state.phase() {
             Phase::Running => true,
@@ -281,26 +289,27 @@ impl<T> TaskFuture<T> {
 
     /// Blocks until the task is done or the deadline has passed; says whether it is done.
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        if let Some(done) = block::ready_or_claimed(self, deadline) {
+        let attending = Attending::new();
+        if let Some(done) = block::ready_or_claimed(self, deadline, &attending) {
             return Ok(done);
         }
         self.forget_waker();
-        block::wait(self, self.address(), deadline, || self.sleep_until(deadline))
+        block::wait(self, self.address(), deadline, &attending, |meanwhile| self.sleep_until(deadline, meanwhile))
     }
 
-    fn sleep_until(&self, deadline: Option<Instant>) -> bool {
+    fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
         let waiter = ThreadWaiter::new();
         if self.header().state.set_waiter(waiter.as_waiter()) == Err(AlreadyFinal) {
             return true;
         }
         // From here on, `waiter` may be used by the resolver until it is notified or taken back (rule 2 of the
         // waiter contract): this function does not return or unwind before.
-        if waiter.wait(deadline) {
+        if waiter.wait(deadline, meanwhile) {
             return true;
         }
         match self.header().state.clear_waiter() {
             Ok(_) => false,
-            Err(AlreadyFinal) => waiter.wait(None),
+            Err(AlreadyFinal) => waiter.wait(None, &|| false),
         }
     }
 
@@ -334,8 +343,9 @@ impl<T> Source for TaskFuture<T> {
         self.is_done()
     }
 
-    fn is_running(&self) -> bool {
-        self.is_running()
+    fn is_at_work(&self) -> bool {
+        // SAFETY: the handle's reference.
+        self.is_running() && unsafe { cell::is_at_work(self.cell) }
     }
 
     fn has_failed(&self) -> bool {
@@ -351,9 +361,14 @@ impl<T> Source for TaskFuture<T> {
         self.header().state.clear_waiter().map(drop)
     }
 
-    fn claim(&self) -> bool {
+    fn claim(&self, attendance: &Attendance) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::claim(self.cell) }
+        unsafe { cell::claim(self.cell, attendance) }
+    }
+
+    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool {
+        // SAFETY: the handle's reference.
+        unsafe { cell::attend(self.cell, attendance, waker) }
     }
 
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
@@ -387,7 +402,7 @@ impl<T> fmt::Debug for TaskFuture<T> {
     }
 }
 
-/// A [`TaskFuture`] that cancels its task when it is dropped, if the task has not started by then.
+/// A [`TaskFuture`] that cancels its task when it is dropped, if that can still be done: see [`TaskFuture::cancel`].
 ///
 /// ```
 /// use concurrent_futures::promise;

@@ -13,13 +13,22 @@
 //! | `promise` | a producing half for callback code: [`Promise`] |
 //! | `shared` | many readers of one result: [`SharedFuture`] |
 //! | `deadlock` | who of the blocked workers waits for whom |
+//! | `schedule` | a spawned future: who may touch it, and whether it is to be polled |
+//! | `spawned` | its cell, and its wakers |
+//! | `unfinished` | the list of an executor's spawned futures |
+//! | `attend` | who blocks on a spawned future, and polls it in place |
+//! | `block_on` | any future on the calling thread: [`block_on()`] |
 //!
 //! An executor makes a pair with [`task()`], runs or fails the [`Task`], and tells the core one thing about itself,
-//! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead.
+//! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead. One that polls futures makes pairs
+//! with [`spawned()`], and is a [`Scheduler`].
 
+use std::task::Waker;
 use std::time::Instant;
 
+mod attend;
 mod block;
+mod block_on;
 mod cell;
 mod deadlock;
 mod handle;
@@ -29,28 +38,35 @@ mod poll;
 mod promise;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod remote;
+mod schedule;
 mod shared;
+mod spawned;
 mod state;
 mod task;
+mod unfinished;
 mod waiter;
 
+pub(crate) use attend::{Attendance, Attending};
+pub use block_on::block_on;
 pub(crate) use cell::Owner;
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) use remote::{Decode, RemoteTask, Unpublished};
 pub use shared::SharedFuture;
+pub(crate) use spawned::{Scheduler, spawned};
 pub(crate) use state::AlreadyFinal;
 pub(crate) use task::{Task, borrowing_task, task};
-pub(crate) use waiter::{Waiter, park};
+pub(crate) use unfinished::Unfinished;
+pub(crate) use waiter::{Waiter, is_past, park};
 
 /// What the combinators need of something they wait for.
 pub(crate) trait Source {
     /// True once the outcome is there.
     fn is_done(&self) -> bool;
 
-    /// True while somebody is at it.
-    fn is_running(&self) -> bool;
+    /// True while some thread is at it.
+    fn is_at_work(&self) -> bool;
 
     /// Whether the outcome is a failure (a cancelled task has not failed). Only for what is done.
     fn has_failed(&self) -> bool;
@@ -61,8 +77,21 @@ pub(crate) trait Source {
     /// Takes that waiter back. Where it cannot, the waiter has been notified, or is about to be.
     fn unregister(&mut self, waiter: std::ptr::NonNull<Waiter>) -> Result<(), AlreadyFinal>;
 
-    /// Runs the task in place if it is queued and this thread may; says whether it did.
-    fn claim(&self) -> bool;
+    /// Runs the task in place if it is queued and this thread may; says whether it did. A spawned future is polled once,
+    /// and may be claimed again when it has been woken.
+    fn claim(&self, attendance: &Attendance) -> bool;
+
+    /// If it is a spawned future that this thread may poll: enters it, so that the waker is woken whenever it may be
+    /// claimed. Whether it may be by now is to be seen afterwards.
+    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool;
+
+    /// If the calling thread is polling on behalf of a blocking wait: does what that wait would do.
+    fn poll_in_place(&self, waker: &Waker) {
+        if let Some(attendance) = Attendance::in_place() {
+            self.attend(&attendance, waker);
+            self.claim(&attendance);
+        }
+    }
 
     /// Lets the executor use this thread, which is about to block until `done`: see [`Owner::help`].
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool;

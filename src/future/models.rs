@@ -10,12 +10,16 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use loom::sync::Notify;
-use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use loom::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use loom::thread;
 
 use super::cell::Owner;
-use super::{Task, TaskFuture, promise, task};
+use super::{Attending, Scheduler, Source, Task, TaskFuture, Unfinished, promise, spawned, task};
 use crate::error::TaskError;
+use crate::sync::Mutex;
 
 /// Counts its drops.
 struct Counted(Arc<AtomicUsize>);
@@ -289,5 +293,323 @@ fn shared_while_it_completes() {
         let shared = future.shared();
         assert_eq!(shared.result().unwrap(), 7);
         producer.join().unwrap();
+    });
+}
+
+/// An executor whose queue is a list, and whose thread is whoever takes from it.
+struct Bench {
+    queue: Mutex<Vec<Task>>,
+    filled: Notify,
+    unfinished: Unfinished,
+}
+
+impl Bench {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { queue: Mutex::new(Vec::new()), filled: Notify::new(), unfinished: Unfinished::new() })
+    }
+
+    fn spawn<F>(self: &Arc<Self>, future: F) -> TaskFuture<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let (task, handle) = spawned(future, Arc::clone(self) as Arc<dyn Scheduler>);
+        self.schedule(task, false);
+        handle
+    }
+
+    /// Polls the oldest future of the queue; false if there is none.
+    fn step(&self) -> bool {
+        let task = {
+            let mut queue = self.queue.lock();
+            if queue.is_empty() { None } else { Some(queue.remove(0)) }
+        };
+        task.map(run).is_some()
+    }
+
+    /// Polls what is in the queue until nothing is unfinished. A lost wake-up would leave it waiting for ever.
+    fn work(&self) {
+        while !self.unfinished.is_empty() {
+            if !self.step() {
+                self.filled.wait();
+            }
+        }
+    }
+
+    /// Polls once what is queued now.
+    fn drain(&self) {
+        while self.step() {}
+    }
+}
+
+impl Scheduler for Bench {
+    fn may_poll(&self) -> bool {
+        true
+    }
+
+    fn schedule(&self, task: Task, _yielded: bool) {
+        self.queue.lock().push(task);
+        self.filled.notify();
+    }
+
+    fn claimed(&self) {}
+
+    fn refusal(&self) -> TaskError {
+        TaskError::Cancelled
+    }
+
+    fn inside(&self, end: &mut dyn FnMut()) {
+        end();
+    }
+
+    fn unfinished(&self) -> &Unfinished {
+        &self.unfinished
+    }
+
+    fn all_finished(&self) {
+        self.filled.notify();
+    }
+}
+
+/// What a scripted future and the threads around it share.
+struct Script {
+    ready: AtomicBool,
+    polls: AtomicUsize,
+    polling: AtomicBool,
+    drops: Arc<AtomicUsize>,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Script {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            ready: AtomicBool::new(false),
+            polls: AtomicUsize::new(0),
+            polling: AtomicBool::new(false),
+            drops: Arc::new(AtomicUsize::new(0)),
+            waker: Mutex::new(None),
+        })
+    }
+
+    /// Ready when the flag is up. Relaxed: it is the wake-up that has to make the flag visible.
+    fn future(self: &Arc<Self>) -> impl Future<Output = u32> + Send + 'static {
+        let (this, held) = (Arc::clone(self), Counted(Arc::clone(&self.drops)));
+        std::future::poll_fn(move |context| {
+            let _held = &held;
+            assert!(!this.polling.swap(true, Relaxed), "polled by two threads at once");
+            this.polls.fetch_add(1, Relaxed);
+            let ready = this.ready.load(Relaxed);
+            let keep = (!ready).then(|| context.waker().clone());
+            let old = std::mem::replace(&mut *this.waker.lock(), keep);
+            drop(old);
+            this.polling.store(false, Relaxed);
+            if ready { Poll::Ready(7) } else { Poll::Pending }
+        })
+    }
+
+    fn take_waker(&self) -> Option<Waker> {
+        self.waker.lock().take()
+    }
+
+    fn finish(&self) {
+        self.ready.store(true, Relaxed);
+        if let Some(waker) = self.take_waker() {
+            waker.wake();
+        }
+    }
+}
+
+#[test]
+fn wake_against_poll_and_suspension() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        bench.drain();
+        // Suspended now. One wakes it twice, for the second time while it may be polled, or over.
+        let waker = script.take_waker().unwrap();
+        let other = Arc::clone(&script);
+        let finisher = thread::spawn(move || {
+            waker.wake_by_ref();
+            other.ready.store(true, Relaxed);
+            waker.wake();
+        });
+        bench.work();
+        assert_eq!(future.result().unwrap(), 7);
+        finisher.join().unwrap();
+        assert!(script.polls.load(Relaxed) <= 3);
+        assert_eq!(script.drops.load(SeqCst), 1);
+        drop(script.take_waker());
+        assert_eq!(Arc::strong_count(&script), 1);
+    });
+}
+
+#[test]
+fn two_threads_wake_one_future() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        bench.drain();
+        let waker = script.take_waker().unwrap();
+        let (one, two) = (waker.clone(), waker);
+        let waking = thread::spawn(move || one.wake());
+        script.ready.store(true, Relaxed);
+        two.wake();
+        bench.work();
+        waking.join().unwrap();
+        assert_eq!(future.result().unwrap(), 7);
+        assert!(bench.queue.lock().is_empty());
+    });
+}
+
+#[test]
+fn cancel_against_poll() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        script.ready.store(true, Relaxed);
+        let worker = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.drain())
+        };
+        let cancelled = future.cancel();
+        worker.join().unwrap();
+        assert!(future.is_done());
+        assert_eq!(future.result().is_err_and(|error| error.is_cancelled()), cancelled);
+        assert_eq!(script.drops.load(SeqCst), 1);
+        assert_eq!(Arc::strong_count(&script), 1);
+    });
+}
+
+#[test]
+fn cancel_against_wake_and_poll() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        bench.drain();
+        let worker = {
+            let (bench, script) = (Arc::clone(&bench), Arc::clone(&script));
+            thread::spawn(move || {
+                script.finish();
+                bench.drain();
+            })
+        };
+        let cancelled = future.cancel();
+        worker.join().unwrap();
+        assert!(future.is_done());
+        assert_eq!(future.result().is_err_and(|error| error.is_cancelled()), cancelled);
+        assert_eq!(script.drops.load(SeqCst), 1);
+        assert_eq!(Arc::strong_count(&script), 1);
+    });
+}
+
+#[test]
+fn last_waker_dropped_against_suspension() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        let dropper = {
+            let script = Arc::clone(&script);
+            thread::spawn(move || drop(script.take_waker()))
+        };
+        bench.drain();
+        dropper.join().unwrap();
+        drop(script.take_waker());
+        bench.drain();
+        assert!(future.result().unwrap_err().is_abandoned());
+        assert_eq!(script.drops.load(SeqCst), 1);
+        assert_eq!(Arc::strong_count(&script), 1);
+    });
+}
+
+#[test]
+fn last_waker_dropped_against_wake() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        bench.drain();
+        let waker = script.take_waker().unwrap();
+        let last = waker.clone();
+        let dropper = thread::spawn(move || drop(last));
+        script.ready.store(true, Relaxed);
+        waker.wake();
+        bench.work();
+        dropper.join().unwrap();
+        // It was woken before the last waker went: it must be polled.
+        assert_eq!(future.result().unwrap(), 7);
+        assert_eq!(script.drops.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn last_waker_dropped_against_cancel() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        bench.drain();
+        let waker = script.take_waker().unwrap();
+        let dropper = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || {
+                drop(waker);
+                bench.drain();
+            })
+        };
+        let cancelled = future.cancel();
+        dropper.join().unwrap();
+        bench.drain();
+        let error = future.result().unwrap_err();
+        assert_eq!((error.is_cancelled(), error.is_abandoned()), (cancelled, !cancelled));
+        assert_eq!(script.drops.load(SeqCst), 1);
+    });
+}
+
+/// The waiter polls in place while the waker's thread wakes, and nobody else would poll.
+#[test]
+fn claimed_in_place_against_wake() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        bench.drain();
+        let finisher = {
+            let script = Arc::clone(&script);
+            thread::spawn(move || script.finish())
+        };
+        // As a blocked worker would, but by hand: it attends, claims, and sleeps if there is nothing to claim.
+        let attending = Attending::new();
+        let alarm = Alarm::new();
+        assert!(future.attend(&attending, &Waker::from(Arc::clone(&alarm))));
+        while !future.is_done() {
+            if !future.claim(&attending) {
+                alarm.notify.wait();
+            }
+        }
+        finisher.join().unwrap();
+        bench.drain();
+        assert_eq!(future.result().unwrap(), 7);
+        assert_eq!(script.drops.load(SeqCst), 1);
+    });
+}
+
+#[test]
+fn cancel_all_against_the_end() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        bench.drain();
+        let worker = {
+            let (bench, script) = (Arc::clone(&bench), Arc::clone(&script));
+            thread::spawn(move || {
+                script.finish();
+                bench.drain();
+            })
+        };
+        bench.unfinished.cancel_all();
+        worker.join().unwrap();
+        bench.drain();
+        assert!(future.result().map_or_else(|error| error.is_cancelled(), |value| value == 7));
+        assert_eq!(script.drops.load(SeqCst), 1);
+        assert!(bench.unfinished.is_empty());
+        drop(bench);
+        assert_eq!(Arc::strong_count(&script), 1);
     });
 }

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
+use super::Source;
 use super::handle::{CancelOnDrop, TaskFuture};
 use super::waiter::Waiter;
 use crate::error::TaskError;
@@ -25,7 +26,7 @@ pub(super) struct WakerWaiter {
 
 impl WakerWaiter {
     fn new(waker: Waker) -> Box<Self> {
-        Box::new(Self { waiter: Waiter::of_user_code(Self::notify), waker })
+        Box::new(Self { waiter: Waiter::new(Self::notify), waker })
     }
 
     pub(super) fn into_waiter(self: Box<Self>) -> NonNull<Waiter> {
@@ -39,10 +40,11 @@ impl WakerWaiter {
         unsafe { Box::from_raw(waiter.cast::<Self>().as_ptr()) }
     }
 
-    unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool) {
+    unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool, about_to_call: &dyn Fn()) {
         // SAFETY: the resolver took it out of the state word, so it is the resolver's.
         let this = unsafe { Self::from_waiter(waiter) };
         // A waker is the runtime's code; if it panics, the worker that resolves the task must not suffer.
+        about_to_call();
         unwind::call_quietly(|| this.waker.wake());
     }
 }
@@ -54,6 +56,9 @@ impl<T> Future for TaskFuture<T> {
     ///
     /// If it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.is_done() {
+            self.poll_in_place(context.waker());
+        }
         if self.is_done() {
             return Poll::Ready(self.take_mut());
         }

@@ -31,6 +31,28 @@ use crate::error::{Cause, TaskError};
 /// assert_eq!(future.result()?, 21.5);
 /// # Ok::<(), concurrent_futures::TaskError>(())
 /// ```
+///
+/// In asynchronous code it makes an `async fn` of a function that calls back. Whoever awaits occupies no thread meanwhile, and is
+/// woken in the callback:
+///
+/// ```
+/// use std::thread;
+/// use concurrent_futures::{block_on, promise, TaskError};
+///
+/// # fn read_sensor(callback: impl FnOnce(f64) + Send + 'static) {
+/// #     thread::spawn(move || callback(21.5));
+/// # }
+/// async fn sensor() -> Result<f64, TaskError> {
+///     let (promise, future) = promise();
+///     read_sensor(|value| {
+///         let _ = promise.set_result(value); // an error if nobody wants it any more
+///     });
+///     future.await // `TaskError::Abandoned` if the callback is dropped without being called
+/// }
+///
+/// assert_eq!(block_on(sensor())?, 21.5);
+/// # Ok::<(), TaskError>(())
+/// ```
 pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
     let cell = cell::promised::<T, Unowned>(Unowned);
     // SAFETY: `promised` counts two references; these are they.
@@ -41,6 +63,20 @@ pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
 ///
 /// It is used up by setting an outcome, so there is one outcome at most. Dropped unused, it resolves the future to
 /// [`TaskError::Abandoned`]: nobody waits for ever.
+///
+/// It is the bridge from code that calls back to code that blocks, and to code that awaits: the future is woken by
+/// [`set_result`](Self::set_result), from whatever thread that comes.
+///
+/// ```
+/// use concurrent_futures::{block_on, promise, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new(1)?;
+/// let (promise, answer) = promise::<u32>();
+/// let doubled = pool.spawn(async move { answer.await.map(|answer| answer * 2) });
+/// promise.set_result(21).unwrap(); // some event handler
+/// assert_eq!(block_on(doubled)??, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping a Promise resolves its future to TaskError::Abandoned"]
 pub struct Promise<T: Send> {
     cell: NonNull<Header>,

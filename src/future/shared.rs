@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::attend::{Attendance, Attending};
 use super::deadlock;
 use super::handle::{TaskFuture, TaskId};
 use super::state::AlreadyFinal;
@@ -65,11 +66,8 @@ unsafe impl Send for Entry {}
 impl<T: Send + Sync + 'static> SharedFuture<T> {
     pub(super) fn new(mut future: TaskFuture<T>) -> Self {
         future.forget_waker();
-        let inner = Arc::new(Inner {
-            waiter: Waiter::of_user_code(Inner::<T>::notify),
-            future,
-            waiting: Mutex::new(Some(Vec::new())),
-        });
+        let inner =
+            Arc::new(Inner { waiter: Waiter::new(Inner::<T>::notify), future, waiting: Mutex::new(Some(Vec::new())) });
         // The registration holds a strong reference until `notify` gives it up: rule 2 of the waiter contract.
         let waiter = Arc::into_raw(Arc::clone(&inner)).cast::<Waiter>().cast_mut();
         if inner.future.register_shared(waiter) == Err(AlreadyFinal) {
@@ -82,14 +80,16 @@ impl<T: Send + Sync + 'static> SharedFuture<T> {
 }
 
 impl<T> Inner<T> {
-    unsafe fn notify(waiter: NonNull<Waiter>, failed: bool) {
+    unsafe fn notify(waiter: NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn()) {
+        // There may be wakers, and the value may be dropped here.
+        about_to_call();
         // SAFETY: `new` leaked this reference into the registration; `Waiter` is the first field (repr(C)).
         let this = unsafe { Arc::from_raw(waiter.cast::<Self>().as_ptr()) };
         let waiting = this.waiting.lock().take().unwrap_or_default();
         for entry in waiting {
             match entry {
                 // SAFETY: it was taken out of the list, so it is this thread's to notify.
-                Entry::Waiter(waiter) => unsafe { Waiter::notify(waiter, failed) },
+                Entry::Waiter(waiter) => unsafe { Waiter::notify(waiter, failed, about_to_call) },
                 Entry::Waker(_, waker) => unwind::call_quietly(|| waker.wake()),
             }
         }
@@ -191,25 +191,28 @@ impl<T> SharedFuture<T> {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        if let Some(done) = block::ready_or_claimed(self, deadline) {
+        let attending = Attending::new();
+        if let Some(done) = block::ready_or_claimed(self, deadline, &attending) {
             return Ok(done);
         }
-        block::wait(self, self.inner.future.address(), deadline, || self.sleep_until(deadline))
+        block::wait(self, self.inner.future.address(), deadline, &attending, |meanwhile| {
+            self.sleep_until(deadline, meanwhile)
+        })
     }
 
-    fn sleep_until(&self, deadline: Option<Instant>) -> bool {
+    fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
         let waiter = ThreadWaiter::new();
         let Some(as_waiter) = NonNull::new(waiter.as_waiter()) else { unreachable!("it is on the stack") };
         if self.inner.add(Entry::Waiter(as_waiter)) == Err(AlreadyFinal) {
             return true;
         }
         // As in `TaskFuture`: no return before the waiter is notified or taken back.
-        if waiter.wait(deadline) {
+        if waiter.wait(deadline, meanwhile) {
             return true;
         }
         match self.inner.remove(|entry| matches!(entry, Entry::Waiter(own) if *own == as_waiter)) {
             Ok(()) => false,
-            Err(AlreadyFinal) => waiter.wait(None),
+            Err(AlreadyFinal) => waiter.wait(None, &|| false),
         }
     }
 
@@ -225,8 +228,8 @@ impl<T> Source for SharedFuture<T> {
         self.is_done()
     }
 
-    fn is_running(&self) -> bool {
-        self.is_running()
+    fn is_at_work(&self) -> bool {
+        self.inner.future.is_at_work()
     }
 
     fn has_failed(&self) -> bool {
@@ -241,8 +244,12 @@ impl<T> Source for SharedFuture<T> {
         self.inner.remove(|entry| matches!(entry, Entry::Waiter(own) if *own == waiter))
     }
 
-    fn claim(&self) -> bool {
-        self.inner.future.claim()
+    fn claim(&self, attendance: &Attendance) -> bool {
+        self.inner.future.claim(attendance)
+    }
+
+    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool {
+        self.inner.future.attend(attendance, waker)
     }
 
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
@@ -256,6 +263,9 @@ impl<T: Clone> Future for SharedFuture<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         static KEYS: AtomicU64 = AtomicU64::new(0);
         self.forget_waker();
+        if !self.is_done() {
+            self.poll_in_place(context.waker());
+        }
         if self.is_done() {
             return Poll::Ready(self.outcome().cloned());
         }

@@ -3,14 +3,18 @@
 //! ```text
 //!                    start                    publish
 //!   PENDING ───────────────────▶ RUNNING ───────────────▶ VALUE ──┐ take
-//!      │                            │                             ├──────▶ TAKEN
-//!      │ begin_cancel               └───────────────────▶ ERROR ──┘
-//!      ▼                  publish
-//!   CANCELLING ─────────────────────────────────────────▶ CANCELLED
+//!      │                          │ │                             ├──────▶ TAKEN
+//!      │ begin_cancel             │ └───────────────────▶ ERROR ──┘
+//!      ▼            cancel_begun  │
+//!   CANCELLING ◀──────────────────┘
+//!      │                  publish
+//!      └────────────────────────────────────────────────▶ CANCELLED
 //! ```
 //!
 //! - PENDING: the work is in the cell. Whoever moves the word away from PENDING owns the work: a worker, a
 //!   waiter that claims it, or a canceller. That is one compare-exchange, so cancel and start cannot both win.
+//! - A spawned future is RUNNING from its first poll to its end, however often it is suspended in between; who may touch
+//!   it then is said by its own second word (`schedule`), and `cancel_begun` is for it alone.
 //! - RUNNING and CANCELLING: the one who made the transition owns the payload alone, until it publishes.
 //! - VALUE, ERROR, CANCELLED are final: the payload belongs to the handle's side, which reads it, or takes it
 //!   (TAKEN) if it owns the handle by value.
@@ -214,6 +218,15 @@ impl State {
             Phase::Pending => Ok((BeginCancel::Won, now.with_phase(Phase::Cancelling))),
             Phase::Cancelling | Phase::Cancelled => Err(BeginCancel::Already),
             _ => Err(BeginCancel::TooLate),
+        })
+    }
+
+    /// RUNNING → CANCELLING, by whoever has a spawned future to itself: what has begun can be cancelled only where it can
+    /// stop half-way.
+    pub(super) fn cancel_begun(&self) {
+        self.update(|now| {
+            debug_assert_eq!(now.phase(), Phase::Running);
+            Ok(((), now.with_phase(Phase::Cancelling)))
         })
     }
 

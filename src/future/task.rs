@@ -48,7 +48,14 @@ pub(crate) struct Task(NonNull<Header>);
 unsafe impl Send for Task {}
 
 impl Task {
-    /// Runs the task, unless it was cancelled or claimed, and resolves its future; says whether it ran.
+    /// # Safety
+    /// The caller gives a runner's reference to the new half.
+    pub(super) unsafe fn from_cell(cell: NonNull<Header>) -> Self {
+        Self(cell)
+    }
+
+    /// Runs the task, unless it was cancelled or claimed, and resolves its future; says whether it ran to its end. (A spawned
+    /// future is polled once.)
     ///
     /// `about_to_publish(true)` is called when the closure has returned and nothing that is the user's is left to run,
     /// right before anybody can see the outcome; `about_to_publish(false)` if something turns up after all: a callback
@@ -81,7 +88,7 @@ impl Task {
     fn discard(self) {
         let cell = self.into_cell();
         // SAFETY: this half's reference is given up, once.
-        unwind::call_quietly(|| unsafe { cell::release(cell) });
+        unwind::call_quietly(|| unsafe { cell::discard(cell) });
     }
 
     fn into_cell(self) -> NonNull<Header> {

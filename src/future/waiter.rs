@@ -14,38 +14,28 @@ use std::time::Instant;
 use crate::sync::atomic::{AtomicBool, Ordering::*};
 use crate::sync::thread::{self, Thread};
 
+/// Notifies a waiter: see [`Waiter::notify`].
+pub(crate) type Notify = unsafe fn(NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn());
+
 /// The header of every waiter. The alignment leaves room for the tags of the state word.
 #[repr(C, align(64))]
 pub(crate) struct Waiter {
-    notify: unsafe fn(NonNull<Waiter>, failed: bool),
-    /// Whether notifying may run code that is not this crate's: a waker, a destructor.
-    runs_user_code: bool,
+    notify: Notify,
 }
 
 impl Waiter {
-    pub(crate) const fn new(notify: unsafe fn(NonNull<Waiter>, failed: bool)) -> Self {
-        Self { notify, runs_user_code: false }
+    pub(crate) const fn new(notify: Notify) -> Self {
+        Self { notify }
     }
 
-    /// A waiter whose `notify` may run code that is not this crate's.
-    pub(super) const fn of_user_code(notify: unsafe fn(NonNull<Waiter>, failed: bool)) -> Self {
-        Self { notify, runs_user_code: true }
-    }
-
-    /// # Safety
-    /// As [`notify`](Self::notify), which must still be to come.
-    #[allow(unsafe_code)]
-    pub(super) unsafe fn runs_user_code(waiter: NonNull<Waiter>) -> bool {
-        // SAFETY: alive by rule 2.
-        unsafe { waiter.as_ref() }.runs_user_code
-    }
-
+    /// `about_to_call` is called before any code runs that is not this crate's: a waker, a destructor.
+    ///
     /// # Safety
     /// The caller is the resolver and has taken `waiter` out of the state word (rule 3).
     #[allow(unsafe_code)]
-    pub(super) unsafe fn notify(waiter: NonNull<Waiter>, failed: bool) {
+    pub(super) unsafe fn notify(waiter: NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn()) {
         // SAFETY: by rule 2 the waiter is alive until it is notified, which happens here and once.
-        unsafe { (waiter.as_ref().notify)(waiter, failed) }
+        unsafe { (waiter.as_ref().notify)(waiter, failed, about_to_call) }
     }
 }
 
@@ -66,12 +56,16 @@ impl ThreadWaiter {
         (&raw const *self).cast::<Waiter>().cast_mut()
     }
 
-    /// Blocks until the task has notified this waiter, or until the deadline; says whether it was notified.
-    pub(super) fn wait(&self, deadline: Option<Instant>) -> bool {
+    /// Blocks until the task has notified this waiter, or until the deadline; says whether it was notified. Whenever it
+    /// wakes up early it asks `meanwhile`, which may do something about the task, and says whether it did.
+    pub(super) fn wait(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
         loop {
             // Acquire pairs with the Release of `notify`: the notifier is done with this waiter.
             if self.notified.load(Acquire) {
                 return true;
+            }
+            if !is_past(deadline) && meanwhile() {
+                continue;
             }
             if !park(deadline) {
                 return self.notified.load(Acquire);
@@ -80,7 +74,7 @@ impl ThreadWaiter {
     }
 
     #[allow(unsafe_code)]
-    unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool) {
+    unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool, _about_to_call: &dyn Fn()) {
         // SAFETY: `waiter` is the first field of a `ThreadWaiter` (repr(C)), alive by rule 2.
         let this = unsafe { waiter.cast::<Self>().as_ref() };
         // As soon as the flag is up the waiting thread may return and its stack frame be gone, so the handle that
@@ -89,6 +83,11 @@ impl ThreadWaiter {
         this.notified.store(true, Release);
         thread.unpark();
     }
+}
+
+/// Has the deadline passed?
+pub(crate) fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 
 /// Parks until an unpark or the deadline; false if the deadline has passed.

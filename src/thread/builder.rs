@@ -76,7 +76,7 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// At most so many tasks are queued, not counting those that run; `policy` says what happens to one more. Without
+    /// At most so many tasks are queued, not counting those that run, nor spawned futures that have been polled; `policy` says what happens to one more. Without
     /// it the queue is unbounded. Tasks of a `map` or a scope are not counted; bound a map by its
     /// [`buffer`](crate::MapOptions::buffer).
     pub fn queue_capacity(mut self, tasks: usize, policy: QueuePolicy) -> Self {
@@ -84,7 +84,8 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// A thread that has had nothing to do for so long ends. Without it threads stay, as in Python.
+    /// A thread that has had nothing to do for so long ends. Without it threads stay, as in Python. One stays as long as there
+    /// are spawned futures.
     pub fn keep_alive(mut self, time: Duration) -> Self {
         self.keep_alive = Some(time);
         self

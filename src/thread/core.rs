@@ -1,8 +1,8 @@
 //! What the handle of a pool and its workers share.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::*, fence};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -15,7 +15,7 @@ use super::worker;
 use crate::combine::Host;
 use crate::error::{Cause, TaskError, spawn_error};
 use crate::executor::{Capacity, Priority};
-use crate::future::{Owner, Task, TaskFuture, task};
+use crate::future::{Owner, Task, TaskFuture, Unfinished, task};
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
@@ -35,6 +35,12 @@ pub(super) struct Core {
     pub(super) max_workers: AtomicUsize,
     pub(super) roster: Roster,
     pub(super) capacity: Option<Arc<Capacity>>,
+    /// Spawned futures that have not ended.
+    pub(super) unfinished: Unfinished,
+    /// A worker sleeps longer than its keep-alive says, because of them.
+    pub(super) someone_stays: AtomicBool,
+    /// For starting threads, which hold the core.
+    me: Weak<Self>,
     /// Why the pool is broken, once it is.
     broken: OnceLock<Cause>,
     /// Why there is no thread, if the last attempt to start the first one failed.
@@ -70,13 +76,16 @@ impl PartialEq for PoolId {
 
 impl Core {
     pub(super) fn new(config: Config, max_workers: usize, capacity: Option<Arc<Capacity>>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
             config,
             queues: Shared::new(),
             sleep: CachePadded::new(Sleep::new()),
             max_workers: AtomicUsize::new(max_workers),
             roster: Roster::new(),
             capacity,
+            unfinished: Unfinished::new(),
+            someone_stays: AtomicBool::new(false),
+            me: Weak::clone(me),
             broken: OnceLock::new(),
             no_thread: Mutex::new(None),
         })
@@ -92,7 +101,7 @@ impl Core {
         counts.is_closed().then(|| self.reason(counts, TaskError::ShutDown))
     }
 
-    fn reason(&self, counts: Counts, otherwise: TaskError) -> TaskError {
+    pub(super) fn reason(&self, counts: Counts, otherwise: TaskError) -> TaskError {
         match self.broken.get() {
             Some(cause) if counts.is_broken() => TaskError::Broken(cause.clone()),
             _ => otherwise,
@@ -100,7 +109,7 @@ impl Core {
     }
 
     /// Queues a closure, unless the pool is closed: then the future says so.
-    pub(super) fn submit<F, T>(self: &Arc<Self>, f: F, priority: Priority) -> TaskFuture<T>
+    pub(super) fn submit<F, T>(&self, f: F, priority: Priority) -> TaskFuture<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -114,7 +123,7 @@ impl Core {
     }
 
     /// Queues a task, and sees to it that somebody will run it.
-    pub(super) fn push(self: &Arc<Self>, task: Task, priority: Priority) {
+    pub(super) fn push(&self, task: Task, priority: Priority) {
         self.push_quietly(task, priority);
         self.notify();
     }
@@ -138,7 +147,7 @@ impl Core {
     }
 
     /// Rule 1 of `sleep`: work has been published.
-    pub(super) fn notify(self: &Arc<Self>) {
+    pub(super) fn notify(&self) {
         fence(SeqCst);
         let counts = self.sleep.counts();
         if counts.is_refusing() {
@@ -150,6 +159,18 @@ impl Core {
         } else if counts.is_closed() && counts.threads() == 0 {
             // The pool ended between the check for it and the push: nobody else will ever look.
             self.refuse_queued(&TaskError::ShutDown);
+        } else if counts.threads() < self.max_workers.load(Relaxed) {
+            self.grow_if_short(counts);
+        }
+    }
+
+    /// [`notify`](Self::notify) for a future that was woken, perhaps in a thread that is none of the pool's. As long as it is
+    /// not finished there is a worker that will come across it, even if only to refuse it.
+    pub(super) fn notify_of_woken(&self) {
+        fence(SeqCst);
+        let counts = self.sleep.counts();
+        if counts.asleep() > 0 {
+            self.sleep.wake_one_if_wanted(counts);
         } else if counts.threads() < self.max_workers.load(Relaxed) {
             self.grow_if_short(counts);
         }
@@ -168,12 +189,13 @@ impl Core {
 
     /// Starts a thread if more tasks wait than there are threads that will look for one.
     #[cold]
-    fn grow_if_short(self: &Arc<Self>, counts: Counts) {
+    fn grow_if_short(&self, counts: Counts) {
         // Nothing may be waiting any more: a worker that was searching was quick.
         if counts.searching() >= self.waiting() {
             return;
         }
-        if let Err(error) = worker::start(self, counts) {
+        let Some(me) = self.me.upgrade() else { return };
+        if let Err(error) = worker::start(&me, counts) {
             self.start_failed(error);
         }
         let counts = self.sleep.counts();
@@ -237,6 +259,7 @@ impl Core {
         self.sleep.cancel();
         self.closed();
         self.drain(Task::cancel);
+        self.unfinished.cancel_all();
     }
 
     /// A worker's initializer failed: nothing can run any more.
@@ -247,6 +270,7 @@ impl Core {
         }
         let reason = self.reason(self.sleep.counts(), TaskError::ShutDown);
         self.refuse_queued(&reason);
+        self.unfinished.fail_all(&reason);
     }
 
     fn closed(&self) {

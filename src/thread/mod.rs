@@ -8,6 +8,7 @@
 //! | `worker` | a thread that finds work and runs it |
 //! | `sleep` | when a worker sleeps, and who wakes it |
 //! | `roster` | which threads there are, and when they are gone |
+//! | `spawn` | futures that the workers poll |
 //! | `scope`, `join` | closures that borrow |
 
 mod builder;
@@ -22,10 +23,12 @@ mod roster;
 mod scope;
 mod shutdown;
 mod sleep;
+mod spawn;
 mod stats;
 mod worker;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -194,6 +197,40 @@ impl ThreadPoolExecutor {
         futures
     }
 
+    /// Runs a future on the workers: they poll it whenever it was woken, from wherever. While it waits it occupies nobody, so a
+    /// pool of one thread runs any number of futures, like an event loop; and beside closures, in the order in which either
+    /// are ready to go on. No runtime is needed, and wakers may be used by any: a timer of one, a channel of another.
+    ///
+    /// The handle is that of any task: block on it, `.await` it, collect it with others. [`cancel`](TaskFuture::cancel) also
+    /// ends a future that has begun, at the `.await` at which it is suspended: it is dropped there and then. A panic is
+    /// [`TaskError::Panicked`]. A future that nobody can wake any more, because the last of its wakers was dropped, resolves
+    /// to [`TaskError::Abandoned`].
+    ///
+    /// Never panics. Blocks only on a bounded queue ([`queue_capacity`](ThreadPoolBuilder::queue_capacity)) with
+    /// [`QueuePolicy::Block`] that is full: a future counts as queued until its first poll. Where `submit` would run the
+    /// closure in the calling thread, the first poll happens there. On a pool that is shut down or broken, the future is
+    /// resolved already. See [`Shutdown`] for what becomes of futures that wait when the pool ends.
+    ///
+    /// ```
+    /// use concurrent_futures::{promise, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new(1)?;
+    /// let (promise, name) = promise::<String>();
+    /// let greeting = pool.spawn(async move { format!("Hello, {}!", name.await.unwrap()) });
+    /// let length = pool.submit(|| 5); // the one worker is free meanwhile
+    /// assert_eq!(length.result()?, 5);
+    /// promise.set_result("world".to_owned()).unwrap();
+    /// assert_eq!(greeting.result()?, "Hello, world!");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spawn<F>(&self, future: F) -> TaskFuture<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        spawn::spawn(&self.core, future)
+    }
+
     /// Calls `f` with every item of `items`, on the workers, and yields the results in the order of the items. Each is a
     /// `Result` of its own: a failed item does not end the map.
     ///
@@ -329,6 +366,7 @@ impl ThreadPoolExecutor {
             busy: busy as usize,
             queued: self.core.queues.len() + own,
             completed,
+            spawned: self.core.unfinished.count(),
         }
     }
 

@@ -61,4 +61,6 @@ pub struct ThreadPoolStats {
     /// How many tasks have been run to their end, well or badly. A [`map`](crate::ThreadPoolExecutor::map) counts as a
     /// few tasks, however many items it has.
     pub completed: u64,
+    /// How many [spawned](crate::ThreadPoolExecutor::spawn) futures have not ended: queued, polled or waiting.
+    pub spawned: usize,
 }

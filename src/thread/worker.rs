@@ -31,6 +31,8 @@ thread_local! {
     static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
     /// The pool whose worker this thread was: destructors of thread-locals may still run.
     static FORMER: Cell<Option<PoolId>> = const { Cell::new(None) };
+    /// The pools whose futures this thread, which may be nobody's worker, is dropping.
+    static INSIDE: RefCell<Vec<PoolId>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(super) struct Worker {
@@ -97,9 +99,24 @@ pub(super) fn current_pool() -> Option<PoolId> {
     with_current(|worker| worker.core.id())
 }
 
-/// True if the calling thread is a worker of the pool, or was one and is about to end.
+/// True if the calling thread is a worker of the pool, or was one and is about to end; or if it is dropping a future of the
+/// pool.
 pub(super) fn belongs_to(pool: PoolId) -> bool {
-    current_pool().or(FORMER.get()) == Some(pool)
+    let inside = || INSIDE.try_with(|inside| inside.borrow().contains(&pool)).unwrap_or(false);
+    current_pool().or(FORMER.get()) == Some(pool) || inside()
+}
+
+/// Runs `f` as if this thread belonged to the pool.
+pub(super) fn inside(pool: PoolId, f: &mut dyn FnMut()) {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            let _ = INSIDE.try_with(|inside| inside.borrow_mut().pop());
+        }
+    }
+    let _ = INSIDE.try_with(|inside| inside.borrow_mut().push(pool));
+    let _leave = Leave;
+    f();
 }
 
 /// Runs `f` with the worker that the calling thread is, if it is one.
@@ -275,11 +292,12 @@ impl Worker {
                 continue;
             }
             let start = Instant::now();
-            let deadline = self.core.config.keep_alive.and_then(|time| start.checked_add(time));
+            let keep_alive = self.core.config.keep_alive.filter(|_| !self.must_stay());
+            let deadline = keep_alive.and_then(|time| start.checked_add(time));
             spin::worker_sleeps();
             let woken = self.core.sleep.sleep(&self.bed, deadline, || {
                 fence(SeqCst);
-                self.is_wanted()
+                self.is_wanted() || deadline.is_none() && self.may_go()
             });
             spin::worker_wakes();
             match woken {
@@ -300,10 +318,31 @@ impl Worker {
     }
 
     fn should_end(&self) -> Option<End> {
-        if self.core.sleep.counts().is_closed() {
+        if self.core.sleep.counts().is_closed() && self.core.unfinished.is_empty() {
             return Some(End::Closed);
         }
         self.is_surplus().then_some(End::Surplus)
+    }
+
+    /// Is this the last worker, and are there futures which somebody has to poll when they are woken? Then it does not end,
+    /// however long it has nothing to do.
+    fn must_stay(&self) -> bool {
+        let stays = self.core.sleep.counts().threads() == 1 && self.is_needed_by_futures();
+        if stays && self.core.config.keep_alive.is_some() {
+            // SeqCst: before the last look at the list, see `all_finished`.
+            self.core.someone_stays.store(true, SeqCst);
+        }
+        stays
+    }
+
+    /// It stayed for the sake of futures that have ended now.
+    fn may_go(&self) -> bool {
+        self.core.config.keep_alive.is_some() && !self.is_needed_by_futures()
+    }
+
+    /// In a broken pool nothing is polled any more.
+    fn is_needed_by_futures(&self) -> bool {
+        !self.core.unfinished.is_empty() && !self.core.sleep.counts().is_broken()
     }
 
     fn is_surplus(&self) -> bool {
@@ -404,11 +443,14 @@ impl Worker {
             self.core.queues.push(task, Priority::Normal);
         }
         fence(SeqCst);
-        if self.core.has_work() {
+        let has_work = self.core.has_work();
+        if has_work || self.is_needed_by_futures() {
             if self.core.sleep.keep_last_thread() {
                 return false;
             }
-            self.core.notify();
+            if has_work {
+                self.core.notify();
+            }
         }
         self.has_left.set(true);
         self.core.roster.leave(self.number);

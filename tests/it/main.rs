@@ -1,6 +1,7 @@
 //! The integration tests, one module a situation.
 
 mod as_completed;
+mod block_on;
 mod bounded_queue;
 mod callbacks;
 mod cancel;
@@ -23,12 +24,21 @@ mod priorities;
 mod process;
 mod process_exit;
 mod resize;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod runtimes;
 mod scope;
 mod shared_future;
 mod shutdown;
 mod signals;
+mod spawn;
+mod spawn_cancel;
 mod spawn_failure;
+mod spawn_shutdown;
+mod spawn_waiting;
+#[cfg(feature = "stream")]
+mod stream;
 mod support;
 mod thread_locals;
 mod thread_pool;
 mod wait;
+mod wait_async;

@@ -150,6 +150,78 @@ fn a_pool_that_works_on_and_on_does_not_grow() {
 }
 
 #[test]
+fn a_million_awaited_futures_leave_nothing_behind() {
+    const TEST: &str = "memory::a_million_awaited_futures_leave_nothing_behind";
+    if !is_child() {
+        let output = watchdog(4 * LIMIT, || in_child(TEST));
+        assert!(output.status.success(), "{}", printed(&output));
+        return;
+    }
+    watchdog(4 * LIMIT, || {
+        const ROUNDS: usize = 100;
+        const FUTURES: usize = 10_000;
+        let pool = pool(2);
+        let mut settled = 0;
+        for round in 0..ROUNDS {
+            let spawn = |n| {
+                pool.spawn(async move {
+                    if n % 4 == 0 {
+                        yield_now().await;
+                    }
+                    [n; 8]
+                })
+            };
+            let futures: Vec<_> = (0..FUTURES).map(spawn).collect();
+            concurrent_futures::block_on(async {
+                for (n, future) in futures.into_iter().enumerate() {
+                    match n % 10 {
+                        0 => drop(future),
+                        1 => drop(future.cancel_on_drop()),
+                        2 => assert_eq!(future.shared().await.unwrap()[0], n),
+                        _ => assert_eq!(future.await.unwrap()[0], n),
+                    }
+                }
+            });
+            if round == ROUNDS / 5 {
+                settled = resident();
+            }
+        }
+        let grown = resident().saturating_sub(settled) * rustix::param::page_size() as u64;
+        // A leak of 8 bytes for each future would be more.
+        assert!(grown < 4 << 20, "{grown} bytes more than after the first rounds");
+        until(|| pool.stats().spawned == 0);
+    });
+}
+
+// What awaits on and on, one task after the other, does not grow either: nothing is kept of what was awaited.
+#[test]
+fn one_future_that_awaits_many_does_not_grow() {
+    const TEST: &str = "memory::one_future_that_awaits_many_does_not_grow";
+    if !is_child() {
+        let output = watchdog(4 * LIMIT, || in_child(TEST));
+        assert!(output.status.success(), "{}", printed(&output));
+        return;
+    }
+    watchdog(4 * LIMIT, || {
+        let pool = Arc::new(pool(1));
+        let inner = Arc::clone(&pool);
+        let future = pool.spawn(async move {
+            let mut settled = 0;
+            for n in 0..200_000_usize {
+                assert_eq!(inner.spawn(async move { n }).await.unwrap(), n);
+                assert_eq!(inner.submit(move || n).await.unwrap(), n);
+                if n == 40_000 {
+                    settled = resident();
+                }
+            }
+            resident().saturating_sub(settled) * rustix::param::page_size() as u64
+        });
+        let grown = future.result().unwrap();
+        assert!(grown < 2 << 20, "{grown} bytes more than after the first rounds");
+    });
+}
+
+#[test]
 fn a_pool_needs_no_file_descriptors() {
     const TEST: &str = "memory::a_pool_needs_no_file_descriptors";
     if !is_child() {

@@ -1,43 +1,14 @@
 //! Handles as `std::future::Future`s, polled by hand.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 
 use concurrent_futures::{ReturnWhen, TaskError, as_completed, promise, wait};
 
 use crate::support::*;
-
-/// Counts its wakes, and unparks the thread that made it.
-struct Counting {
-    wakes: AtomicUsize,
-    thread: Thread,
-}
-
-impl Wake for Counting {
-    fn wake(self: Arc<Self>) {
-        self.wakes.fetch_add(1, SeqCst);
-        self.thread.unpark();
-    }
-}
-
-fn counting() -> (Arc<Counting>, Waker) {
-    let counting = Arc::new(Counting { wakes: AtomicUsize::new(0), thread: thread::current() });
-    (Arc::clone(&counting), Waker::from(counting))
-}
-
-impl Counting {
-    fn wakes(&self) -> usize {
-        self.wakes.load(SeqCst)
-    }
-}
-
-fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(waker))
-}
 
 /// Blocks on a future by its waker alone.
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -143,6 +114,32 @@ fn polled_and_then_blocked_on() {
             plug.release();
             assert!(count.wakes() <= 3);
             assert_eq!(Arc::strong_count(&count), 2);
+        }
+    });
+}
+
+#[test]
+fn handles_of_spawned_futures_are_polled_blocked_on_and_dropped_alike() {
+    guarded(|| {
+        let pool = pool(1);
+        for round in rounds(300) {
+            let puppets = [Puppet::new(), Puppet::new(), Puppet::new()];
+            let [mut one, mut two, mut three] =
+                puppets.clone().map(|puppet| pool.spawn(puppet.future(Drops::new().token())));
+            let ((first, a), (second, b)) = (counting(), counting());
+            for future in [&mut one, &mut two, &mut three] {
+                assert!(poll(future, &a).is_pending());
+                assert!(poll(future, &b).is_pending());
+            }
+            // Before or while it completes.
+            drop(three);
+            let finisher = thread::spawn(move || puppets.iter().for_each(Puppet::finish));
+            (0..round % 100).for_each(|_| std::hint::spin_loop());
+            assert_eq!(one.result().unwrap(), 2);
+            assert_eq!(block_on(two).unwrap(), 2);
+            finisher.join().unwrap();
+            assert!(first.wakes() == 0 && second.wakes() <= 2);
+            assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (2, 2));
         }
     });
 }

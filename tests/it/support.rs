@@ -1,13 +1,16 @@
 //! What the tests share: a watchdog, gates, drop counters, child processes.
 
 use std::any::Any;
+use std::future::{Future, poll_fn};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use concurrent_futures::ThreadPoolExecutor;
@@ -279,6 +282,104 @@ pub(crate) fn until(condition: impl Fn() -> bool) {
     while !condition() {
         thread::yield_now();
     }
+}
+
+/// Counts its wakes, and unparks the thread that made it.
+pub(crate) struct Counting {
+    wakes: AtomicUsize,
+    thread: Thread,
+}
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// A waker, and what it counts.
+pub(crate) fn counting() -> (Arc<Counting>, Waker) {
+    let counting = Arc::new(Counting { wakes: AtomicUsize::new(0), thread: thread::current() });
+    (Arc::clone(&counting), Waker::from(counting))
+}
+
+impl Counting {
+    pub(crate) fn wakes(&self) -> usize {
+        self.wakes.load(SeqCst)
+    }
+}
+
+/// Polls a future once.
+pub(crate) fn poll<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+/// A future that a test holds by strings: it is pending until it is told to be ready, and counts its polls.
+#[derive(Clone, Default)]
+pub(crate) struct Puppet(Arc<Strings>);
+
+#[derive(Default)]
+struct Strings {
+    polls: AtomicUsize,
+    ready: Mutex<bool>,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Puppet {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the pool is to poll. It owns the token until it is dropped.
+    pub(crate) fn future(&self, token: Token) -> impl Future<Output = usize> + Send + 'static {
+        let strings = Arc::clone(&self.0);
+        poll_fn(move |context| {
+            token.touch();
+            let mut waker = strings.waker.lock().unwrap();
+            let polls = strings.polls.fetch_add(1, SeqCst) + 1;
+            if *strings.ready.lock().unwrap() {
+                return Poll::Ready(polls);
+            }
+            *waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+    }
+
+    pub(crate) fn polls(&self) -> usize {
+        self.0.polls.load(SeqCst)
+    }
+
+    /// The waker of the last poll, which keeps its own.
+    pub(crate) fn waker(&self) -> Waker {
+        until(|| self.0.waker.lock().unwrap().is_some());
+        self.0.waker.lock().unwrap().clone().unwrap()
+    }
+
+    /// Takes the waker of the last poll away.
+    pub(crate) fn take_waker(&self) -> Waker {
+        until(|| self.0.waker.lock().unwrap().is_some());
+        self.0.waker.lock().unwrap().take().unwrap()
+    }
+
+    /// Has it polled once more, and be ready. Waits for the first poll.
+    pub(crate) fn finish(&self) {
+        let waker = self.take_waker();
+        *self.0.ready.lock().unwrap() = true;
+        waker.wake();
+    }
+}
+
+/// Pending once, and woken at once.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| match std::mem::replace(&mut yielded, true) {
+        true => Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Set in the child process in which a test runs its dangerous half.

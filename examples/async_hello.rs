@@ -1,0 +1,31 @@
+//! An async function that waits a second between two words. A thread runs it, and sleeps meanwhile.
+
+use std::time::{Duration, Instant};
+
+use concurrent_futures::block_on;
+use smol::Timer;
+
+#[path = "common/args.rs"]
+mod args;
+
+const USAGE: &str = "\
+Says hello, and a second later to whom.
+
+Usage: async_hello";
+
+async fn hello() {
+    println!("Hello ...");
+    Timer::after(Duration::from_secs(1)).await;
+    println!("... World!");
+}
+
+fn main() {
+    let arguments = args::arguments(USAGE);
+    if !arguments.is_empty() {
+        args::reject(USAGE, &arguments);
+    }
+
+    let start = Instant::now();
+    block_on(hello());
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}

@@ -1,0 +1,90 @@
+//! A future on the calling thread.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use crossbeam::sync::{Parker, Unparker};
+
+use super::attend::Attending;
+use crate::current;
+
+thread_local! {
+    /// What a call needs, from one call to the next. A nested call finds it taken, and makes its own.
+    static CACHED: Cell<Option<Bench>> = const { Cell::new(None) };
+}
+
+/// Where a thread sits while a future is pending. The parker is not std's: whoever unparks this thread for a reason of his
+/// own does not wake it here, and a wake-up from here is not taken for his.
+struct Bench {
+    parker: Parker,
+    waker: Waker,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let parker = Parker::new();
+        let waker = Waker::from(Arc::new(Bell(parker.unparker().clone())));
+        Self { parker, waker }
+    }
+}
+
+struct Bell(Unparker);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on the calling thread to its end, and returns what it returns. The thread sleeps while the future is
+/// pending. No runtime is needed: this is how a program that is not asynchronous calls one that is, as with Python's
+/// [`asyncio.run`](https://docs.python.org/3/library/asyncio-runner.html#asyncio.run).
+///
+/// The future may be any: handles of this crate, of others, what borrows from the caller. Calls may be nested. Other threads
+/// that wake it wake this thread, however many wakers they hold.
+///
+/// Called on a worker of a pool, it occupies that worker like any other blocking call. Handles of tasks of the same pool
+/// that the future polls do what [`TaskFuture::result`](crate::TaskFuture::result) would do: what is still queued is run in
+/// place, so a pool of one thread is enough. To occupy nobody, `.await` inside
+/// [`spawn`](crate::ThreadPoolExecutor::spawn).
+///
+/// ```
+/// use concurrent_futures::{block_on, ThreadPoolExecutor};
+///
+/// let pool = ThreadPoolExecutor::new(2)?;
+/// let sum = block_on(async {
+///     let (one, two) = (pool.submit(|| 1), pool.submit(|| 2)); // at the same time
+///     Ok::<_, concurrent_futures::TaskError>(one.await? + two.await?)
+/// })?;
+/// assert_eq!(sum, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Panics
+///
+/// If the future does.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let bench = CACHED.try_with(Cell::take).ok().flatten().unwrap_or_else(Bench::new);
+    let mut context = Context::from_waker(&bench.waker);
+    let (attending, in_task) = (Attending::new(), current::in_task());
+    let output = loop {
+        let polled = match in_task {
+            true => attending.polling(|| future.as_mut().poll(&mut context)),
+            false => future.as_mut().poll(&mut context),
+        };
+        match polled {
+            Poll::Ready(output) => break output,
+            Poll::Pending => bench.parker.park(),
+        }
+    };
+    let _ = CACHED.try_with(|cached| cached.set(Some(bench)));
+    output
+}

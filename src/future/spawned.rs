@@ -1,0 +1,490 @@
+//! A future that an executor polls: the one allocation of a task, with the future as its work, and wakers as its runners.
+//!
+//! ```text
+//! ┌────────┬──────────────────────────────┬─────────────────────────────────┐
+//! │ header │ seat: schedule │ key │ host  │ payload: future | value | error │
+//! └────────┴──────────────────────────────┴─────────────────────────────────┘
+//! ```
+//!
+//! This module is an unsafe island, a neighbour of `cell`, whose rules hold here too. Instead of the phase alone it is the
+//! word of `schedule` that says who may touch the future:
+//! 1. The runner's reference of the cell (see `cell`, rule 1) is held in common by the entry in the executor's queue, the
+//!    owner of the future, and the wakers; whoever `schedule` tells that it was the last one releases it.
+//! 2. Only the owner of the future (`schedule`) touches the payload, and only the owner changes the phase, until the outcome
+//!    is published. So `start`, `begin_cancel` and `cancel_begun` never meet a rival here.
+//! 3. The future is polled and dropped where it lies: it never moves. The payload is the future until the owner of a
+//!    closed word drops it.
+//! 4. Whoever polls keeps the executor alive, and so does a waker, whose cell does. After the entry is in the queue, others
+//!    may end the future, and free the cell: only a pointer into the executor is used from there on.
+//! 5. A cell in the list of unfinished futures is not over: its owner takes it off the list before it lets go.
+
+#![allow(unsafe_code)]
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
+
+use super::attend::{self, Attendance, elsewhere};
+use super::cell::{Cell, Header, Payload, Vtable};
+use super::handle::TaskFuture;
+use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
+use super::state::{BeginCancel, Phase, Release, Start};
+use super::task::Task;
+use super::unfinished::Unfinished;
+use crate::current;
+use crate::error::TaskError;
+use crate::unwind;
+
+/// What a spawned future needs of its executor.
+pub(crate) trait Scheduler: Send + Sync {
+    /// Is the calling thread one of those that poll futures? Such a thread keeps the executor alive.
+    fn may_poll(&self) -> bool;
+
+    /// Queues a future that is to be polled; behind everything else if it has `yielded`, that is, if it was woken while it
+    /// was being polled. May be called in any thread.
+    fn schedule(&self, task: Task, yielded: bool);
+
+    /// The calling thread has polled a future in place, to its end.
+    fn claimed(&self);
+
+    /// Why the executor ends what it has, if it does.
+    fn refusal(&self) -> TaskError;
+
+    /// Runs `end`, which drops a future of this executor in a thread that may be none of its own. What the future owns may
+    /// try to end the executor, and must not wait for itself.
+    fn inside(&self, end: &mut dyn FnMut());
+
+    /// The list of futures that have not ended.
+    fn unfinished(&self) -> &Unfinished;
+
+    /// The last of them has.
+    fn all_finished(&self);
+}
+
+/// What is between the header and the payload.
+struct Seat {
+    schedule: Schedule,
+    /// The place in the list of unfinished futures.
+    key: AtomicUsize,
+    host: Arc<dyn Scheduler>,
+}
+
+/// How every spawned cell begins, whatever its future: a `Cell` has the owner behind the header (repr(C), both).
+#[repr(C)]
+struct Base {
+    header: Header,
+    seat: Seat,
+}
+
+/// Makes the two halves of a spawned future, in one allocation. The first half is to be queued.
+pub(crate) fn spawned<F>(future: F, host: Arc<dyn Scheduler>) -> (Task, TaskFuture<F::Output>)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let seat = Seat { schedule: Schedule::queued(), key: AtomicUsize::new(0), host };
+    let payload = Payload { work: ManuallyDrop::new(future) };
+    let cell = Cell::<F, F::Output, Seat>::alloc(&Spawned::<F>::VTABLE, Phase::Pending, 2, payload, seat);
+    // SAFETY: the cell has two references; these are they. Nobody else knows it before it is on the list.
+    unsafe {
+        let seat = seat_of(cell);
+        seat.host.unfinished().insert(Listed(cell), &seat.key);
+        (Task::from_cell(cell), TaskFuture::from_cell(cell))
+    }
+}
+
+/// # Safety
+/// The cell is a spawned one, and the caller keeps it alive for `'a`.
+unsafe fn seat_of<'a>(cell: NonNull<Header>) -> &'a Seat {
+    // SAFETY: the caller's contract; `Base` is how it begins.
+    unsafe { &cell.cast::<Base>().as_ref().seat }
+}
+
+/// How a future ends.
+enum End<T> {
+    Outcome(Result<T, TaskError>),
+    Cancelled,
+}
+
+/// The functions of cells whose future is an `F`.
+struct Spawned<F>(PhantomData<F>);
+
+impl<F> Spawned<F>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    const VTABLE: Vtable = Vtable {
+        run: Self::run,
+        discard,
+        claim: Self::claim,
+        attend,
+        cancel: Self::cancel,
+        fail: Self::fail,
+        has_begun: |_| false,
+        is_at_work,
+        help: |_, _, _, _| false,
+        take: Cell::<F, F::Output, Seat>::take,
+        outcome: Cell::<F, F::Output, Seat>::outcome,
+        free: Cell::<F, F::Output, Seat>::free,
+    };
+
+    /// The entry has come out of the queue; says whether the future is ready.
+    ///
+    /// # Safety
+    /// The caller gives the entry's share of the reference to this call.
+    unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
+        // SAFETY: the entry keeps the cell alive, until `take_entry` says what has become of its share.
+        unsafe {
+            match seat_of(cell).schedule.take_entry() {
+                Take::Poll => return elsewhere(|| Self::poll(cell, about_to_publish)),
+                Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
+                Take::Last => release(cell, about_to_publish),
+                Take::Nothing => {}
+            }
+        }
+        false
+    }
+
+    /// # Safety
+    /// The caller holds a reference of its own.
+    unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
+        // SAFETY: the caller's reference outlives the call.
+        unsafe {
+            let seat = seat_of(cell);
+            if !seat.host.may_poll() {
+                return false;
+            }
+            match seat.schedule.take_in_place() {
+                Take::Poll => {
+                    if attendance.polling(|| Self::poll(cell, &|_| ())) {
+                        seat.host.claimed();
+                    }
+                }
+                Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
+                Take::Nothing | Take::Last => return false,
+            }
+        }
+        true
+    }
+
+    /// Polls the future once; says whether it is ready.
+    ///
+    /// # Safety
+    /// The caller owns the future.
+    unsafe fn poll(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
+        let running = current::Running::enter(cell.addr().get());
+        // SAFETY: the owner keeps the cell alive (rule 1).
+        let this = unsafe { cell.cast::<Cell<F, F::Output, Seat>>().as_ref() };
+        if this.header.state.phase() == Phase::Pending {
+            let started = this.header.state.start();
+            debug_assert_eq!(started, Start::Won);
+        }
+        // SAFETY: of the vtable's functions only `clone` is called on this waker, which holds no count of its own; it goes
+        // before the owner lets go.
+        let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(cell)) });
+        let polled = unwind::catch(|| {
+            let mut context = Context::from_waker(&waker);
+            this.payload.with_mut(|payload| {
+                // SAFETY: the owner alone touches the payload, which is the future (rules 2 and 3), and never moves it.
+                let future: Pin<&mut F> = unsafe { Pin::new_unchecked(&mut *(&raw mut (*payload).work).cast::<F>()) };
+                future.poll(&mut context)
+            })
+        });
+        drop(running);
+        let outcome = match polled {
+            Ok(Poll::Pending) => match this.owner.schedule.suspend() {
+                Suspend::Suspended => return false,
+                Suspend::Requeue { tell } => {
+                    // SAFETY: the entry keeps the cell alive until it is pushed (rule 4).
+                    unsafe { announce(cell, Woken { push: true, tell }, true) };
+                    return false;
+                }
+                Suspend::Queued { tell } => {
+                    // SAFETY: nothing is pushed, so only the address of the cell is used.
+                    unsafe { announce(cell, Woken { push: false, tell }, true) };
+                    return false;
+                }
+                Suspend::Close(Close::Cancelled) => End::Cancelled,
+                Suspend::Close(Close::Refused) => End::Outcome(Err(this.owner.host.refusal())),
+                Suspend::Close(Close::Abandoned) => Self::abandoned(),
+            },
+            Ok(Poll::Ready(value)) => match this.owner.schedule.complete(false) {
+                false => End::Outcome(Ok(value)),
+                true => {
+                    // As Python has it: who was told that the task is cancelled can rely on it.
+                    unwind::drop_quietly(value);
+                    End::Cancelled
+                }
+            },
+            Err(panic) => {
+                let _ = this.owner.schedule.complete(true);
+                End::Outcome(Err(TaskError::Panicked(panic)))
+            }
+        };
+        let completed = matches!(outcome, End::Outcome(Ok(_) | Err(TaskError::Panicked(_))));
+        // What was cancelled or abandoned has not been run to its end, and is not counted by the worker as if it had.
+        let about_to_publish = if completed { about_to_publish } else { &|_| () };
+        // SAFETY: the caller's ownership; the word is closed.
+        unsafe { Self::end(cell, outcome, about_to_publish) };
+        completed
+    }
+
+    fn abandoned() -> End<F::Output> {
+        End::Outcome(Err(TaskError::Abandoned))
+    }
+
+    /// Drops the future, publishes the outcome, and lets go.
+    ///
+    /// # Safety
+    /// The caller owns the future, and the word is closed.
+    unsafe fn end(cell: NonNull<Header>, end: End<F::Output>, about_to_publish: &dyn Fn(bool)) {
+        let running = current::Running::enter(cell.addr().get());
+        // SAFETY: the owner keeps the cell alive (rule 1).
+        let this = unsafe { cell.cast::<Cell<F, F::Output, Seat>>().as_ref() };
+        let state = &this.header.state;
+        match (&end, state.phase()) {
+            (End::Cancelled, Phase::Pending) => {
+                let begun = state.begin_cancel();
+                debug_assert_eq!(begun, BeginCancel::Won);
+            }
+            (End::Cancelled, _) => state.cancel_begun(),
+            (End::Outcome(_), Phase::Pending) => {
+                let started = state.start();
+                debug_assert_eq!(started, Start::Won);
+            }
+            (End::Outcome(_), _) => {}
+        }
+        // SAFETY: the owner drops the future where it lies, once (rules 2 and 3).
+        unwind::call_quietly(|| this.payload.with_mut(|payload| unsafe { ManuallyDrop::drop(&mut (*payload).work) }));
+        // SAFETY: the payload is empty, and this thread's; the owner's share of the reference stays until `finish`.
+        unsafe {
+            let phase = match end {
+                End::Cancelled => Phase::Cancelled,
+                End::Outcome(outcome) => this.fill(outcome),
+            };
+            Cell::<F, F::Output, Seat>::publish(cell, phase, false, running, about_to_publish);
+            finish(cell, about_to_publish);
+        }
+    }
+
+    /// # Safety
+    /// The caller holds a reference of its own.
+    unsafe fn cancel(cell: NonNull<Header>) -> bool {
+        // SAFETY: the caller's reference outlives the call.
+        let seat = unsafe { seat_of(cell) };
+        match seat.schedule.cancel() {
+            Cancel::Won => {
+                // SAFETY: the word is closed, and the future this thread's.
+                seat.host.inside(&mut || unsafe { Self::end(cell, End::Cancelled, &|_| ()) });
+                true
+            }
+            Cancel::Requested | Cancel::Already => true,
+            Cancel::TooLate => false,
+        }
+    }
+
+    /// # Safety
+    /// The caller holds a reference of its own.
+    unsafe fn fail(cell: NonNull<Header>, error: TaskError) {
+        // SAFETY: the caller's reference outlives the call.
+        let seat = unsafe { seat_of(cell) };
+        if seat.schedule.refuse() {
+            let mut error = Some(error);
+            seat.host.inside(&mut || {
+                let error = error.take().unwrap_or(TaskError::Abandoned);
+                // SAFETY: the word is closed, and the future this thread's.
+                unsafe { Self::end(cell, End::Outcome(Err(error)), &|_| ()) };
+            });
+        }
+    }
+}
+
+/// The end of `end`: off the list, and the owner's share is given up.
+///
+/// # Safety
+/// The caller owns a future that has been dropped, and whose outcome is published.
+unsafe fn finish(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
+    // SAFETY: the owner keeps the cell alive (rule 1) until `disown`.
+    unsafe {
+        let seat = seat_of(cell);
+        // Relaxed: written before the future was queued.
+        if seat.host.unfinished().remove(cell, seat.key.load(Relaxed)) {
+            seat.host.all_finished();
+        }
+        if seat.schedule.disown() == Left::Last {
+            release(cell, about_to_publish);
+        }
+    }
+}
+
+/// Gives the runner's reference up. A result that is left goes with it, and its destructor is the user's code.
+///
+/// # Safety
+/// `schedule` has told the caller to.
+unsafe fn release(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
+    // SAFETY: the runner's reference is the caller's, and given up once; where it was the last, so is the cell.
+    unsafe {
+        if let Release::Last(phase) = cell.as_ref().state.release() {
+            about_to_publish(false);
+            unwind::call_quietly(|| (cell.as_ref().vtable.free)(cell, phase));
+        }
+    }
+}
+
+/// Queues the future, and tells those who attend it, as `woken` says.
+///
+/// # Safety
+/// As rule 4 says; if the future is to be queued, the entry's share of the reference is the caller's to give.
+unsafe fn announce(cell: NonNull<Header>, woken: Woken, yielded: bool) {
+    if woken.push {
+        // SAFETY: alive by the entry until it is pushed, and the executor by rule 4 until this returns.
+        unsafe {
+            let host = Arc::as_ptr(&seat_of(cell).host);
+            (*host).schedule(Task::from_cell(cell), yielded);
+        }
+    }
+    if woken.tell {
+        attend::tell(cell.addr().get());
+    }
+}
+
+/// # Safety
+/// The caller gives the entry's share of the reference to this call.
+unsafe fn discard(cell: NonNull<Header>) {
+    // SAFETY: alive by the entry.
+    unsafe {
+        if seat_of(cell).schedule.drop_entry() == Left::Last {
+            release(cell, &|_| ());
+        }
+    }
+}
+
+/// A future that is attended for the first time is woken as well. It may have been polled before by somebody who did not
+/// wait for it, and be waiting for a task that only the calling thread is left to run.
+///
+/// # Safety
+/// The caller holds a reference.
+unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, waker: &Waker) -> bool {
+    // SAFETY: alive by the caller's reference; a thread that may poll keeps the executor alive.
+    unsafe {
+        let seat = seat_of(cell);
+        if !seat.host.may_poll() {
+            return false;
+        }
+        if attendance.enter(cell.addr().get(), waker) {
+            announce(cell, seat.schedule.wake(), false);
+            seat.schedule.attend();
+        }
+    }
+    true
+}
+
+/// # Safety
+/// The caller holds a reference.
+unsafe fn is_at_work(cell: NonNull<Header>) -> bool {
+    // SAFETY: alive by the caller's reference.
+    unsafe { seat_of(cell) }.schedule.is_owned()
+}
+
+// The waker: a pointer to the cell, and one of the counts of its schedule.
+
+static WAKER: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker);
+
+fn raw_waker(cell: NonNull<Header>) -> RawWaker {
+    RawWaker::new(cell.as_ptr().cast_const().cast(), &WAKER)
+}
+
+fn cell_of(data: *const ()) -> NonNull<Header> {
+    NonNull::new(data.cast_mut().cast()).expect("a waker is made of a cell")
+}
+
+unsafe fn clone(data: *const ()) -> RawWaker {
+    let cell = cell_of(data);
+    // SAFETY: alive by the waker that is cloned, or by the owner, whose context holds it.
+    unsafe { seat_of(cell) }.schedule.add_waker();
+    raw_waker(cell)
+}
+
+unsafe fn wake(data: *const ()) {
+    // SAFETY: alive by this waker, which goes afterwards. Not before: it keeps the executor alive (rule 4).
+    unsafe {
+        wake_by_ref(data);
+        drop_waker(data);
+    }
+}
+
+unsafe fn wake_by_ref(data: *const ()) {
+    let cell = cell_of(data);
+    // SAFETY: alive by this waker.
+    unsafe {
+        let woken = seat_of(cell).schedule.wake();
+        announce(cell, woken, false);
+    }
+}
+
+unsafe fn drop_waker(data: *const ()) {
+    let cell = cell_of(data);
+    // SAFETY: alive by this waker, until the schedule says what has become of its count.
+    unsafe {
+        match seat_of(cell).schedule.drop_waker() {
+            DropWaker::Dropped => {}
+            DropWaker::Last => release(cell, &|_| ()),
+            DropWaker::Lost(woken) => {
+                // The future is not dropped here, where its destructor might meet a lock that the dropper of the waker
+                // holds, but by whoever takes it from the queue.
+                announce(cell, woken, false);
+                drop_waker(data);
+            }
+        }
+    }
+}
+
+/// A cell on the list of unfinished futures, which does not keep it alive: rule 5 does.
+pub(super) struct Listed(NonNull<Header>);
+
+// SAFETY: it is followed under the lock of the list only; the cell may be used by any thread.
+unsafe impl Send for Listed {}
+
+impl Listed {
+    pub(super) fn address(&self) -> usize {
+        self.0.addr().get()
+    }
+
+    /// Keeps the cell alive beyond the lock.
+    ///
+    /// # Safety
+    /// The caller holds the lock of the list that this is on.
+    pub(super) unsafe fn hold(&self) -> Held {
+        // SAFETY: on the list, it is not over (rule 5).
+        unsafe { seat_of(self.0) }.schedule.add_waker();
+        Held(self.0)
+    }
+}
+
+/// A future that was on the list a moment ago.
+pub(super) struct Held(NonNull<Header>);
+
+impl Held {
+    pub(super) fn cancel(&self) {
+        // SAFETY: alive by the count that `hold` has taken.
+        unsafe { (self.0.as_ref().vtable.cancel)(self.0) };
+    }
+
+    pub(super) fn fail(&self, error: TaskError) {
+        // SAFETY: as above.
+        unsafe { (self.0.as_ref().vtable.fail)(self.0, error) };
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // SAFETY: the count of `hold` is given up, once.
+        unsafe { drop_waker(self.0.as_ptr().cast_const().cast()) };
+    }
+}

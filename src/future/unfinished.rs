@@ -1,0 +1,107 @@
+//! The list of an executor's spawned futures that have not ended: how many there are, and how to end them all.
+//!
+//! It holds no references: a future that nobody can wake any more must be noticed (`schedule`), so the list must not keep
+//! it alive. Its owner takes it off before it lets go of it (`spawned`, rule 5), which takes the lock.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize as Key, Ordering::Relaxed};
+
+use super::cell::Header;
+use super::spawned::{Held, Listed};
+use crate::error::TaskError;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+/// Locks that threads which spawn at the same time do not share. One is enough for the models.
+const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
+
+pub(crate) struct Unfinished {
+    shards: [Mutex<Shard>; SHARDS],
+    /// SeqCst: a worker that is about to end for good, and the last future that ends, each change something and then look
+    /// at what the other has changed.
+    count: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Shard {
+    places: Vec<Option<Listed>>,
+    free: Vec<usize>,
+}
+
+impl Unfinished {
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::new(Shard::default())), count: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(SeqCst)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// Ends every future that is on the list at the moment: at once, in this thread, if it is not being polled.
+    pub(crate) fn cancel_all(&self) {
+        self.for_each(Held::cancel);
+    }
+
+    /// As [`cancel_all`](Self::cancel_all), with an error.
+    pub(crate) fn fail_all(&self, error: &TaskError) {
+        self.for_each(|held| held.fail(error.clone()));
+    }
+
+    fn for_each(&self, each: impl Fn(&Held)) {
+        for shard in &self.shards {
+            let held: Vec<Held> = {
+                let shard = shard.lock();
+                // SAFETY: this is the lock of the list.
+                shard.places.iter().flatten().map(|listed| unsafe { listed.hold() }).collect()
+            };
+            // Outside the lock: futures are dropped here.
+            held.iter().for_each(&each);
+        }
+    }
+
+    /// Puts a future on the list, and its key where it says.
+    pub(super) fn insert(&self, listed: Listed, key: &Key) {
+        self.count.fetch_add(1, SeqCst);
+        let mut shard = self.shard_of(listed.address()).lock();
+        match shard.free.pop() {
+            Some(place) => {
+                // Relaxed: under the lock, and before the future is queued.
+                key.store(place, Relaxed);
+                shard.places[place] = Some(listed);
+            }
+            None => {
+                key.store(shard.places.len(), Relaxed);
+                shard.places.push(Some(listed));
+            }
+        }
+    }
+
+    /// Takes a future off the list; says whether it was the last one.
+    pub(super) fn remove(&self, cell: NonNull<Header>, key: usize) -> bool {
+        {
+            let mut shard = self.shard_of(cell.addr().get()).lock();
+            let gone = shard.places[key].take();
+            debug_assert!(gone.is_some_and(|listed| listed.address() == cell.addr().get()));
+            shard.free.push(key);
+        }
+        self.count.fetch_sub(1, SeqCst) == 1
+    }
+
+    fn shard_of(&self, address: usize) -> &Mutex<Shard> {
+        // The low bits are the same for cells of one size.
+        &self.shards[(address >> 7) % SHARDS]
+    }
+}
+
+impl fmt::Debug for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unfinished").field("count", &self.count()).finish_non_exhaustive()
+    }
+}

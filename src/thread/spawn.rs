@@ -1,0 +1,113 @@
+//! Futures on the pool: the workers poll them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering::*, fence};
+
+use super::core::Core;
+use super::worker;
+use crate::error::TaskError;
+use crate::executor::{Priority, QueuePolicy};
+use crate::future::{Owner, Scheduler, Task, TaskFuture, Unfinished, spawned};
+
+/// Hands a future to the pool. Of a bounded queue it needs a permit until its first poll.
+pub(super) fn spawn<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let Some(capacity) = &core.capacity else { return queue(core, future) };
+    let permit = capacity.try_acquire().or_else(|| match capacity.policy {
+        QueuePolicy::Block if !core.id().may_claim() => capacity.acquire(),
+        _ => None,
+    });
+    match (permit, capacity.policy) {
+        (Some(permit), _) => queue(core, async move {
+            drop(permit);
+            future.await
+        }),
+        (None, QueuePolicy::Fail) => TaskFuture::ready(Err(core.closed_because().unwrap_or(TaskError::QueueFull))),
+        (None, QueuePolicy::Block | QueuePolicy::CallerRuns) => poll_here(core, future),
+    }
+}
+
+fn queue<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    if let Some(reason) = core.closed_because() {
+        return TaskFuture::ready(Err(reason));
+    }
+    let (task, handle) = spawned(future, Arc::clone(core) as Arc<dyn Scheduler>);
+    core.push(task, Priority::Normal);
+    handle
+}
+
+/// The first poll happens in the calling thread, so nothing is queued. What is woken later is queued without a permit.
+fn poll_here<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    if let Some(reason) = core.closed_because() {
+        return TaskFuture::ready(Err(reason));
+    }
+    let (task, handle) = spawned(future, Arc::clone(core) as Arc<dyn Scheduler>);
+    let mut task = Some(task);
+    worker::inside(core.id(), &mut || {
+        if let Some(task) = task.take() {
+            task.run(&|_| ());
+        }
+    });
+    // There may be no thread yet, and the pool may have been ended between the check for it and here.
+    fence(SeqCst);
+    let counts = core.sleep.counts();
+    if counts.is_refusing() || counts.is_closed() && counts.threads() == 0 {
+        handle.cancel();
+    } else if counts.threads() == 0 && !handle.is_done() {
+        core.submit(|| (), Priority::Normal).detach();
+    }
+    handle
+}
+
+impl Scheduler for Core {
+    fn may_poll(&self) -> bool {
+        self.id().may_claim()
+    }
+
+    fn schedule(&self, task: Task, yielded: bool) {
+        match yielded {
+            // To the shared queue, so that what came from outside has its turn before it.
+            true => self.queues.push(task, Priority::Normal),
+            false => self.push_quietly(task, Priority::Normal),
+        }
+        self.notify_of_woken();
+    }
+
+    fn claimed(&self) {
+        worker::with_current(worker::Worker::count_claimed);
+    }
+
+    fn refusal(&self) -> TaskError {
+        self.reason(self.sleep.counts(), TaskError::Cancelled)
+    }
+
+    fn inside(&self, end: &mut dyn FnMut()) {
+        worker::inside(self.id(), end);
+    }
+
+    fn unfinished(&self) -> &Unfinished {
+        &self.unfinished
+    }
+
+    fn all_finished(&self) {
+        // SeqCst: the list was changed before. Whoever stays, or does not end, because of the list looks at it after it has
+        // said that it is asleep.
+        fence(SeqCst);
+        let stayed = self.someone_stays.load(SeqCst) && self.someone_stays.swap(false, SeqCst);
+        if stayed || self.sleep.counts().is_closed() {
+            self.sleep.wake_all();
+        }
+    }
+}

@@ -139,7 +139,8 @@ fn storm(builder: ProcessPoolBuilder, weather: Weather) -> (usize, usize) {
         })
         .collect();
     let (start, mut kills) = (Instant::now(), 0);
-    while start.elapsed() < weather.time {
+    // A busy machine may get to less.
+    while start.elapsed() < weather.time || kills <= 10 {
         thread::sleep(Duration::from_micros(fastrand::u64(500..15_000)));
         let pids = pool.worker_pids();
         let Some(pid) = fastrand::choice(pids) else { continue };
@@ -172,7 +173,7 @@ fn storm(builder: ProcessPoolBuilder, weather: Weather) -> (usize, usize) {
 
     let mut begun: HashMap<u64, u32> = HashMap::new();
     ledger.lines().iter().for_each(|line| *begun.entry(line.parse().unwrap()).or_default() += 1);
-    assert!(kills > 3 && outcomes.len() as u64 == ids.load(SeqCst));
+    assert_eq!(outcomes.len() as u64, ids.load(SeqCst));
     assert_eq!(begun.values().filter(|times| **times > 1).count(), 0, "none has begun twice");
     let tasks = outcomes.len();
     for (n, kind, outcome) in outcomes {

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 times="${1:-100}"
 filter="${2:-}"
-mapfile -t binaries < <(cargo test --no-run --lib --tests --message-format=json 2>/dev/null |
+mapfile -t binaries < <(cargo test --all-features --no-run --lib --tests --message-format=json 2>/dev/null |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
 log=$(mktemp)
 burners=()

@@ -246,6 +246,8 @@ impl Child {
             let handed = Instant::now();
             self.inflight.push_back(InFlight { work: Work::Initializer, position, sealed: true, handed, begun: None });
         }
+        // It may have been quicker than this thread, and asleep already.
+        self.link.wake_worker();
         Ok(())
     }
 

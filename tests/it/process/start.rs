@@ -7,7 +7,7 @@ use std::time::Duration;
 use concurrent_futures::{BuildError, ProcessPoolBuilder, ProcessPoolExecutor, StartError, Stdio, TaskError};
 
 use super::support::*;
-use crate::support::{child_command, guarded, is_child, printed};
+use crate::support::{child_command, guarded, is_child, printed, rounds};
 
 fn pid(_: ()) -> u32 {
     std::process::id()
@@ -303,5 +303,19 @@ fn the_executable_is_deleted_while_it_runs() {
         command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", printed(&output));
+    });
+}
+
+// A worker may be up, and asleep, before it is handed its initializer; and it may get nothing else before the end.
+#[test]
+fn a_worker_that_only_gets_its_initializer_ends_with_its_pool() {
+    guarded(|| {
+        for round in rounds(100) {
+            let builder = ProcessPoolExecutor::builder().max_workers(2).initializer(|_: usize| (), round);
+            let pool = builder.build().unwrap();
+            // Two workers are started for them, and the first that is up does both.
+            let (one, two) = (pool.submit(|n: usize| n, round), pool.submit(|n: usize| n, round));
+            assert_eq!((one.result().unwrap(), two.result().unwrap()), (round, round));
+        }
     });
 }

@@ -82,7 +82,11 @@ impl Scheduler for Core {
             true => self.queues.push(task, Priority::Normal),
             false => self.push_quietly(task, Priority::Normal),
         }
-        self.notify_of_woken();
+        // The worker that has just polled it looks for work next, and calls others if there is more. To wake somebody else
+        // for it would make it wander.
+        if !(yielded && worker::is_about_to_search(self.id())) {
+            self.notify_of_woken();
+        }
     }
 
     fn claimed(&self) {

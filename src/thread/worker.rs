@@ -16,6 +16,7 @@ use super::queues;
 use super::roster::{Peer, Peers};
 use super::sleep::{Bed, Counts, Woken};
 use super::stats::Tally;
+use crate::current;
 use crate::error::Cause;
 use crate::executor::Priority;
 use crate::future::Task;
@@ -104,6 +105,11 @@ pub(super) fn current_pool() -> Option<PoolId> {
 pub(super) fn belongs_to(pool: PoolId) -> bool {
     let inside = || INSIDE.try_with(|inside| inside.borrow().contains(&pool)).unwrap_or(false);
     current_pool().or(FORMER.get()) == Some(pool) || inside()
+}
+
+/// True if the calling thread is a worker of the pool and inside no task: it looks for work next.
+pub(super) fn is_about_to_search(pool: PoolId) -> bool {
+    current_pool() == Some(pool) && !current::in_task()
 }
 
 /// Runs `f` as if this thread belonged to the pool.
@@ -292,12 +298,13 @@ impl Worker {
                 continue;
             }
             let start = Instant::now();
-            let keep_alive = self.core.config.keep_alive.filter(|_| !self.must_stay());
+            let stays = self.must_stay();
+            let keep_alive = self.core.config.keep_alive.filter(|_| !stays);
             let deadline = keep_alive.and_then(|time| start.checked_add(time));
             spin::worker_sleeps();
             let woken = self.core.sleep.sleep(&self.bed, deadline, || {
                 fence(SeqCst);
-                self.is_wanted() || deadline.is_none() && self.may_go()
+                self.is_wanted() || stays && !self.is_needed_by_futures()
             });
             spin::worker_wakes();
             match woken {
@@ -327,17 +334,13 @@ impl Worker {
     /// Is this the last worker, and are there futures which somebody has to poll when they are woken? Then it does not end,
     /// however long it has nothing to do.
     fn must_stay(&self) -> bool {
-        let stays = self.core.sleep.counts().threads() == 1 && self.is_needed_by_futures();
-        if stays && self.core.config.keep_alive.is_some() {
+        let alone = || self.core.sleep.counts().threads() == 1;
+        let stays = self.core.config.keep_alive.is_some() && self.is_needed_by_futures() && alone();
+        if stays {
             // SeqCst: before the last look at the list, see `all_finished`.
             self.core.someone_stays.store(true, SeqCst);
         }
         stays
-    }
-
-    /// It stayed for the sake of futures that have ended now.
-    fn may_go(&self) -> bool {
-        self.core.config.keep_alive.is_some() && !self.is_needed_by_futures()
     }
 
     /// In a broken pool nothing is polled any more.

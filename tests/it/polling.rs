@@ -138,8 +138,9 @@ fn handles_of_spawned_futures_are_polled_blocked_on_and_dropped_alike() {
             assert_eq!(one.result().unwrap(), 2);
             assert_eq!(block_on(two).unwrap(), 2);
             finisher.join().unwrap();
+            // A resolver may still be at it: it has published, and wakes now.
+            until(|| (Arc::strong_count(&first), Arc::strong_count(&second)) == (2, 2));
             assert!(first.wakes() == 0 && second.wakes() <= 2);
-            assert_eq!((Arc::strong_count(&first), Arc::strong_count(&second)), (2, 2));
         }
     });
 }

@@ -1,7 +1,8 @@
 //! Workers that do not start: other programs, other builds, crashes before they are ready; and a program that is no
 //! worker although somebody pretends that it is.
 
-use std::process::{Command, Stdio as Channel};
+use std::io::ErrorKind;
+use std::process::{Command, Output, Stdio as Channel};
 use std::time::Duration;
 
 use concurrent_futures::{BuildError, ProcessPoolBuilder, ProcessPoolExecutor, StartError, Stdio, TaskError};
@@ -29,6 +30,16 @@ fn broken_because(builder: ProcessPoolBuilder) -> StartError {
     poll(|| pool.worker_pids().is_empty());
     let TaskError::Broken(cause) = &errors[0] else { unreachable!() };
     cause.get_ref().downcast_ref::<StartError>().unwrap_or_else(|| panic!("{cause:?}")).clone()
+}
+
+/// Runs a program that was written just now. Whoever forks meanwhile has it open for writing, and so it is busy, until he execs.
+fn output_of_a_copy(command: &mut Command) -> Output {
+    loop {
+        match command.output() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => std::thread::yield_now(),
+            output => return output.unwrap(),
+        }
+    }
 }
 
 // procspawn hangs when a child dies before its handshake.
@@ -272,7 +283,7 @@ fn a_privileged_program_has_no_workers() {
         let mut command = Command::new(&copy);
         command.args(template.get_args()).current_dir("/");
         command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let output = command.output().unwrap();
+        let output = output_of_a_copy(&mut command);
         assert!(output.status.success(), "{}", printed(&output));
     });
 }
@@ -301,7 +312,7 @@ fn the_executable_is_deleted_while_it_runs() {
         let mut command = Command::new(&copy);
         command.args(template.get_args());
         command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let output = command.output().unwrap();
+        let output = output_of_a_copy(&mut command);
         assert!(output.status.success(), "{}", printed(&output));
     });
 }
@@ -310,7 +321,7 @@ fn the_executable_is_deleted_while_it_runs() {
 #[test]
 fn a_worker_that_only_gets_its_initializer_ends_with_its_pool() {
     guarded(|| {
-        for round in rounds(100) {
+        for round in rounds(50) {
             let builder = ProcessPoolExecutor::builder().max_workers(2).initializer(|_: usize| (), round);
             let pool = builder.build().unwrap();
             // Two workers are started for them, and the first that is up does both.

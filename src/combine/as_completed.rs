@@ -15,7 +15,8 @@ use crate::error::CompletionTimeout;
 /// its exact length, and a completion costs the same however many futures there are. Called on a worker, it runs
 /// tasks of the same pool that are still queued instead of waiting for them (those of `futures`, no others).
 ///
-/// Dropped half-way, it lets go of the rest of the futures: their tasks go on.
+/// Dropped half-way, it lets go of the rest of the futures: their tasks go on. For asynchronous code, `into_stream` makes a
+/// `Stream` of it (feature `stream`).
 ///
 /// After Python's [`as_completed`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.as_completed),
 /// except that waiting starts at the call, and that a clone of a shared future counts as a future of its own.

@@ -50,6 +50,8 @@ impl<F: Completable> Waited<F> {
 /// `(key, future)`. Called on a worker, it runs tasks of the same pool that are still queued instead of waiting for
 /// them (those of `futures`, no others).
 ///
+/// [`wait_async`](crate::wait_async) is the same for asynchronous code.
+///
 /// After Python's [`wait`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.wait).
 ///
 /// ```

@@ -8,8 +8,9 @@
 //!
 //! What such a future awaits, the thread waits for as well. So a handle that is polled in place, that is, by a thread that
 //! blocks until the polled future is done, does what blocking on it would do: it runs its task if that is still queued,
-//! polls its future, and attends it with the waker of its poll. That is why waiting for a future cannot exhaust the pool
-//! either; and why [`block_on`](crate::block_on) inside a worker cannot.
+//! polls its future, and attends it with the waker of its poll. A future that was polled by others before, and waits, is
+//! polled once more for that reason (AWAY). That is why waiting for a future cannot exhaust the pool either; and why
+//! [`block_on`](crate::block_on) inside a worker cannot.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -65,8 +66,8 @@ impl Attendance {
         if cfg!(loom) { poll() } else { with_key(self.key(), poll) }
     }
 
-    /// Enters whom to wake when that future may be polled; says whether that is news.
-    pub(super) fn enter(&self, awaited: usize, waker: &Waker) -> bool {
+    /// Enters whom to wake when that future may be polled.
+    pub(super) fn enter(&self, awaited: usize, waker: &Waker) {
         let attendance = self.key();
         let new = Entry { awaited, attendance, waker: waker.clone() };
         let mut entries = ENTRIES.lock();
@@ -78,9 +79,9 @@ impl Attendance {
                 None
             }
         };
-        drop(entries);
         // The old waker goes outside the lock: it is the user's code.
-        old.is_none()
+        drop(entries);
+        drop(old);
     }
 }
 

@@ -14,6 +14,7 @@
 //!    reference, or alone if it owns the handle by value.
 //! 3. The payload is `work` in PENDING, nothing while the work runs, `value` in VALUE, `error` in ERROR, nothing
 //!    in CANCELLED and TAKEN.
+//!    (Of a spawned future, RUNNING includes that it waits: then `spawned` says who may touch it, and when it is dropped.)
 //! 4. Between publishing with `release` and the end of the function, the runner touches the cell no more.
 //! 5. A `Vtable`'s functions are called only with cells that were made with that vtable, so the casts from
 //!    `Header` to `Cell<W, T, O>` (header first, repr(C)) are right.

@@ -20,7 +20,9 @@
 //! - LOST: the last waker of an idle future was dropped, so nobody could ever wake it: whoever takes it is to resolve
 //!   it, not to poll it.
 //! - CANCEL, REFUSE: somebody wants it to end while it is being polled; the owner does it when the poll has returned.
-//! - ATTENDED: somebody wants to be told when it may be polled (`attend`).
+//! - ATTENDED: somebody wants to be told when it may be polled in place (`attend`).
+//! - AWAY: it was polled last by a thread that does not wait for it. One that does may poll it at once, idle or not: what
+//!   the future awaits may be for that thread to run.
 //! - Above these bits: how many wakers there are.
 //!
 //! ENTRY, OWNED and the wakers keep the runner's reference of the cell alive between them: who gives up the last of the
@@ -41,7 +43,8 @@ const LOST: usize = 1 << 4;
 const CANCEL: usize = 1 << 5;
 const REFUSE: usize = 1 << 6;
 const ATTENDED: usize = 1 << 7;
-const WAKER: usize = 1 << 8;
+const AWAY: usize = 1 << 8;
+const WAKER: usize = 1 << 9;
 
 /// More wakers than anybody can have, unless he leaks them: as for `Arc`, the process ends before the count overflows.
 const TOO_MANY: usize = usize::MAX / 2;
@@ -72,9 +75,9 @@ impl Snapshot {
         self.has(CLOSED) && !self.has(OWNED | ENTRY) && !self.has_wakers()
     }
 
-    /// The future may be taken to be polled.
-    fn is_pollable(self) -> bool {
-        self.has(QUEUED) && !self.has(OWNED | CLOSED)
+    /// The future may be taken, if it has one of these flags.
+    fn is_free_and(self, flags: usize) -> bool {
+        self.has(flags) && !self.has(OWNED | CLOSED)
     }
 
     fn taken(self) -> (Take, Self) {
@@ -114,7 +117,7 @@ pub(super) struct Woken {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Suspend {
     /// The future waits for a wake-up: the caller does not touch it, nor its cell, any more.
-    Suspended,
+    Suspended { tell: bool },
     /// It was woken meanwhile: the caller puts its entry into the queue.
     Requeue { tell: bool },
     /// It was woken meanwhile, and has an entry in the queue.
@@ -191,17 +194,20 @@ impl Schedule {
         self.update(|now| {
             debug_assert!(now.has(ENTRY));
             let next = now.without(ENTRY);
-            match (now.is_pollable(), next.is_over()) {
-                (true, _) => Ok(next.taken()),
+            match (now.is_free_and(QUEUED), next.is_over()) {
+                (true, _) => Ok(next.with(AWAY).taken()),
                 (false, false) => Ok((Take::Nothing, next)),
                 (false, true) => Ok((Take::Last, next)),
             }
         })
     }
 
-    /// A thread that waits for the future owns it, if it is to be polled. Its entry stays in the queue.
+    /// A thread that waits for the future owns it, if there is a reason to poll it. Its entry stays in the queue.
     pub(super) fn take_in_place(&self) -> Take {
-        self.update(|now| if now.is_pollable() { Ok(now.taken()) } else { Err(Take::Nothing) })
+        self.update(|now| match now.is_free_and(QUEUED | AWAY) {
+            true => Ok(now.without(AWAY).taken()),
+            false => Err(Take::Nothing),
+        })
     }
 
     /// The future is to be polled. A closed one is not.
@@ -231,7 +237,7 @@ impl Schedule {
             } else if now.has(QUEUED) {
                 Ok((Suspend::Requeue { tell }, now.without(OWNED).with(ENTRY)))
             } else if now.has_wakers() {
-                Ok((Suspend::Suspended, now.without(OWNED)))
+                Ok((Suspend::Suspended { tell: tell && now.has(AWAY) }, now.without(OWNED)))
             } else {
                 close(Close::Abandoned)
             }
@@ -270,7 +276,7 @@ impl Schedule {
         })
     }
 
-    /// From now on those who attend it are told of each wake-up.
+    /// From now on those who attend it are told when they may poll it.
     pub(super) fn attend(&self) {
         self.update(|now| Ok(((), now.with(ATTENDED))));
     }

@@ -199,13 +199,12 @@ where
         drop(running);
         let outcome = match polled {
             Ok(Poll::Pending) => match this.owner.schedule.suspend() {
-                Suspend::Suspended => return false,
                 Suspend::Requeue { tell } => {
                     // SAFETY: the entry keeps the cell alive until it is pushed (rule 4).
                     unsafe { announce(cell, Woken { push: true, tell }, true) };
                     return false;
                 }
-                Suspend::Queued { tell } => {
+                Suspend::Suspended { tell } | Suspend::Queued { tell } => {
                     // SAFETY: nothing is pushed, so only the address of the cell is used.
                     unsafe { announce(cell, Woken { push: false, tell }, true) };
                     return false;
@@ -365,23 +364,16 @@ unsafe fn discard(cell: NonNull<Header>) {
     }
 }
 
-/// A future that is attended for the first time is woken as well. It may have been polled before by somebody who did not
-/// wait for it, and be waiting for a task that only the calling thread is left to run.
-///
 /// # Safety
 /// The caller holds a reference.
 unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, waker: &Waker) -> bool {
-    // SAFETY: alive by the caller's reference; a thread that may poll keeps the executor alive.
-    unsafe {
-        let seat = seat_of(cell);
-        if !seat.host.may_poll() {
-            return false;
-        }
-        if attendance.enter(cell.addr().get(), waker) {
-            announce(cell, seat.schedule.wake(), false);
-            seat.schedule.attend();
-        }
+    // SAFETY: alive by the caller's reference.
+    let seat = unsafe { seat_of(cell) };
+    if !seat.host.may_poll() {
+        return false;
     }
+    attendance.enter(cell.addr().get(), waker);
+    seat.schedule.attend();
     true
 }
 

@@ -112,8 +112,9 @@ fn polled_and_then_blocked_on() {
             assert_eq!(as_completed([three]).map(|future| future.result().unwrap()).sum::<i32>(), 3);
             opener.join().unwrap();
             plug.release();
+            // The worker may still be at it: it has published, and wakes now.
+            until(|| Arc::strong_count(&count) == 2);
             assert!(count.wakes() <= 3);
-            assert_eq!(Arc::strong_count(&count), 2);
         }
     });
 }

@@ -218,7 +218,7 @@ fn a_broken_pool_fails_its_futures() {
         let break_now = Arc::new(AtomicBool::new(false));
         let broken = Arc::clone(&break_now);
         let pool = ThreadPoolExecutor::builder()
-            .max_workers(2)
+            .max_workers(1)
             .initializer(move || assert!(!broken.load(SeqCst), "as this test wants it"))
             .build()
             .unwrap();
@@ -228,6 +228,8 @@ fn a_broken_pool_fails_its_futures() {
         let plug = Plug::new(&pool, 1);
         break_now.store(true, SeqCst);
         let queued = pool.spawn(async { 1 });
+        // The second worker comes now, and breaks the pool.
+        pool.resize(2).unwrap();
         assert!(suspended.result().unwrap_err().is_broken());
         assert!(queued.result().unwrap_err().is_broken());
         assert_eq!(drops.count(), 1);

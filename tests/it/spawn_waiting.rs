@@ -173,6 +173,32 @@ fn what_it_awaits_is_run_in_place_though_it_was_suspended_before() {
     });
 }
 
+// One after the other, so that a new future may lie where an old one was.
+#[test]
+fn many_futures_one_after_the_other_are_polled_in_place() {
+    for way in 0..WAYS {
+        on_the_only_worker(move |pool| {
+            let inner = Arc::clone(pool);
+            let future = pool.spawn(async move {
+                let mut sum = 0;
+                for n in 0..50_usize {
+                    let (promise, told) = promise::<usize>();
+                    let deeper = Arc::clone(&inner);
+                    let nested = inner.spawn(async move { told.await.unwrap() + deeper.submit(|| 1).await.unwrap() });
+                    let setter = thread::spawn(move || {
+                        (0..n * 100).for_each(|_| std::hint::spin_loop());
+                        promise.set_result(n).unwrap();
+                    });
+                    sum += nested.await.unwrap();
+                    setter.join().unwrap();
+                }
+                sum
+            });
+            assert_eq!(block(way, future), 49 * 50 / 2 + 50);
+        });
+    }
+}
+
 #[test]
 fn block_on_whole_programs() {
     on_the_only_worker(|pool| {

@@ -199,7 +199,9 @@ impl ThreadPoolExecutor {
 
     /// Runs a future on the workers: they poll it whenever it was woken, from wherever. While it waits it occupies nobody, so a
     /// pool of one thread runs any number of futures, like an event loop; and beside closures, in the order in which either
-    /// are ready to go on. No runtime is needed, and wakers may be used by any: a timer of one, a channel of another.
+    /// are ready to go on. No runtime is needed, and wakers may be used by any: a timer of one, a channel of another. What
+    /// does not work outside of its runtime (tokio's own timers and sockets panic there) belongs on that runtime; the handles of
+    /// this crate can be awaited there as well.
     ///
     /// The handle is that of any task: block on it, `.await` it, collect it with others. [`cancel`](TaskFuture::cancel) also
     /// ends a future that has begun, at the `.await` at which it is suspended: it is dropped there and then. A panic is

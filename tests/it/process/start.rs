@@ -95,7 +95,7 @@ fn a_program_that_talks_and_is_no_worker() {
 #[test]
 fn a_program_that_answers_nonsense() {
     guarded(|| {
-        let error = broken_because(builder().worker_command(["/bin/sh", "-c", "echo nonsense >&0; sleep 1000"]));
+        let error = broken_because(builder().worker_command(["/bin/sh", "-c", "echo nonsense >&0; exec sleep 1000"]));
         assert!(matches!(error, StartError::NotAWorker(_)), "{error:?}");
     });
 }

@@ -313,6 +313,11 @@ impl Child {
         self.sending.is_some()
     }
 
+    /// Is part of a long value on its way, to it or from it?
+    pub(super) fn is_streaming(&self) -> bool {
+        self.sending.is_some() || self.reading.is_some()
+    }
+
     /// Takes in what has come back.
     pub(super) fn collect(&mut self, limit: u64, to: &mut Vec<Returned>) -> Result<(), Garbled> {
         loop {

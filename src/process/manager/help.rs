@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 
+use super::super::child::Child;
 use super::super::transport::Shared;
 use super::core::Core;
 use crate::future::Owner;
@@ -76,26 +77,29 @@ impl Core {
                 continue;
             }
             let rings = Arc::clone(&self.rings.read());
-            watched.set(self.place_of(id));
+            let (ring, is_streaming) = self.place_of(id);
+            watched.set(ring);
             let news = || done() || rings.iter().any(|shared| shared.has_replies());
-            let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker());
+            // Of a long value each side has a part to copy: better at the same time, and for that they have to part.
+            let ring = watched.ring.as_ref().filter(|_| !is_streaming);
+            let beside = || ring.is_some_and(|shared| shared.is_beside_worker());
             if spin::until_or(news, beside) {
                 continue;
             }
             let Some(shared) = watched.ring.as_ref().filter(|_| alone) else { return };
             let start = Instant::now();
             // Whoever takes the task away from that worker wakes those who sleep there, after it.
-            let moved = || !self.place_of(id).is_some_and(|now| Arc::ptr_eq(&now, shared));
+            let moved = || !self.place_of(id).0.is_some_and(|now| Arc::ptr_eq(&now, shared));
             shared.sleep(|| done() || moved(), deadline);
             spin::slept(start.elapsed());
         }
     }
 
-    /// The worker that has the task.
-    fn place_of(&self, id: u64) -> Option<Arc<Shared>> {
+    /// The worker that has the task, and whether a long value is on its way there or back.
+    fn place_of(&self, id: u64) -> (Option<Arc<Shared>>, bool) {
         let state = self.state.lock();
-        let child = state.children.iter().find(|child| child.has(id))?;
-        child.shared().cloned()
+        let child = state.children.iter().find(|child| child.has(id));
+        (child.and_then(Child::shared).cloned(), child.is_some_and(Child::is_streaming))
     }
 }
 

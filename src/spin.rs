@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 const LONGEST: Duration = Duration::from_micros(50);
 const SHORTEST: Duration = Duration::from_micros(1);
 
+/// From then on a spinning thread yields now and then: if others keep the rest of the CPUs busy, whoever is awaited may want
+/// this very one. What is quicker than that is found without a system call.
+const POLITE: Duration = Duration::from_micros(1);
+
 /// How many pool workers of this process are awake. A statistic, not a lock: hence Relaxed.
 static AWAKE: AtomicUsize = AtomicUsize::new(0);
 
@@ -66,24 +70,22 @@ impl Patience {
     pub(crate) fn spin_until(&self, mut done: impl FnMut() -> bool, mut in_the_way: impl FnMut() -> bool) -> bool {
         let limit = self.0.get();
         let start = Instant::now();
-        let mut batches = 0;
         loop {
             let in_the_way = in_the_way();
-            // Reading the clock costs as much as ten pauses, so it is read once a batch.
-            for _ in 0..if in_the_way { 1 } else { 32 } {
+            // Reading the clock costs as much as some pauses, so it is read once a batch.
+            for _ in 0..if in_the_way { 1 } else { 16 } {
                 if done() {
                     self.rewarded();
                     return true;
                 }
                 std::hint::spin_loop();
             }
-            if start.elapsed() >= limit {
+            let spun = start.elapsed();
+            if spun >= limit {
                 self.0.set((limit / 2).max(SHORTEST));
                 return false;
             }
-            batches += 1;
-            if in_the_way || batches > 4 {
-                // After a while whoever is awaited may want this very CPU, if others keep the rest busy.
+            if in_the_way || spun >= POLITE {
                 std::thread::yield_now();
             }
         }

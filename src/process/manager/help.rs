@@ -81,8 +81,7 @@ impl Core {
             watched.set(ring);
             let news = || done() || rings.iter().any(|shared| shared.has_replies());
             // Of a long value each side has a part to copy: better at the same time, and for that they have to part.
-            let ring = watched.ring.as_ref().filter(|_| !is_streaming);
-            let beside = || ring.is_some_and(|shared| shared.is_beside_worker());
+            let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker()) && !is_streaming;
             if spin::until_or(news, beside) {
                 continue;
             }

@@ -26,6 +26,7 @@ use super::super::wire::{self, CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, padd
 use super::words;
 use crate::os::fault::Note;
 use crate::os::{cpu, futex, shm};
+use crate::spin::Patience;
 
 /// How long each of the two rings is, in bytes.
 pub(in crate::process) const RING: usize = 256 * 1024;
@@ -518,17 +519,17 @@ pub(in crate::process) fn scribble(shared: &Shared, tail: u64, bytes: &[u8]) {
 }
 
 /// The worker's end of the calls.
-pub(in crate::process) struct Calls(Consumer);
+pub(in crate::process) struct Calls(Consumer, Patience);
 
 /// The worker's end of the replies.
-pub(in crate::process) struct Replies(Producer);
+pub(in crate::process) struct Replies(Producer, Patience);
 
 /// The worker's ends.
 pub(in crate::process) fn worker_ends(shared: &Arc<Shared>) -> (Calls, Replies) {
     let control = shared.control();
     (
-        Calls(consumer(shared, &control.calls, &shared.calls)),
-        Replies(producer(shared, &control.replies, &shared.replies)),
+        Calls(consumer(shared, &control.calls, &shared.calls), Patience::new()),
+        Replies(producer(shared, &control.replies, &shared.replies), Patience::new()),
     )
 }
 
@@ -582,6 +583,22 @@ impl Calls {
         result
     }
 
+    /// Looks out for more of a body for a while; true if there is some. Not beside the parent: whoever sleeps instead is
+    /// woken on a CPU of his own, and then both sides copy at the same time.
+    fn look(&mut self) -> Result<bool, Garbled> {
+        let Self(ring, patience) = self;
+        let shared = Arc::clone(&ring.shared);
+        let mut there = Ok(0);
+        patience.spin_until(
+            || {
+                there = ring.available();
+                there != Ok(0) || shared.is_beside_parent()
+            },
+            || false,
+        );
+        Ok(there? > 0)
+    }
+
     /// Copies a long body to `to`, as it comes. `bell` tells the parent of room.
     pub(in crate::process) fn read_body(
         &mut self,
@@ -596,12 +613,7 @@ impl Calls {
             }
             if read == 0 {
                 self.0.positions().consumer_waits.0.store(0, Relaxed);
-                let mut spins = 0;
-                while self.0.available()? == 0 && spins < 2000 {
-                    spins += 1;
-                    std::hint::spin_loop();
-                }
-                if self.0.available()? == 0 {
+                if !self.look()? {
                     self.sleep()?;
                 }
             }
@@ -664,14 +676,11 @@ impl Replies {
     }
 
     fn wait_for(&mut self, wanted: usize, bell: &mut impl FnMut()) -> Result<(), Garbled> {
-        let mut spins = 0;
         while !self.0.has_room(wanted)? {
-            spins += 1;
-            if spins < 2000 {
-                std::hint::spin_loop();
-                continue;
-            }
             self.ring(bell);
+            if self.look(wanted)? {
+                return Ok(());
+            }
             words::intend(&self.0.positions().producer_waits.0);
             if self.0.room()? < wanted {
                 futex::wait(&self.0.positions().producer_waits.0, 1, None);
@@ -679,6 +688,21 @@ impl Replies {
             self.0.positions().producer_waits.0.store(0, Relaxed);
         }
         Ok(())
+    }
+
+    /// Looks out for room for a while; true if there is enough. Not beside the parent, as for calls.
+    fn look(&mut self, wanted: usize) -> Result<bool, Garbled> {
+        let Self(ring, patience) = self;
+        let shared = Arc::clone(&ring.shared);
+        let mut room = Ok(false);
+        patience.spin_until(
+            || {
+                room = ring.has_room(wanted);
+                room != Ok(false) || shared.is_beside_parent()
+            },
+            || false,
+        );
+        room
     }
 
     /// Tells whoever wants to know that there are replies. Wakes sleepers at once; `bell` is called for the manager.

@@ -98,7 +98,14 @@ fn the_tasks_beside_one_over_its_time_are_unharmed() {
         let others: Vec<_> = (0..20).map(|n| pool.submit(mark, (ledger.clone(), n))).collect();
         assert!(late.result().unwrap_err().is_timed_out());
         others.into_iter().for_each(|other| other.result().unwrap());
-        assert_eq!(ledger.lines().len(), 21, "none is begun twice");
+        let lines = ledger.lines();
+        for n in 0..20 {
+            let begun = lines.iter().filter(|line| **line == n.to_string()).count();
+            assert_eq!(begun, 1, "none is begun twice: {lines:?}");
+        }
+        // Where nobody knows when a task begins, its time is counted from before that, and may be over before its first line.
+        let late_began = lines.len() - 20;
+        assert!(late_began == 1 || late_began == 0 && !shares_memory(), "{lines:?}");
     });
 }
 

@@ -533,6 +533,22 @@ pub(in crate::process) fn worker_ends(shared: &Arc<Shared>) -> (Calls, Replies) 
     )
 }
 
+/// A worker in the middle of a long value looks for a while whether it can go on. Not beside the parent: whoever sleeps
+/// instead is woken on a CPU of his own, and then both sides copy at the same time.
+fn look_out(
+    patience: &Patience,
+    shared: &Shared,
+    mut can_go_on: impl FnMut() -> Result<bool, Garbled>,
+) -> Result<bool, Garbled> {
+    let mut found = Ok(false);
+    let stop = || {
+        found = can_go_on();
+        found != Ok(false) || shared.is_beside_parent()
+    };
+    patience.spin_until(stop, || false);
+    found
+}
+
 impl Calls {
     /// Is there a call?
     pub(in crate::process) fn is_ready(&mut self) -> Result<bool, Garbled> {
@@ -583,20 +599,11 @@ impl Calls {
         result
     }
 
-    /// Looks out for more of a body for a while; true if there is some. Not beside the parent: whoever sleeps instead is
-    /// woken on a CPU of his own, and then both sides copy at the same time.
+    /// Looks out for more of a body for a while; true if there is some.
     fn look(&mut self) -> Result<bool, Garbled> {
         let Self(ring, patience) = self;
         let shared = Arc::clone(&ring.shared);
-        let mut there = Ok(0);
-        patience.spin_until(
-            || {
-                there = ring.available();
-                there != Ok(0) || shared.is_beside_parent()
-            },
-            || false,
-        );
-        Ok(there? > 0)
+        look_out(patience, &shared, || Ok(ring.available()? > 0))
     }
 
     /// Copies a long body to `to`, as it comes. `bell` tells the parent of room.
@@ -690,19 +697,11 @@ impl Replies {
         Ok(())
     }
 
-    /// Looks out for room for a while; true if there is enough. Not beside the parent, as for calls.
+    /// Looks out for room for a while; true if there is enough.
     fn look(&mut self, wanted: usize) -> Result<bool, Garbled> {
         let Self(ring, patience) = self;
         let shared = Arc::clone(&ring.shared);
-        let mut room = Ok(false);
-        patience.spin_until(
-            || {
-                room = ring.has_room(wanted);
-                room != Ok(false) || shared.is_beside_parent()
-            },
-            || false,
-        );
-        room
+        look_out(patience, &shared, || ring.has_room(wanted))
     }
 
     /// Tells whoever wants to know that there are replies. Wakes sleepers at once; `bell` is called for the manager.

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::current;
-use crate::future::{AlreadyFinal, Attending, SharedFuture, Source, TaskFuture, Waiter, is_past, park};
+use crate::future::{AlreadyFinal, Attending, Idle, SharedFuture, Source, TaskFuture, Waiter, is_past, park};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
 use crate::sync::thread::{self, Thread};
@@ -65,7 +65,7 @@ completable! {
 }
 
 /// One future's place in the array.
-#[repr(C)]
+#[repr(C, align(64))]
 struct Node {
     waiter: Waiter,
     shared: *const Shared,
@@ -73,6 +73,8 @@ struct Node {
     /// The node below on the stack.
     next: AtomicPtr<Node>,
 }
+
+const _: () = assert!(align_of::<Node>() == Waiter::ALIGN);
 
 // SAFETY: the pointer is followed only while the registration holds a strong reference to what it points to.
 unsafe impl Send for Node {}
@@ -167,7 +169,7 @@ impl<S: Completable> CompletionSet<S> {
                 continue;
             }
             if !late {
-                self.help_one(demand, deadline);
+                self.help_one(demand, deadline, Idle::Spin);
                 self.attend();
             }
             return self.sleep_for(demand, deadline);
@@ -179,9 +181,16 @@ impl<S: Completable> CompletionSet<S> {
     pub(super) fn poll_for(&mut self, count: usize, context: &Context<'_>) -> Poll<()> {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
         self.poll_in_place(demand, context);
-        let balance = &self.shared.balance;
+        let first = self.demand == 0;
         // AcqRel here and below: as in `sleep_for`.
-        if balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
+        if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
+            return Poll::Ready(());
+        }
+        if first && !current::in_task() {
+            self.help_one(demand, None, Idle::Glance);
+        }
+        let balance = &self.shared.balance;
+        if balance.load(Acquire) >= demand {
             return Poll::Ready(());
         }
         self.shared.set_waker(context.waker());
@@ -212,11 +221,11 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     /// Lets the executor of the first task that is not done use this thread.
-    fn help_one(&mut self, demand: isize, deadline: Option<Instant>) {
+    fn help_one(&mut self, demand: isize, deadline: Option<Instant>, may: Idle) {
         while let Some(item) = self.items.get(self.helped_at) {
             match item.as_ref().map(S::source) {
                 Some(source) if !source.is_done() => {
-                    source.help(&|| self.shared.balance.load(Acquire) >= demand, deadline, false);
+                    source.help(&|| self.shared.balance.load(Acquire) >= demand, deadline, may);
                     return;
                 }
                 _ => self.helped_at += 1,

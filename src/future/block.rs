@@ -3,10 +3,10 @@
 
 use std::time::Instant;
 
-use super::Source;
 use super::attend::{Attendance, Attending};
 use super::deadlock::{self, Circle};
 use super::waiter::is_past;
+use super::{Idle, Source};
 use crate::current;
 use crate::spin;
 
@@ -44,7 +44,7 @@ pub(super) fn wait(
         return Err(Circle);
     }
     let is_done = || source.is_done();
-    let spun = source.help(&is_done, deadline, true);
+    let spun = source.help(&is_done, deadline, Idle::Sleep);
     if is_done() || !spun && spin::until(is_done) {
         return Ok(true);
     }

@@ -35,6 +35,17 @@ use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
 use crate::unwind;
 
+/// What a thread may do while there is nothing to do for the executor that it helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Idle {
+    /// Look on for a moment: it must not block.
+    Glance,
+    /// Spin, as long as that is worth while.
+    Spin,
+    /// And then sleep: this task is all that it waits for.
+    Sleep,
+}
+
 /// What a cell knows of the executor it belongs to. Small and `Copy`: it is stored in every task.
 pub(crate) trait Owner: Copy + Send + Sync + 'static {
     /// May the calling thread, which is about to block on a task that is still queued, run it instead?
@@ -55,11 +66,10 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
         false
     }
 
-    /// The calling thread is about to block until `done`. The executor may use it for what would otherwise be done by
-    /// a thread of its own, until `done`, the deadline, or its own judgement; true if that was as good as spinning. `alone`:
-    /// this task is all that the thread waits for, so it may sleep for it.
-    fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
-        let _ = (done, deadline, alone);
+    /// The calling thread waits until `done`. The executor may use it for what would otherwise be done by a thread of its own,
+    /// until `done`, the deadline, or its own judgement, and at most as `may` says; true if that was as good as spinning.
+    fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
+        let _ = (done, deadline, may);
         false
     }
 }
@@ -79,7 +89,7 @@ pub(super) struct Header {
     callbacks: AtomicPtr<()>,
 }
 
-type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, bool) -> bool;
+type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, Idle) -> bool;
 
 /// What differs between a task that is run once (this file) and a future that is polled (`spawned`), and what depends on
 /// the types in the cell.
@@ -353,9 +363,9 @@ where
 
     /// # Safety
     /// The caller holds a reference.
-    unsafe fn help(cell: NonNull<Header>, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
+    unsafe fn help(cell: NonNull<Header>, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
         // SAFETY: rules 1 and 5.
-        unsafe { cell.cast::<Self>().as_ref() }.owner.help(done, deadline, alone)
+        unsafe { cell.cast::<Self>().as_ref() }.owner.help(done, deadline, may)
     }
 }
 
@@ -586,10 +596,10 @@ pub(super) unsafe fn help(
     cell: NonNull<Header>,
     done: &dyn Fn() -> bool,
     deadline: Option<Instant>,
-    alone: bool,
+    may: Idle,
 ) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.help)(cell, done, deadline, alone) }
+    unsafe { (cell.as_ref().vtable.help)(cell, done, deadline, may) }
 }
 
 /// # Safety

@@ -15,7 +15,7 @@ use super::deadlock;
 use super::shared::SharedFuture;
 use super::state::{AlreadyFinal, Phase};
 use super::waiter::{ThreadWaiter, Waiter};
-use super::{Source, block, poll};
+use super::{Idle, Source, block, poll};
 use crate::error::TaskError;
 use crate::unwind;
 
@@ -319,21 +319,25 @@ impl<T> TaskFuture<T> {
         unwind::drop_quietly(self.take_waker());
     }
 
-    pub(super) fn take_waker(&mut self) -> Option<Box<poll::WakerWaiter>> {
-        if !self.header().state.has_waiter() {
+    pub(super) fn has_waker(&self) -> bool {
+        self.header().state.has_waiter()
+    }
+
+    pub(super) fn take_waker(&mut self) -> Option<poll::WakerBox> {
+        if !self.has_waker() {
             return None;
         }
         let waiter = NonNull::new(self.header().state.clear_waiter().ok()?)?;
         // SAFETY: the handle is the only one that puts waiters in place. A blocking wait takes its own back before it
         // returns, a combinator before it gives the handle away, so this one is a waker's, from `set_waker`.
-        Some(unsafe { poll::WakerWaiter::from_waiter(waiter) })
+        Some(unsafe { poll::WakerBox::from_waiter(waiter) })
     }
 
-    pub(super) fn set_waker(&mut self, waker: Box<poll::WakerWaiter>) -> Result<(), AlreadyFinal> {
-        let waiter = poll::WakerWaiter::into_waiter(waker);
+    pub(super) fn set_waker(&mut self, waker: poll::WakerBox) -> Result<(), AlreadyFinal> {
+        let waiter = poll::WakerBox::into_waiter(waker);
         self.header().state.set_waiter(waiter.as_ptr()).inspect_err(|_| {
             // SAFETY: it was not put in place, so it is still this thread's.
-            drop(unsafe { poll::WakerWaiter::from_waiter(waiter) });
+            drop(unsafe { poll::WakerBox::from_waiter(waiter) });
         })
     }
 }
@@ -371,9 +375,9 @@ impl<T> Source for TaskFuture<T> {
         unsafe { cell::attend(self.cell, attendance, waker) }
     }
 
-    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
+    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::help(self.cell, done, deadline, alone) }
+        unsafe { cell::help(self.cell, done, deadline, may) }
     }
 }
 

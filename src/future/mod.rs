@@ -26,6 +26,8 @@
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::current;
+
 mod attend;
 mod block;
 mod block_on;
@@ -48,7 +50,7 @@ mod waiter;
 
 pub(crate) use attend::{Attendance, Attending};
 pub use block_on::block_on;
-pub(crate) use cell::Owner;
+pub(crate) use cell::{Idle, Owner};
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
@@ -93,6 +95,13 @@ pub(crate) trait Source {
         }
     }
 
-    /// Lets the executor use this thread, which is about to block until `done`: see [`Owner::help`].
-    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool;
+    /// Before a poll leaves a waker: looks on for a moment, which may spare that, and two wake-ups. True if it is done now. On
+    /// a worker, which has other things to do, it does not.
+    fn glance(&self) -> bool {
+        let is_done = || self.is_done();
+        !current::in_task() && self.help(&is_done, None, Idle::Glance) && is_done()
+    }
+
+    /// Lets the executor use this thread, which waits until `done`: see [`Owner::help`].
+    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool;
 }

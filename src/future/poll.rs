@@ -6,7 +6,9 @@
 
 #![allow(unsafe_code)]
 
+use std::alloc::{self, Layout};
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
@@ -19,25 +21,76 @@ use crate::unwind;
 
 /// A waker that waits for one task.
 #[repr(C)]
-pub(super) struct WakerWaiter {
+struct WakerWaiter {
     waiter: Waiter,
     waker: Waker,
+    /// Where the block begins in which this is.
+    block: NonNull<u8>,
 }
 
-impl WakerWaiter {
-    fn new(waker: Waker) -> Box<Self> {
-        Box::new(Self { waiter: Waiter::new(Self::notify), waker })
+/// A [`WakerWaiter`] in memory of its own.
+///
+/// Waiters are aligned to more than an allocator gives for nothing. Asked for it, glibc's takes the slow way, with a lock
+/// that all threads share, and a waker is mostly freed by another thread than the one that made it. So this asks for a
+/// block that is a little longer, and looks for the place in it.
+pub(super) struct WakerBox(NonNull<WakerWaiter>);
+
+// SAFETY: it owns its `WakerWaiter`, of which a `Waker` is all that anybody else could get at, and that is `Send`.
+unsafe impl Send for WakerBox {}
+
+impl WakerBox {
+    /// What is aligned for nothing.
+    const FREE: usize = 2 * size_of::<usize>();
+
+    const BLOCK: Layout = {
+        let spare = Waiter::ALIGN - Self::FREE;
+        match Layout::from_size_align(size_of::<WakerWaiter>() + spare, Self::FREE) {
+            Ok(layout) => layout,
+            Err(_) => panic!("a small number of bytes"),
+        }
+    };
+
+    fn new(waker: Waker) -> Self {
+        // SAFETY: the layout is not of size zero.
+        let block = unsafe { alloc::alloc(Self::BLOCK) };
+        let Some(block) = NonNull::new(block) else { alloc::handle_alloc_error(Self::BLOCK) };
+        // SAFETY: the block is aligned to `FREE`, so at most `spare` bytes are left out.
+        let place = unsafe { block.add(block.align_offset(Waiter::ALIGN)) }.cast::<WakerWaiter>();
+        // SAFETY: aligned, within the block, and nobody else's.
+        unsafe { place.write(WakerWaiter { waiter: Waiter::new(Self::notify), waker, block }) };
+        Self(place)
     }
 
-    pub(super) fn into_waiter(self: Box<Self>) -> NonNull<Waiter> {
-        NonNull::from(Box::leak(self)).cast()
+    fn waker(&self) -> &Waker {
+        // SAFETY: owned, and alive until it is dropped or given away.
+        unsafe { &self.0.as_ref().waker }
+    }
+
+    fn set_waker(&mut self, waker: &Waker) {
+        // SAFETY: as above.
+        unsafe { self.0.as_mut().waker.clone_from(waker) };
+    }
+
+    pub(super) fn into_waiter(self) -> NonNull<Waiter> {
+        ManuallyDrop::new(self).0.cast()
     }
 
     /// # Safety
     /// `waiter` came from [`into_waiter`](Self::into_waiter), and nobody else will use it.
-    pub(super) unsafe fn from_waiter(waiter: NonNull<Waiter>) -> Box<Self> {
-        // SAFETY: the caller's contract; `Waiter` is the first field (repr(C)).
-        unsafe { Box::from_raw(waiter.cast::<Self>().as_ptr()) }
+    pub(super) unsafe fn from_waiter(waiter: NonNull<Waiter>) -> Self {
+        // `Waiter` is the first field (repr(C)).
+        Self(waiter.cast())
+    }
+
+    /// Gives the memory back, and keeps the waker.
+    fn into_waker(self) -> Waker {
+        let place = ManuallyDrop::new(self).0;
+        // SAFETY: owned, and not used again; the block was allocated with that layout.
+        unsafe {
+            let WakerWaiter { waker, block, .. } = place.read();
+            alloc::dealloc(block.as_ptr(), Self::BLOCK);
+            waker
+        }
     }
 
     unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool, about_to_call: &dyn Fn()) {
@@ -45,7 +98,13 @@ impl WakerWaiter {
         let this = unsafe { Self::from_waiter(waiter) };
         // A waker is the runtime's code; if it panics, the worker that resolves the task must not suffer.
         about_to_call();
-        unwind::call_quietly(|| this.waker.wake());
+        unwind::call_quietly(|| this.into_waker().wake());
+    }
+}
+
+impl Drop for WakerBox {
+    fn drop(&mut self) {
+        drop(Self(self.0).into_waker());
     }
 }
 
@@ -59,16 +118,16 @@ impl<T> Future for TaskFuture<T> {
         if !self.is_done() {
             self.poll_in_place(context.waker());
         }
-        if self.is_done() {
+        if self.is_done() || !self.has_waker() && self.glance() {
             return Poll::Ready(self.take_mut());
         }
         let waker = match self.take_waker() {
-            Some(old) if old.waker.will_wake(context.waker()) => old,
+            Some(old) if old.waker().will_wake(context.waker()) => old,
             Some(mut old) => {
-                old.waker.clone_from(context.waker());
+                old.set_waker(context.waker());
                 old
             }
-            None => WakerWaiter::new(context.waker().clone()),
+            None => WakerBox::new(context.waker().clone()),
         };
         match self.set_waker(waker) {
             Ok(()) => Poll::Pending,

@@ -16,7 +16,7 @@ use super::deadlock;
 use super::handle::{TaskFuture, TaskId};
 use super::state::AlreadyFinal;
 use super::waiter::{ThreadWaiter, Waiter};
-use super::{Source, block};
+use super::{Idle, Source, block};
 use crate::error::TaskError;
 use crate::sync::Mutex;
 use crate::unwind;
@@ -46,7 +46,7 @@ pub struct SharedFuture<T> {
 }
 
 /// What the clones share. It is itself the one waiter of the inner future, and passes the news on to its own.
-#[repr(C)]
+#[repr(C, align(64))]
 struct Inner<T> {
     waiter: Waiter,
     /// Its result is never taken, only looked at.
@@ -54,6 +54,8 @@ struct Inner<T> {
     /// Who waits; `None` once they have been taken out to be notified.
     waiting: Mutex<Option<Vec<Entry>>>,
 }
+
+const _: () = assert!(align_of::<Inner<()>>() == Waiter::ALIGN);
 
 enum Entry {
     Waiter(NonNull<Waiter>),
@@ -252,8 +254,8 @@ impl<T> Source for SharedFuture<T> {
         self.inner.future.attend(attendance, waker)
     }
 
-    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
-        self.inner.future.help(done, deadline, alone)
+    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
+        self.inner.future.help(done, deadline, may)
     }
 }
 
@@ -262,11 +264,12 @@ impl<T: Clone> Future for SharedFuture<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         static KEYS: AtomicU64 = AtomicU64::new(0);
+        let first = self.key.is_none();
         self.forget_waker();
         if !self.is_done() {
             self.poll_in_place(context.waker());
         }
-        if self.is_done() {
+        if self.is_done() || first && self.glance() {
             return Poll::Ready(self.outcome().cloned());
         }
         // Relaxed: the key only has to be different from all others.

@@ -37,7 +37,7 @@ const REFS: usize = 0b11_0000;
 const TAGS: usize = PHASE | CALLBACKS | REFS;
 
 // The tags live in the low bits of a waiter's address.
-const _: () = assert!(align_of::<Waiter>() > TAGS);
+const _: () = assert!(Waiter::ALIGN > TAGS);
 
 /// Where a task stands. See the diagram of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,7 +268,7 @@ impl State {
     /// Puts the waiter in place. Only the owner of the handle may, and only where none is.
     pub(crate) fn set_waiter(&self, waiter: *mut Waiter) -> Result<(), AlreadyFinal> {
         self.update(|now| {
-            debug_assert!(now.waiter().is_null());
+            debug_assert!(now.waiter().is_null() && waiter.addr() & TAGS == 0);
             match now.phase().is_final() {
                 true => Err(Err(AlreadyFinal)),
                 false => Ok((Ok(()), now.with_waiter(waiter))),

@@ -2,7 +2,7 @@
 //! resolver they are all one thing, a [`Waiter`] that is notified once.
 //!
 //! Contract (the rules that the unsafe code of this folder and of `combine` relies on):
-//! 1. A waiter is registered in at most one task, by the owner of that task's handle.
+//! 1. A waiter stands at a multiple of [`Waiter::ALIGN`]. It is registered in at most one task, by the owner of that task's handle.
 //! 2. From registration until it is notified or taken back ([`State::clear_waiter`](super::state::State)), it
 //!    neither moves nor dies.
 //! 3. The resolver notifies it exactly once, after the outcome is published, and does not touch it after
@@ -17,13 +17,16 @@ use crate::sync::thread::{self, Thread};
 /// Notifies a waiter: see [`Waiter::notify`].
 pub(crate) type Notify = unsafe fn(NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn());
 
-/// The header of every waiter. The alignment leaves room for the tags of the state word.
-#[repr(C, align(64))]
+/// The first field of every waiter.
+#[repr(C)]
 pub(crate) struct Waiter {
     notify: Notify,
 }
 
 impl Waiter {
+    /// How waiters have to be aligned (rule 1): that leaves room for the tags of the state word.
+    pub(crate) const ALIGN: usize = 64;
+
     pub(crate) const fn new(notify: Notify) -> Self {
         Self { notify }
     }
@@ -40,12 +43,14 @@ impl Waiter {
 }
 
 /// A thread that blocks on one task. It lives on that thread's stack.
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct ThreadWaiter {
     waiter: Waiter,
     thread: Thread,
     notified: AtomicBool,
 }
+
+const _: () = assert!(align_of::<ThreadWaiter>() == Waiter::ALIGN);
 
 impl ThreadWaiter {
     pub(super) fn new() -> Self {

@@ -18,6 +18,7 @@ use super::wire::{self, ReplyKind, Report};
 use crate::combine::{Lane, MapOptions, Results};
 use crate::error::{Cause, CodecError, SizeLimit, TaskError};
 use crate::executor::Priority;
+use crate::future::Idle;
 use crate::unwind;
 
 /// What a chunk should take.
@@ -383,7 +384,7 @@ where
             }
             if !std::mem::replace(&mut helped, true) {
                 drop(track);
-                self.core.help(0, &|| is_there(&self.track.lock()), deadline, false);
+                self.core.help(0, &|| is_there(&self.track.lock()), deadline, Idle::Spin);
                 track = self.track.lock();
                 continue;
             }

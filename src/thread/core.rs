@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
@@ -15,7 +15,8 @@ use super::worker;
 use crate::combine::Host;
 use crate::error::{Cause, TaskError, spawn_error};
 use crate::executor::{Capacity, Priority};
-use crate::future::{Owner, Task, TaskFuture, Unfinished, task};
+use crate::future::{Idle, Owner, Task, TaskFuture, Unfinished, task};
+use crate::spin;
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
@@ -66,6 +67,10 @@ impl Owner for PoolId {
 
     #[inline]
     fn released(self) {}
+
+    fn help(self, done: &dyn Fn() -> bool, _deadline: Option<Instant>, may: Idle) -> bool {
+        may == Idle::Glance && spin::glance(done)
+    }
 }
 
 impl PartialEq for PoolId {

@@ -387,8 +387,8 @@ impl Worker {
         }
     }
 
-    /// While the pool could grow, a worker counts as searching from the moment its result is out: whoever sees the
-    /// result and submits again finds it free, and starts no thread.
+    /// While there could be more workers, one counts as searching from the moment its result is out: whoever sees the
+    /// result and submits again finds it free, and starts or wakes no other.
     fn about_to_publish(&self, publishing: bool) {
         if !publishing {
             self.tally.busy();
@@ -399,8 +399,9 @@ impl Worker {
         }
         self.count(true);
         self.tally.idle();
-        let grown = self.core.sleep.counts().threads() >= self.max_workers();
-        if !grown && self.tasks.is_empty() {
+        let counts = self.core.sleep.counts();
+        let could_be_more = counts.asleep() > 0 || counts.threads() < self.max_workers();
+        if could_be_more && self.tasks.is_empty() {
             self.start_searching();
         }
     }

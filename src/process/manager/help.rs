@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use super::super::child::Child;
 use super::super::transport::Shared;
 use super::core::Core;
-use crate::future::Owner;
+use crate::future::{Idle, Owner};
 use crate::spin;
 
 /// All pools of this process. A task may outlive its pool, so it knows it by number only.
@@ -61,15 +61,15 @@ impl Owner for TaskOwner {
         self.core().is_some_and(|core| core.has_begun(self.task))
     }
 
-    fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) -> bool {
+    fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
         let Some(core) = self.core() else { return false };
-        core.help(self.task, done, deadline, alone);
+        core.help(self.task, done, deadline, may);
         true
     }
 }
 
 impl Core {
-    pub(in crate::process) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
+    pub(in crate::process) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) {
         let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut watched = Watched { core: self, ring: None };
         while !done() && !late() {
@@ -82,10 +82,14 @@ impl Core {
             let news = || done() || rings.iter().any(|shared| shared.has_replies());
             // Of a long value each side has a part to copy: better at the same time, and for that they have to part.
             let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker()) && !is_streaming;
-            if spin::until_or(news, beside) {
+            let seen = match may {
+                Idle::Glance => spin::glance(news),
+                Idle::Spin | Idle::Sleep => spin::until_or(news, beside),
+            };
+            if seen {
                 continue;
             }
-            let Some(shared) = watched.ring.as_ref().filter(|_| alone) else { return };
+            let Some(shared) = watched.ring.as_ref().filter(|_| may == Idle::Sleep) else { return };
             let start = Instant::now();
             // Whoever takes the task away from that worker wakes those who sleep there, after it.
             let moved = || !self.place_of(id).0.is_some_and(|now| Arc::ptr_eq(&now, shared));

@@ -6,11 +6,17 @@
 //! 2. Everybody spins for a time that follows his own luck ([`Patience`]): it doubles when spinning paid off,
 //!    halves when it did not, and never exceeds [`LONGEST`].
 //! 3. Whoever knows that the one he waits for is on the same CPU lets him have it at once.
+//!
+//! A poll, which must not block, does it in another way: see [`glance`](mod@glance).
+
+mod glance;
 
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+pub(crate) use glance::glance;
 
 /// The longest spin, about half of the dearest wake-up.
 const LONGEST: Duration = Duration::from_micros(50);

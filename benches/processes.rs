@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::thread;
 use std::time::Duration;
 
-use concurrent_futures::{ProcessPoolExecutor, TaskFuture, cpu_workers};
+use concurrent_futures::{ProcessPoolExecutor, TaskFuture, block_on, cpu_workers};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -39,6 +39,7 @@ fn round_trip(c: &mut Criterion) {
     let mut group = group(c, "round_trip");
     let pool = pool(1);
     group.bench_function("back_to_back", |b| b.iter(|| pool.submit(successor, 1).result().unwrap()));
+    group.bench_function("awaited", |b| b.iter(|| block_on(pool.submit(successor, 1)).unwrap()));
     group.finish();
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use concurrent_futures::{ReturnWhen, TaskFuture, ThreadPoolExecutor, as_completed, cpu_workers, wait};
+use concurrent_futures::{ReturnWhen, TaskFuture, ThreadPoolExecutor, as_completed, block_on, cpu_workers, wait};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -76,6 +76,7 @@ fn round_trip(c: &mut Criterion) {
     let mut group = group(c, "round_trip");
     let workers = pool();
     group.bench_function("back_to_back", |b| b.iter(|| workers.submit(|| ()).result().unwrap()));
+    group.bench_function("awaited", |b| b.iter(|| block_on(workers.submit(|| ())).unwrap()));
     group.bench_function("workers_asleep", |b| {
         b.iter_custom(|rounds| {
             let mut total = Duration::ZERO;

@@ -111,6 +111,9 @@ impl Drop for WakerBox {
 impl<T> Future for TaskFuture<T> {
     type Output = Result<T, TaskError>;
 
+    /// The first poll may look on for up to 2 µs before it is pending, if the CPUs are free and that has paid off on this thread
+    /// of late: to leave a waker and to be woken costs more.
+    ///
     /// # Panics
     ///
     /// If it is polled again after it was ready.

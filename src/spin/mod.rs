@@ -4,7 +4,7 @@
 //! cheaper awake. But a thread that spins while others want the CPU is worse than useless. Three rules:
 //! 1. Nobody spins unless a CPU is free for it, as far as this process can know ([`room_for`]).
 //! 2. Everybody spins for a time that follows his own luck ([`Patience`]): it doubles when spinning paid off,
-//!    halves when it did not, and never exceeds [`LONGEST`].
+//!    halves when it did not, and never exceeds its `longest`, as [`ONE_WAKE_UP`].
 //! 3. Whoever knows that the one he waits for is on the same CPU lets him have it at once.
 //!
 //! A poll, which must not block, does it in another way: see [`glance`](mod@glance).
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use glance::glance;
 
-/// The longest spin, about half of the dearest wake-up.
-const LONGEST: Duration = Duration::from_micros(50);
+/// The longest spin of who will be told when there is something, about half of the dearest wake-up.
+pub(crate) const ONE_WAKE_UP: Duration = Duration::from_micros(50);
 const SHORTEST: Duration = Duration::from_micros(1);
 
 /// From then on a spinning thread yields now and then: if others keep the rest of the CPUs busy, whoever is awaited may want
@@ -64,17 +64,20 @@ pub(crate) fn room_for(threads: usize) -> bool {
 
 /// How long this thread is willing to spin at the moment.
 #[derive(Debug)]
-pub(crate) struct Patience(Cell<Duration>);
+pub(crate) struct Patience {
+    now: Cell<Duration>,
+    longest: Duration,
+}
 
 impl Patience {
-    pub(crate) const fn new() -> Self {
-        Self(Cell::new(LONGEST))
+    pub(crate) const fn new(longest: Duration) -> Self {
+        Self { now: Cell::new(longest), longest }
     }
 
     /// Watches `done` until it is true (and says so) or patience has run out. `in_the_way`: is the one that is awaited on
     /// the CPU of this thread?
     pub(crate) fn spin_until(&self, mut done: impl FnMut() -> bool, mut in_the_way: impl FnMut() -> bool) -> bool {
-        let limit = self.0.get();
+        let limit = self.now.get();
         let start = Instant::now();
         loop {
             let in_the_way = in_the_way();
@@ -88,7 +91,7 @@ impl Patience {
             }
             let spun = start.elapsed();
             if spun >= limit {
-                self.0.set((limit / 2).max(SHORTEST));
+                self.now.set((limit / 2).max(SHORTEST));
                 return false;
             }
             if in_the_way || spun >= POLITE {
@@ -99,18 +102,18 @@ impl Patience {
 
     /// The thread went to sleep and was woken this much later: a short sleep says that spinning would have paid.
     pub(crate) fn slept(&self, time: Duration) {
-        if time < LONGEST {
+        if time < self.longest {
             self.rewarded();
         }
     }
 
     fn rewarded(&self) {
-        self.0.set((self.0.get() * 2).min(LONGEST));
+        self.now.set((self.now.get() * 2).min(self.longest));
     }
 }
 
 thread_local! {
-    static OWN: Patience = const { Patience::new() };
+    static OWN: Patience = const { Patience::new(ONE_WAKE_UP) };
 }
 
 /// Spins for the calling thread, a waiter, if there is room; says whether `done` became true.

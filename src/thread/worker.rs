@@ -20,7 +20,7 @@ use crate::current;
 use crate::error::Cause;
 use crate::executor::Priority;
 use crate::future::Task;
-use crate::spin::{self, Patience};
+use crate::spin::{self, ONE_WAKE_UP, Patience};
 use crate::unwind;
 
 /// Every so many tasks a worker fetches from the shared queue although it has tasks of its own, so that tasks which
@@ -184,7 +184,7 @@ impl Worker {
             counted: Cell::new(false),
             has_left: Cell::new(false),
             ticks: Cell::new(0),
-            patience: Patience::new(),
+            patience: Patience::new(ONE_WAKE_UP),
             peers,
         }
     }

@@ -17,9 +17,12 @@ use crate::error::{Cause, ExitInner, StartError, TaskError, WorkerExit};
 use crate::os::events::WOKEN;
 use crate::unwind;
 
-/// After replies have come, it is looked again that much later before the bells are armed: at a high rate that saves a
-/// message per reply.
-const LULL: Duration = Duration::from_micros(100);
+/// After so many replies at a time...
+const MANY: usize = 64;
+
+/// ... it is looked again that much later before the bells are armed: at a high rate that saves a message per reply. After a
+/// few it would only be in the way of whoever awaits the next one.
+const LULL: Duration = Duration::from_millis(1);
 
 /// Without a descriptor that tells of a child's end, it is looked that often.
 const LOOK: Duration = Duration::from_millis(20);
@@ -89,7 +92,7 @@ impl Supervisor<'_> {
             }
             let wanted = state.wanted() > 0;
             state.starting += usize::from(wanted);
-            let busy = !out.settle.is_empty();
+            let busy = out.settle.len() >= MANY && !state.children.iter().any(Child::is_streaming);
             out.wake_supervisor = false;
             self.core.release(state, out);
             if wanted {
@@ -97,8 +100,8 @@ impl Supervisor<'_> {
                 continue;
             }
             if busy {
-                // More is likely to come.
-                self.core.events.wait(Some(LULL), &mut self.events);
+                // More is likely to come. Not in `epoll`, which others may keep waking.
+                std::thread::sleep(LULL);
                 if self.core.has_replies() {
                     continue;
                 }
@@ -128,10 +131,7 @@ impl Supervisor<'_> {
         drop(state);
         if quiet && !over {
             let timeout = [by_the_clock, polled].into_iter().flatten().min();
-            // Anything that has been reported during the lull is still in `events`.
-            if self.events.is_empty() {
-                self.core.events.wait(timeout, &mut self.events);
-            }
+            self.core.events.wait(timeout, &mut self.events);
         }
     }
 

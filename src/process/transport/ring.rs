@@ -26,7 +26,7 @@ use super::super::wire::{self, CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, padd
 use super::words;
 use crate::os::fault::Note;
 use crate::os::{cpu, futex, shm};
-use crate::spin::Patience;
+use crate::spin::{ONE_WAKE_UP, Patience};
 
 /// How long each of the two rings is, in bytes.
 pub(in crate::process) const RING: usize = 256 * 1024;
@@ -528,8 +528,8 @@ pub(in crate::process) struct Replies(Producer, Patience);
 pub(in crate::process) fn worker_ends(shared: &Arc<Shared>) -> (Calls, Replies) {
     let control = shared.control();
     (
-        Calls(consumer(shared, &control.calls, &shared.calls), Patience::new()),
-        Replies(producer(shared, &control.replies, &shared.replies), Patience::new()),
+        Calls(consumer(shared, &control.calls, &shared.calls), Patience::new(ONE_WAKE_UP)),
+        Replies(producer(shared, &control.replies, &shared.replies), Patience::new(ONE_WAKE_UP)),
     )
 }
 

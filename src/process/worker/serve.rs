@@ -20,7 +20,7 @@ use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
 use super::super::wire::{Call, CallKind, Garbled, Hello, NO_THREADS, Reply, ReplyKind};
 use crate::current;
 use crate::os::fault::AltStack;
-use crate::spin::Patience;
+use crate::spin::{ONE_WAKE_UP, Patience};
 
 /// What the serving threads share.
 pub(super) struct Server {
@@ -37,6 +37,10 @@ pub(super) struct Server {
 
 /// How long a worker that has nothing more to do leaves it to others to notice its reply, before it says so.
 const LAZY: Duration = Duration::from_micros(2);
+
+/// The longest spin for the next call. Who awaits a task is woken by the supervisor, which is woken by the worker, and only then
+/// submits the next one.
+const LONGEST: Duration = ONE_WAKE_UP.saturating_mul(2);
 
 impl Server {
     pub(super) fn new(link: WorkerLink, hello: &Hello) -> Self {
@@ -125,7 +129,7 @@ impl Server {
     }
 
     fn serve(&self, thread: usize) -> Result<(), Garbled> {
-        let patience = Patience::new();
+        let patience = Patience::new(LONGEST);
         while let Some(mut invocation) = self.next(&patience, thread)? {
             invocation.run();
             invocation.failed?;

@@ -21,7 +21,6 @@ const STRANGERS: [(&str, &str); 2] = [("thread", "process"), ("process", "thread
 const ISLANDS: &[&str] = &[
     "future/cell.rs",
     "future/handle.rs",
-    "future/models.rs",
     "future/poll.rs",
     "future/promise.rs",
     "future/remote.rs",

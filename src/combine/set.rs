@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use crate::current;
 use crate::future::{AlreadyFinal, Attending, Idle, SharedFuture, Source, TaskFuture, Waiter, is_past, park};
+use crate::spin;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
 use crate::sync::thread::{self, Thread};
@@ -186,13 +187,10 @@ impl<S: Completable> CompletionSet<S> {
         if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
             return Poll::Ready(());
         }
-        if first && !current::in_task() {
-            self.help_one(demand, None, Idle::Glance);
-        }
-        let balance = &self.shared.balance;
-        if balance.load(Acquire) >= demand {
+        if first && !current::in_task() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
             return Poll::Ready(());
         }
+        let balance = &self.shared.balance;
         self.shared.set_waker(context.waker());
         if balance.fetch_sub(demand, AcqRel) >= demand {
             balance.fetch_add(demand, AcqRel);
@@ -220,17 +218,18 @@ impl<S: Completable> CompletionSet<S> {
         false
     }
 
-    /// Lets the executor of the first task that is not done use this thread.
-    fn help_one(&mut self, demand: isize, deadline: Option<Instant>, may: Idle) {
+    /// Lets the executor of the first task that is not done use this thread; says whether the demand is met then, if it did.
+    fn help_one(&mut self, demand: isize, deadline: Option<Instant>, may: Idle) -> Option<bool> {
         while let Some(item) = self.items.get(self.helped_at) {
             match item.as_ref().map(S::source) {
                 Some(source) if !source.is_done() => {
-                    source.help(&|| self.shared.balance.load(Acquire) >= demand, deadline, may);
-                    return;
+                    let is_met = || self.shared.balance.load(Acquire) >= demand;
+                    return source.help(&is_met, deadline, may).then(is_met);
                 }
                 _ => self.helped_at += 1,
             }
         }
+        None
     }
 
     /// If the calling thread polls on behalf of a blocking wait, it does what that would do, as `claim_one`.

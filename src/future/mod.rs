@@ -27,6 +27,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::current;
+use crate::spin;
 
 mod attend;
 mod block;
@@ -99,7 +100,7 @@ pub(crate) trait Source {
     /// a worker, which has other things to do, it does not.
     fn glance(&self) -> bool {
         let is_done = || self.is_done();
-        !current::in_task() && self.help(&is_done, None, Idle::Glance) && is_done()
+        !current::in_task() && spin::glance(|| self.help(&is_done, None, Idle::Glance).then(is_done))
     }
 
     /// Lets the executor use this thread, which waits until `done`: see [`Owner::help`].

@@ -54,8 +54,9 @@ impl WakerBox {
         // SAFETY: the layout is not of size zero.
         let block = unsafe { alloc::alloc(Self::BLOCK) };
         let Some(block) = NonNull::new(block) else { alloc::handle_alloc_error(Self::BLOCK) };
+        let before = block.addr().get().wrapping_neg() % Waiter::ALIGN;
         // SAFETY: the block is aligned to `FREE`, so at most `spare` bytes are left out.
-        let place = unsafe { block.add(block.align_offset(Waiter::ALIGN)) }.cast::<WakerWaiter>();
+        let place = unsafe { block.add(before) }.cast::<WakerWaiter>();
         // SAFETY: aligned, within the block, and nobody else's.
         unsafe { place.write(WakerWaiter { waiter: Waiter::new(Self::notify), waker, block }) };
         Self(place)

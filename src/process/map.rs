@@ -18,7 +18,6 @@ use super::wire::{self, ReplyKind, Report};
 use crate::combine::{Lane, MapOptions, Results};
 use crate::error::{Cause, CodecError, SizeLimit, TaskError};
 use crate::executor::Priority;
-use crate::future::Idle;
 use crate::unwind;
 
 /// What a chunk should take.
@@ -384,7 +383,7 @@ where
             }
             if !std::mem::replace(&mut helped, true) {
                 drop(track);
-                self.core.help(0, &|| is_there(&self.track.lock()), deadline, Idle::Spin);
+                self.core.help(0, &|| is_there(&self.track.lock()), deadline, false);
                 track = self.track.lock();
                 continue;
             }

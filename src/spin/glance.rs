@@ -33,18 +33,24 @@ impl Luck {
         Self { in_a_row: Cell::new(0), without: Cell::new(0), then_without: Cell::new(0) }
     }
 
-    /// Says whether `done`.
-    fn try_until(&self, done: impl FnMut() -> bool) -> bool {
-        if self.without.get() > 0 {
-            self.without.set(self.without.get() - 1);
+    /// Should the next poll look on?
+    fn is_with_us(&self) -> bool {
+        let without = self.without.get();
+        if without > 0 {
+            self.without.set(without - 1);
             return false;
         }
-        if self.in_a_row.replace(self.in_a_row.get() + 1) == MOST_IN_A_ROW {
+        if self.in_a_row.get() == MOST_IN_A_ROW {
             self.in_a_row.set(0);
             return false;
         }
-        let is_done = look(done);
-        if is_done {
+        true
+    }
+
+    /// A poll has looked on, and was ready or not.
+    fn went(&self, well: bool) {
+        if well {
+            self.in_a_row.set(self.in_a_row.get() + 1);
             self.then_without.set(0);
         } else {
             self.in_a_row.set(0);
@@ -52,11 +58,36 @@ impl Luck {
             self.without.set(without);
             self.then_without.set((2 * without + 1).min(SELDOM - 1));
         }
-        is_done
     }
 }
 
-fn look(mut done: impl FnMut() -> bool) -> bool {
+thread_local! {
+    static LUCK: Luck = const { Luck::new() };
+    /// This thread is at it: wakers and destructors that run meanwhile may poll other futures.
+    static AT_IT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// For a poll: lets `attempt` look on (it should call [`look`]), if there is room and luck; says whether it has seen the end.
+/// `None`: it could not look, which is neither good luck nor bad.
+pub(crate) fn glance(attempt: impl FnOnce() -> Option<bool>) -> bool {
+    struct Done;
+    impl Drop for Done {
+        fn drop(&mut self) {
+            AT_IT.set(false);
+        }
+    }
+    if cfg!(loom) || AT_IT.get() || !room_for(1) || !LUCK.with(Luck::is_with_us) {
+        return false;
+    }
+    AT_IT.set(true);
+    let _done = Done;
+    let Some(well) = attempt() else { return false };
+    LUCK.with(|luck| luck.went(well));
+    well
+}
+
+/// Looks on for a moment; says whether `done` became true.
+pub(crate) fn look(mut done: impl FnMut() -> bool) -> bool {
     // Reading the clock costs as much as some pauses.
     const PAUSES: usize = 8;
     let start = Instant::now();
@@ -73,31 +104,13 @@ fn look(mut done: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// For a poll: looks on for a moment, if there is room and luck; says whether `done` became true.
-pub(crate) fn glance(done: impl FnMut() -> bool) -> bool {
-    thread_local! {
-        static OWN: Luck = const { Luck::new() };
-    }
-    !cfg!(loom) && room_for(1) && OWN.try_with(|own| own.try_until(done)).unwrap_or(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Of so many polls, in which order they looked on (`true`), where looking on has that outcome.
-    fn looks(luck: &Luck, polls: usize, outcome: bool) -> Vec<bool> {
-        let looked = Cell::new(false);
-        let done = || {
-            looked.set(true);
-            outcome
-        };
-        (0..polls)
-            .map(|_| {
-                assert_eq!(luck.try_until(done), outcome && looked.get());
-                looked.take()
-            })
-            .collect()
+    /// Of so many polls, which looked on, where that goes well or not.
+    fn looks(luck: &Luck, polls: usize, well: bool) -> Vec<bool> {
+        (0..polls).map(|_| luck.is_with_us()).inspect(|looks| looks.then(|| luck.went(well)).unwrap_or(())).collect()
     }
 
     #[test]
@@ -117,6 +130,18 @@ mod tests {
         let first = looks(&luck, 64, true).iter().position(|looked| *looked).unwrap();
         assert!(first < 64);
         assert_eq!(looks(&luck, 3, false), [true, true, false], "as at the beginning");
+    }
+
+    #[test]
+    fn no_poll_looks_on_inside_another() {
+        let mut inner = None;
+        // Other tests are workers, and may leave no room.
+        let outer = glance(|| {
+            inner = Some(glance(|| Some(true)));
+            Some(true)
+        });
+        assert_eq!(inner, outer.then_some(false));
+        assert!(!AT_IT.get());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-pub(crate) use glance::glance;
+pub(crate) use glance::{glance, look};
 
 /// The longest spin of who will be told when there is something, about half of the dearest wake-up.
 pub(crate) const ONE_WAKE_UP: Duration = Duration::from_micros(50);

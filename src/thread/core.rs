@@ -69,7 +69,11 @@ impl Owner for PoolId {
     fn released(self) {}
 
     fn help(self, done: &dyn Fn() -> bool, _deadline: Option<Instant>, may: Idle) -> bool {
-        may == Idle::Glance && spin::glance(done)
+        let glances = may == Idle::Glance;
+        if glances {
+            spin::look(done);
+        }
+        glances
     }
 }
 

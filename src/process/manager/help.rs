@@ -63,13 +63,32 @@ impl Owner for TaskOwner {
 
     fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
         let Some(core) = self.core() else { return false };
-        core.help(self.task, done, deadline, may);
-        true
+        match may {
+            Idle::Glance => core.glance(self.task, done),
+            Idle::Spin | Idle::Sleep => {
+                core.help(self.task, done, deadline, may == Idle::Sleep);
+                true
+            }
+        }
     }
 }
 
 impl Core {
-    pub(in crate::process) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) {
+    /// For a poll: looks at the replies of the worker that has the task, for a moment, and takes in at most once what there
+    /// is. What may take longer, a long value, is left to others. False if there is nothing to look at.
+    fn glance(&self, id: u64, done: &dyn Fn() -> bool) -> bool {
+        let (ring, is_streaming) = self.place_of(id);
+        let Some(ring) = ring.filter(|_| !is_streaming) else { return false };
+        let mut watched = Watched { core: self, ring: None };
+        watched.set(Some(Arc::clone(&ring)));
+        if spin::look(|| done() || ring.has_replies()) && !done() {
+            self.collect();
+        }
+        true
+    }
+
+    /// `alone`: this task is all that the thread waits for, so it may sleep for it.
+    pub(in crate::process) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
         let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut watched = Watched { core: self, ring: None };
         while !done() && !late() {
@@ -82,14 +101,10 @@ impl Core {
             let news = || done() || rings.iter().any(|shared| shared.has_replies());
             // Of a long value each side has a part to copy: better at the same time, and for that they have to part.
             let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker()) && !is_streaming;
-            let seen = match may {
-                Idle::Glance => spin::glance(news),
-                Idle::Spin | Idle::Sleep => spin::until_or(news, beside),
-            };
-            if seen {
+            if spin::until_or(news, beside) {
                 continue;
             }
-            let Some(shared) = watched.ring.as_ref().filter(|_| may == Idle::Sleep) else { return };
+            let Some(shared) = watched.ring.as_ref().filter(|_| alone) else { return };
             let start = Instant::now();
             // Whoever takes the task away from that worker wakes those who sleep there, after it.
             let moved = || !self.place_of(id).0.is_some_and(|now| Arc::ptr_eq(&now, shared));

@@ -21,8 +21,11 @@ use crate::unwind;
 const MANY: usize = 64;
 
 /// ... it is looked again that much later before the bells are armed: at a high rate that saves a message per reply. After a
-/// few it would only be in the way of whoever awaits the next one.
-const LULL: Duration = Duration::from_millis(1);
+/// few it would only be in the way of whoever awaits the next one. Shorter than what a worker has in store.
+const LULL: Duration = Duration::from_micros(100);
+
+/// While others take the replies in, so many lulls follow one another.
+const LULLS: usize = 8;
 
 /// Without a descriptor that tells of a child's end, it is looked that often.
 const LOOK: Duration = Duration::from_millis(20);
@@ -100,13 +103,25 @@ impl Supervisor<'_> {
                 continue;
             }
             if busy {
-                // More is likely to come. Not in `epoll`, which others may keep waking.
-                std::thread::sleep(LULL);
+                self.lull();
                 if self.core.has_replies() {
+                    self.core.events.wait(Some(Duration::ZERO), &mut self.events);
                     continue;
                 }
             }
             self.sleep();
+        }
+    }
+
+    /// More is likely to come. This does not wait in `epoll`, which on some systems can be told whole milliseconds only.
+    fn lull(&self) {
+        let mut completed = self.core.state.lock().completed;
+        for _ in 0..LULLS {
+            std::thread::sleep(LULL);
+            let before = std::mem::replace(&mut completed, self.core.state.lock().completed);
+            if completed == before {
+                return;
+            }
         }
     }
 
@@ -115,7 +130,7 @@ impl Supervisor<'_> {
         state.is_over() && idle && self.core.callbacks.is_quiet()
     }
 
-    /// Sleeps until there is something to do.
+    /// Sleeps until there is something to do, and in any case looks what has happened.
     fn sleep(&mut self) {
         let mut state = self.core.state.lock();
         // From here on others arm the bells of the workers that they hand something to.
@@ -129,10 +144,11 @@ impl Supervisor<'_> {
         let by_the_clock = state.wake_at.map(|time| time.saturating_duration_since(Instant::now()));
         let over = self.is_over(&state);
         drop(state);
-        if quiet && !over {
-            let timeout = [by_the_clock, polled].into_iter().flatten().min();
-            self.core.events.wait(timeout, &mut self.events);
-        }
+        let timeout = match quiet && !over {
+            true => [by_the_clock, polled].into_iter().flatten().min(),
+            false => Some(Duration::ZERO),
+        };
+        self.core.events.wait(timeout, &mut self.events);
     }
 
     /// What the events were about.

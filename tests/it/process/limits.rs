@@ -29,12 +29,11 @@ fn spin(ledger: Ledger) {
 #[test]
 fn a_task_over_its_time_is_ended() {
     guarded(|| {
-        let folder = Folder::new();
-        let (pool, ledger) = (pool(1), folder.ledger("ledger"));
+        let (pool, folder) = (pool(1), Folder::new());
+        let worker = pool.submit(pid, ()).result().unwrap();
         let start = Instant::now();
-        let error = pool.task(spin, ledger.clone()).timeout(SHORT).submit().result().unwrap_err();
+        let error = pool.task(spin, folder.ledger("ledger")).timeout(SHORT).submit().result().unwrap_err();
         assert!(error.is_timed_out() && start.elapsed() >= SHORT);
-        let worker = ledger.lines()[0].parse().unwrap();
         poll(|| !is_running(worker));
         assert_ne!(pool.submit(pid, ()).result().unwrap(), worker);
     });
@@ -45,13 +44,13 @@ fn a_task_that_ignores_sigterm_is_ended_all_the_same() {
     guarded(|| {
         let folder = Folder::new();
         let pool = builder(1).kill_grace(Duration::from_millis(20)).build().unwrap();
-        let ledger = folder.ledger("ledger");
-        let stubborn = |ledger: Ledger| {
+        let stubborn = |_: ()| {
             block_sigterm();
-            spin(ledger);
+            std::process::id()
         };
-        assert!(pool.task(stubborn, ledger.clone()).timeout(SHORT).submit().result().unwrap_err().is_timed_out());
-        let worker = ledger.lines()[0].parse().unwrap();
+        let worker = pool.submit(stubborn, ()).result().unwrap();
+        let late = pool.task(spin, folder.ledger("ledger")).timeout(SHORT).submit();
+        assert!(late.result().unwrap_err().is_timed_out());
         poll(|| !is_running(worker));
     });
 }
@@ -131,7 +130,8 @@ fn a_limit_for_all_tasks_and_one_for_this() {
         // Time over is no reason to try again.
         let again = folder.ledger("again");
         assert!(pool.task(spin, again.clone()).retries(3).submit().result().unwrap_err().is_timed_out());
-        assert_eq!(again.lines().len(), 1);
+        // Its time may even have been over before it wrote a line.
+        assert!(again.lines().len() <= 1);
     });
 }
 

@@ -24,3 +24,4 @@ mod shutdown;
 mod start;
 mod support;
 mod terminal;
+mod traffic;

@@ -65,26 +65,30 @@ impl Owner for TaskOwner {
         let Some(core) = self.core() else { return false };
         match may {
             Idle::Glance => core.glance(self.task, done),
-            Idle::Spin | Idle::Sleep => {
-                core.help(self.task, done, deadline, may == Idle::Sleep);
-                true
-            }
+            Idle::Spin | Idle::Sleep => core.help(self.task, done, deadline, may == Idle::Sleep),
         }
+        true
     }
 }
 
 impl Core {
-    /// For a poll: looks at the replies of the worker that has the task, for a moment, and takes in at most once what there
-    /// is. What may take longer, a long value, is left to others. False if there is nothing to look at.
-    fn glance(&self, id: u64, done: &dyn Fn() -> bool) -> bool {
-        let (ring, is_streaming) = self.place_of(id);
-        let Some(ring) = ring.filter(|_| !is_streaming) else { return false };
+    /// For a poll: looks at the replies of the worker that has the task, for a moment, and takes in what there is: once, and
+    /// once more if something has come before others look again. Long values that are on their way to anybody take longer,
+    /// and are left to others; a task that no worker has is not waited for.
+    fn glance(&self, id: u64, done: &dyn Fn() -> bool) {
+        let ring = {
+            let state = self.state.lock();
+            if state.children.iter().any(Child::is_streaming) {
+                return;
+            }
+            state.children.iter().find(|child| child.has(id)).and_then(Child::shared).cloned()
+        };
+        let Some(ring) = ring else { return };
         let mut watched = Watched { core: self, ring: None };
         watched.set(Some(Arc::clone(&ring)));
         if spin::look(|| done() || ring.has_replies()) && !done() {
             self.collect();
         }
-        true
     }
 
     /// `alone`: this task is all that the thread waits for, so it may sleep for it.

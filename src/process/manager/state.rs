@@ -322,6 +322,9 @@ impl State {
         let mut returned = Vec::new();
         for at in 0..self.children.len() {
             let child = &mut self.children[at];
+            if child.is_mad {
+                continue;
+            }
             if child.is_sending() {
                 if let Err(garbled) = child.pump() {
                     self.distrust(at, garbled, out);

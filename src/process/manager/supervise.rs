@@ -100,6 +100,7 @@ impl Supervisor<'_> {
             self.core.release(state, out);
             if wanted {
                 self.start_one();
+                self.core.events.wait(Some(Duration::ZERO), &mut self.events);
                 continue;
             }
             if busy {
@@ -137,7 +138,8 @@ impl Supervisor<'_> {
         state.asleep = true;
         let mut quiet = state.wanted() == 0;
         for child in &state.children {
-            quiet &= (child.is_idle() || child.link.arm_bell()) && !child.has_more;
+            // What a worker that makes no sense has written is not read any more.
+            quiet &= (child.is_idle() || child.is_mad || child.link.arm_bell()) && !child.has_more;
         }
         let is_deaf = |child: &Child| child.process.fd().is_none() || child.is_deaf;
         let polled = state.children.iter().any(is_deaf).then_some(LOOK);

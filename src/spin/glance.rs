@@ -110,7 +110,14 @@ mod tests {
 
     /// Of so many polls, which looked on, where that goes well or not.
     fn looks(luck: &Luck, polls: usize, well: bool) -> Vec<bool> {
-        (0..polls).map(|_| luck.is_with_us()).inspect(|looks| looks.then(|| luck.went(well)).unwrap_or(())).collect()
+        let poll = |_| {
+            let looks = luck.is_with_us();
+            if looks {
+                luck.went(well);
+            }
+            looks
+        };
+        (0..polls).map(poll).collect()
     }
 
     #[test]

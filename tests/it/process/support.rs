@@ -130,7 +130,8 @@ impl Plug {
             poll(|| release.is_given() || !release.0.parent().unwrap().exists());
         };
         let future = pool.submit(wait, (begun.clone(), release.clone()));
-        poll(|| begun.exists() || future.is_done());
+        // Without shared memory the pool knows that it has begun when the first message of its worker has been read.
+        poll(|| begun.exists() && (shares_memory() || future.is_running()) || future.is_done());
         let pid = fs::read_to_string(begun).unwrap().parse().unwrap();
         Self { release, future: Some(future), pid, _folder: folder }
     }

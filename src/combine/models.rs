@@ -1,17 +1,15 @@
 //! Models of the combinators under loom. `ci/loom.sh` runs them.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use loom::sync::Notify;
-use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread;
 
 use super::set::CompletionSet;
 use super::{ReturnWhen, as_completed, as_completed_timeout, wait, wait_async};
+use crate::future::models::{Alarm, poll};
 use crate::future::promise;
 
 #[test]
@@ -82,30 +80,6 @@ fn dropped_while_it_completes() {
         drop(as_completed([one]));
         producer.join().unwrap();
     });
-}
-
-/// A waker that a loom thread can wait for, and that counts.
-struct Alarm {
-    notify: Notify,
-    wakes: AtomicUsize,
-}
-
-impl Alarm {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { notify: Notify::new(), wakes: AtomicUsize::new(0) })
-    }
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        self.wakes.fetch_add(1, SeqCst);
-        self.notify.notify();
-    }
-}
-
-fn poll<F: Future + Unpin>(future: &mut F, alarm: &Arc<Alarm>) -> Poll<F::Output> {
-    let waker = Waker::from(Arc::clone(alarm));
-    Pin::new(future).poll(&mut Context::from_waker(&waker))
 }
 
 #[test]

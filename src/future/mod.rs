@@ -36,7 +36,7 @@ mod cell;
 mod deadlock;
 mod handle;
 #[cfg(all(test, loom))]
-mod models;
+pub(crate) mod models;
 mod poll;
 mod promise;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]

@@ -12,8 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use loom::sync::Notify;
 use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use super::{Task, TaskFuture};
-use crate::error::TaskError;
+use super::Task;
 
 /// Counts its drops.
 struct Counted(Arc<AtomicUsize>);
@@ -25,13 +24,13 @@ impl Drop for Counted {
 }
 
 /// A waker that a loom thread can wait for, and that counts.
-struct Alarm {
-    notify: Notify,
-    wakes: AtomicUsize,
+pub(crate) struct Alarm {
+    pub(crate) notify: Notify,
+    pub(crate) wakes: AtomicUsize,
 }
 
 impl Alarm {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { notify: Notify::new(), wakes: AtomicUsize::new(0) })
     }
 }
@@ -43,7 +42,7 @@ impl Wake for Alarm {
     }
 }
 
-fn poll<T>(future: &mut TaskFuture<T>, alarm: &Arc<Alarm>) -> Poll<Result<T, TaskError>> {
+pub(crate) fn poll<F: Future + Unpin>(future: &mut F, alarm: &Arc<Alarm>) -> Poll<F::Output> {
     let waker = Waker::from(Arc::clone(alarm));
     Pin::new(future).poll(&mut Context::from_waker(&waker))
 }

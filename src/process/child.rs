@@ -207,7 +207,8 @@ impl Child {
     /// How many calls it should have at most.
     pub(super) fn window(&self, threads: usize) -> usize {
         if !self.link.can_take_back() {
-            return threads;
+            // What it is handed counts as begun. To end it for the sake of that must not cost a reply of which a part has come.
+            return threads - usize::from(self.reading.is_some());
         }
         match self.pace {
             None => threads + 1,

@@ -273,7 +273,8 @@ impl State {
         let takes = |child: &Child| child.takes_calls();
         // One that has nothing to do, and of these the one that has had nothing to do for the shortest time, which is the
         // most likely to be awake.
-        let idle = self.children.iter().enumerate().filter(|(_, child)| takes(child) && child.inflight.len() < threads);
+        let is_idle = |child: &Child| takes(child) && child.inflight.len() < threads.min(child.window(threads));
+        let idle = self.children.iter().enumerate().filter(|(_, child)| is_idle(child));
         let idle = idle.max_by_key(|(_, child)| (child.stage == Stage::Ready, child.idle_since)).map(|(at, _)| at);
         if idle.is_some() || long {
             return idle;

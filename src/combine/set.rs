@@ -11,16 +11,26 @@
 //! A task does the same with its waker in the place of the thread, except that its demand stands from one poll to the
 //! next. Each poll withdraws the demand, and makes a new one if need be, after the waker has been put in place: so a
 //! completion in between is seen by the poll, and one that still finds the old waker wakes it for nothing at worst.
+//!
+//! A worker that waits for spawned futures of its own pool is entered for each of them (`attend`), once, and looks at each,
+//! once. From then on it is told by index which of them may be polled in place: the index is put on a list, and then the
+//! sleeper is woken. The waiting side makes itself the sleeper, then looks at the list, and only then sleeps or returns. So
+//! either it sees the index, or is woken. Hence all that a wait looks at is linear in the number of futures and of
+//! wake-ups together.
 
 #![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::current;
-use crate::future::{AlreadyFinal, Attending, Idle, SharedFuture, Source, TaskFuture, Waiter, is_past, park};
+use crate::future::{
+    AlreadyFinal, Attendance, Attendant, Attending, Idle, Listener, SharedFuture, Source, TaskFuture, Waiter, is_past,
+    park,
+};
 use crate::spin;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
@@ -73,6 +83,8 @@ struct Node {
     index: usize,
     /// The node below on the stack.
     next: AtomicPtr<Node>,
+    /// It is on the list of those that may be polled.
+    listed: AtomicBool,
 }
 
 const _: () = assert!(align_of::<Node>() == Waiter::ALIGN);
@@ -91,6 +103,8 @@ struct Shared {
     failure_is_enough: bool,
     failed: AtomicBool,
     sleeper: Mutex<Option<Sleeper>>,
+    /// The attended futures that may be polled in place since the waiting side has looked last, each at most once.
+    pollable: Mutex<Vec<usize>>,
 }
 
 /// Whom to wake.
@@ -112,8 +126,10 @@ pub(super) struct CompletionSet<S: Completable> {
     /// What the last poll has subtracted from the balance.
     demand: isize,
     attending: Attending,
-    /// The spawned futures that the waiting thread polls when they are woken; `None` before anybody has looked.
-    attended: Option<Vec<usize>>,
+    /// The attendance under which the items are entered: this set's own, or that of the thread that polls it in place.
+    attended_by: Option<u64>,
+    /// The items that the waiting side has to look at, as they may be polled in place, or run.
+    to_claim: VecDeque<usize>,
 }
 
 impl<S: Completable> CompletionSet<S> {
@@ -127,6 +143,7 @@ impl<S: Completable> CompletionSet<S> {
             failure_is_enough,
             failed: AtomicBool::new(false),
             sleeper: Mutex::new(None),
+            pollable: Mutex::new(Vec::new()),
         });
         let mut set = Self {
             shared,
@@ -136,7 +153,8 @@ impl<S: Completable> CompletionSet<S> {
             helped_at: 0,
             demand: 0,
             attending: Attending::new(),
-            attended: None,
+            attended_by: None,
+            to_claim: VecDeque::new(),
         };
         for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
             let source = item.as_mut().expect("nothing was taken yet").source_mut();
@@ -171,7 +189,10 @@ impl<S: Completable> CompletionSet<S> {
             }
             if !late {
                 self.help_one(demand, deadline, Idle::Spin);
-                self.attend();
+                if current::in_task() {
+                    let own = self.attending.same();
+                    self.attend(&own, |source, listener| source.attend(&own, listener));
+                }
             }
             return self.sleep_for(demand, deadline);
         }
@@ -181,17 +202,26 @@ impl<S: Completable> CompletionSet<S> {
     /// that may be so.
     pub(super) fn poll_for(&mut self, count: usize, context: &Context<'_>) -> Poll<()> {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
-        self.poll_in_place(demand, context);
         let first = self.demand == 0;
-        // AcqRel here and below: as in `sleep_for`.
-        if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
-            return Poll::Ready(());
-        }
-        if first && !current::in_task() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
-            return Poll::Ready(());
+        let in_place = Attendance::in_place();
+        loop {
+            if let Some(attendance) = &in_place {
+                self.claim_in_place(attendance, demand);
+            }
+            // AcqRel here and below: as in `sleep_for`.
+            if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
+                return Poll::Ready(());
+            }
+            if first && !current::in_task() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
+                return Poll::Ready(());
+            }
+            self.shared.set_waker(context.waker());
+            // Whoever has listed an item before the waker was there may have woken nobody.
+            if in_place.is_none() || self.shared.pollable.lock().is_empty() {
+                break;
+            }
         }
         let balance = &self.shared.balance;
-        self.shared.set_waker(context.waker());
         if balance.fetch_sub(demand, AcqRel) >= demand {
             balance.fetch_add(demand, AcqRel);
             return Poll::Ready(());
@@ -205,7 +235,7 @@ impl<S: Completable> CompletionSet<S> {
     /// to do something about that one before the queued one can end.
     fn claim_one(&mut self, all: bool) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
-            if let Some(source) = item.as_ref().map(S::source) {
+            if let Some(source) = item.as_ref().map(S::source).filter(|source| source.may_claim()) {
                 if !all && source.is_at_work() {
                     return false;
                 }
@@ -232,54 +262,76 @@ impl<S: Completable> CompletionSet<S> {
         None
     }
 
-    /// If the calling thread polls on behalf of a blocking wait, it does what that would do, as `claim_one`.
-    fn poll_in_place(&self, demand: isize, context: &Context<'_>) {
-        if !current::in_task() {
-            return;
-        }
+    /// For a thread that polls on behalf of a blocking wait: does what that wait would do, as `claim_one`, with the items
+    /// that it has not looked at, or that may be polled since.
+    fn claim_in_place(&mut self, attendance: &Attendance, demand: isize) {
+        self.attend(attendance, |source, listener| {
+            source.attend(attendance, listener);
+            true
+        });
         let all = demand == self.items.len() as isize;
-        for source in self.items.iter().flatten().map(S::source).filter(|source| !source.is_done()) {
-            let met = self.shared.balance.load(Acquire) + self.demand >= demand;
-            if met || !all && source.is_at_work() {
+        loop {
+            if self.shared.balance.load(Acquire) + self.demand >= demand {
                 return;
             }
-            source.poll_in_place(context.waker());
+            let Some(index) = self.next_to_claim() else { return };
+            let Some(source) = self.items[index].as_ref().map(S::source) else { continue };
+            if !all && source.is_at_work() {
+                self.to_claim.push_front(index);
+                return;
+            }
+            source.claim(attendance);
         }
     }
 
-    /// On a worker: enters it for the spawned futures of its own pool (see `Attendance`).
-    fn attend(&mut self) {
-        if self.attended.is_some() || !current::in_task() {
+    /// Enters the listener for all items that are not done, once for each attendance, and looks at those items again for
+    /// which `enter` is true.
+    fn attend(&mut self, attendance: &Attendance, enter: impl Fn(&dyn Source, Listener<'_>) -> bool) {
+        if self.attended_by.replace(attendance.key()) == Some(attendance.key()) {
             return;
         }
-        let is_ours = |item: &Option<S>| {
-            let source = item.as_ref().map(S::source).filter(|source| !source.is_done());
-            source.is_some_and(|source| source.attend(&self.attending, self.attending.unpark()))
+        let attendant: Weak<dyn Attendant> = Arc::downgrade(&self.shared) as Weak<dyn Attendant>;
+        let is_to_be_claimed = |index: &usize| {
+            let source = self.items[*index].as_ref().map(S::source).filter(|source| !source.is_done());
+            source.is_some_and(|source| enter(source, Listener::Item(&attendant, *index)))
         };
-        let indices = (0..self.items.len()).filter(|index| is_ours(&self.items[*index])).collect();
-        self.attended = Some(indices);
+        self.to_claim = (0..self.items.len()).filter(is_to_be_claimed).collect();
     }
 
-    /// Polls the first attended future that was woken; false if there is none.
-    fn claim_attended(&self) -> bool {
-        let Some(attended) = &self.attended else { return false };
-        let mut sources = attended.iter().filter_map(|index| self.items[*index].as_ref().map(S::source));
-        sources.any(|source| source.claim(&self.attending))
+    /// An item that the waiting side has to look at.
+    fn next_to_claim(&mut self) -> Option<usize> {
+        if self.to_claim.is_empty() {
+            self.to_claim.extend(self.shared.pollable.lock().drain(..));
+        }
+        let index = self.to_claim.pop_front()?;
+        // AcqRel: what the waker did before it listed the item is seen by the poll, or the item is listed again.
+        self.shared.nodes[index].listed.swap(false, AcqRel);
+        Some(index)
     }
 
-    fn sleep_for(&self, demand: isize, deadline: Option<Instant>) -> bool {
-        let balance = &self.shared.balance;
+    /// Polls one attended future that was woken; false if there is none.
+    fn claim_attended(&mut self) -> bool {
+        while let Some(index) = self.next_to_claim() {
+            if self.items[index].as_ref().map(S::source).is_some_and(|source| source.claim(&self.attending)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn sleep_for(&mut self, demand: isize, deadline: Option<Instant>) -> bool {
+        let attends = self.attended_by.is_some();
         *self.shared.sleeper.lock() = Some(Sleeper::Thread(thread::current()));
         // Release: whoever lifts the balance to 0 finds the sleeper.
-        balance.fetch_sub(demand, AcqRel);
-        while balance.load(Acquire) < 0 {
-            let polled = !is_past(deadline) && self.claim_attended();
+        self.shared.balance.fetch_sub(demand, AcqRel);
+        while self.shared.balance.load(Acquire) < 0 {
+            let polled = attends && !is_past(deadline) && self.claim_attended();
             if !polled && !park(deadline) {
                 break;
             }
         }
         // The demand is withdrawn; what came last counts.
-        balance.fetch_add(demand, AcqRel) >= 0
+        self.shared.balance.fetch_add(demand, AcqRel) >= 0
     }
 
     /// The indices of what has completed since the last call, in the order of completion.
@@ -311,7 +363,8 @@ impl<S: Completable> CompletionSet<S> {
             }
         }
         self.registered = 0;
-        (self.attending, self.attended) = (Attending::new(), None);
+        (self.attending, self.attended_by) = (Attending::new(), None);
+        self.to_claim.clear();
         let waker = self.shared.sleeper.lock().take();
         // A waker's destructor is the runtime's code.
         unwind::drop_quietly(waker);
@@ -327,7 +380,13 @@ impl<S: Completable> Drop for CompletionSet<S> {
 
 impl Node {
     fn new(shared: *const Shared, index: usize) -> Self {
-        Self { waiter: Waiter::new(Self::notify), shared, index, next: AtomicPtr::new(ptr::null_mut()) }
+        Self {
+            waiter: Waiter::new(Self::notify),
+            shared,
+            index,
+            next: AtomicPtr::new(ptr::null_mut()),
+            listed: AtomicBool::new(false),
+        }
     }
 
     /// The node as its future knows it; the pointer is good for the whole node.
@@ -341,6 +400,16 @@ impl Node {
         // SAFETY: that very reference, which `new` left to this call.
         let shared = unsafe { Arc::from_raw(node.shared) };
         shared.complete(node, failed, about_to_call);
+    }
+}
+
+impl Attendant for Shared {
+    fn may_be_polled(&self, index: usize) {
+        // AcqRel: see `next_to_claim`.
+        if !self.nodes[index].listed.swap(true, AcqRel) {
+            self.pollable.lock().push(index);
+            self.wake(&|| ());
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::attend::{Attendance, Attending};
+use super::attend::{Attendance, Attending, Listener};
 use super::deadlock::{self, Circle};
 use super::waiter::is_past;
 use super::{Idle, Source};
@@ -53,7 +53,7 @@ pub(super) fn wait(
         Some(_) => None,
     };
     let start = Instant::now();
-    let done = match current::in_task() && source.attend(attending, attending.unpark()) {
+    let done = match current::in_task() && source.attend(attending, Listener::Waker(attending.unpark())) {
         true => sleep(&|| source.claim(attending)),
         false => sleep(&|| false),
     };

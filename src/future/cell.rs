@@ -23,10 +23,9 @@
 
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
-use std::task::Waker;
 use std::time::Instant;
 
-use super::attend::{Attendance, elsewhere};
+use super::attend::{Attendance, Listener, elsewhere};
 use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, State};
 use super::waiter::Waiter;
 use crate::current;
@@ -97,7 +96,8 @@ pub(super) struct Vtable {
     pub(super) run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
     pub(super) discard: unsafe fn(NonNull<Header>),
     pub(super) claim: unsafe fn(NonNull<Header>, &Attendance) -> bool,
-    pub(super) attend: unsafe fn(NonNull<Header>, &Attendance, &Waker) -> bool,
+    pub(super) may_claim: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) attend: unsafe fn(NonNull<Header>, &Attendance, Listener<'_>) -> bool,
     pub(super) cancel: unsafe fn(NonNull<Header>) -> bool,
     pub(super) fail: unsafe fn(NonNull<Header>, TaskError),
     pub(super) has_begun: unsafe fn(NonNull<Header>) -> bool,
@@ -236,6 +236,7 @@ where
         run: Self::run,
         discard: release,
         claim: Self::claim,
+        may_claim: Self::may_claim,
         attend: |_, _, _| false,
         cancel: Self::cancel,
         fail: Self::fail,
@@ -270,6 +271,13 @@ where
         elsewhere(|| unsafe { Self::execute(cell, false, &|_| ()) });
         owner.claimed();
         true
+    }
+
+    /// # Safety
+    /// The caller holds a reference.
+    unsafe fn may_claim(cell: NonNull<Header>) -> bool {
+        // SAFETY: rules 1 and 5.
+        unsafe { cell.cast::<Self>().as_ref() }.owner.may_claim()
     }
 
     /// Runs the work and publishes what came of it.
@@ -550,9 +558,16 @@ pub(super) unsafe fn discard(cell: NonNull<Header>) {
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, waker: &Waker) -> bool {
+pub(super) unsafe fn may_claim(cell: NonNull<Header>) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.attend)(cell, attendance, waker) }
+    unsafe { (cell.as_ref().vtable.may_claim)(cell) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, listener: Listener<'_>) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.attend)(cell, attendance, listener) }
 }
 
 /// # Safety

@@ -6,10 +6,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr::NonNull;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::attend::{Attendance, Attending};
+use super::attend::{Attendance, Attending, Listener};
 use super::cell::{self, Header};
 use super::deadlock;
 use super::shared::SharedFuture;
@@ -365,14 +364,19 @@ impl<T> Source for TaskFuture<T> {
         self.header().state.clear_waiter().map(drop)
     }
 
+    fn may_claim(&self) -> bool {
+        // SAFETY: the handle's reference.
+        unsafe { cell::may_claim(self.cell) }
+    }
+
     fn claim(&self, attendance: &Attendance) -> bool {
         // SAFETY: the handle's reference.
         unsafe { cell::claim(self.cell, attendance) }
     }
 
-    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool {
+    fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::attend(self.cell, attendance, waker) }
+        unsafe { cell::attend(self.cell, attendance, listener) }
     }
 
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {

@@ -49,7 +49,7 @@ mod task;
 mod unfinished;
 mod waiter;
 
-pub(crate) use attend::{Attendance, Attending};
+pub(crate) use attend::{Attendance, Attendant, Attending, Listener};
 pub use block_on::block_on;
 pub(crate) use cell::{Idle, Owner};
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
@@ -80,18 +80,22 @@ pub(crate) trait Source {
     /// Takes that waiter back. Where it cannot, the waiter has been notified, or is about to be.
     fn unregister(&mut self, waiter: std::ptr::NonNull<Waiter>) -> Result<(), AlreadyFinal>;
 
+    /// Whether this thread is one that may run the task in place. If not, there is no point in asking anything else about
+    /// that.
+    fn may_claim(&self) -> bool;
+
     /// Runs the task in place if it is queued and this thread may; says whether it did. A spawned future is polled once,
     /// and may be claimed again when it has been woken.
     fn claim(&self, attendance: &Attendance) -> bool;
 
-    /// If it is a spawned future that this thread may poll: enters it, so that the waker is woken whenever it may be
+    /// If it is a spawned future that this thread may poll: enters it, so that the listener is told whenever it may be
     /// claimed. Whether it may be by now is to be seen afterwards.
-    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool;
+    fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool;
 
     /// If the calling thread is polling on behalf of a blocking wait: does what that wait would do.
     fn poll_in_place(&self, waker: &Waker) {
         if let Some(attendance) = Attendance::in_place() {
-            self.attend(&attendance, waker);
+            self.attend(&attendance, Listener::Waker(waker));
             self.claim(&attendance);
         }
     }

@@ -276,9 +276,14 @@ impl Schedule {
         })
     }
 
-    /// From now on those who attend it are told when they may poll it.
-    pub(super) fn attend(&self) {
-        self.update(|now| Ok(((), now.with(ATTENDED))));
+    /// From now on those who attend it are told when they may poll it; false if it is closed, so that nobody will be told.
+    pub(super) fn attend(&self) -> bool {
+        self.update(|now| Ok((!now.has(CLOSED), now.with(ATTENDED))))
+    }
+
+    /// True if somebody has attended it. Asked by whoever has closed the word: one that attends it later sees that.
+    pub(super) fn is_attended(&self) -> bool {
+        Snapshot(self.0.load(Acquire)).has(ATTENDED)
     }
 
     /// A waker was cloned.

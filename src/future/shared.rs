@@ -7,11 +7,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::attend::{Attendance, Attending};
+use super::attend::{Attendance, Attending, Listener};
 use super::deadlock;
 use super::handle::{TaskFuture, TaskId};
 use super::state::AlreadyFinal;
@@ -41,8 +40,8 @@ use crate::unwind;
 #[must_use = "a future does nothing by itself: wait for it, await it, or keep it"]
 pub struct SharedFuture<T> {
     inner: Arc<Inner<T>>,
-    /// Under which key this clone has left a waker, if it was polled.
-    key: Option<u64>,
+    /// Where in the list of those that wait this clone has left a waker, or a combinator its waiter.
+    key: Option<usize>,
 }
 
 /// What the clones share. It is itself the one waiter of the inner future, and passes the news on to its own.
@@ -52,24 +51,94 @@ struct Inner<T> {
     /// Its result is never taken, only looked at.
     future: TaskFuture<T>,
     /// Who waits; `None` once they have been taken out to be notified.
-    waiting: Mutex<Option<Vec<Entry>>>,
+    waiting: Mutex<Option<Waiting>>,
 }
 
 const _: () = assert!(align_of::<Inner<()>>() == Waiter::ALIGN);
 
 enum Entry {
     Waiter(NonNull<Waiter>),
-    Waker(u64, Waker),
+    Waker(Waker),
 }
 
 // SAFETY: the pointer is a waiter under the waiter contract, which any thread may notify.
 unsafe impl Send for Entry {}
 
+/// A list whose entries keep their places, so that each is found by its key at once, however many there are.
+#[derive(Default)]
+struct Waiting {
+    places: Vec<Place>,
+    /// The place that was left last, and with it the list of free places.
+    free: Option<usize>,
+    taken: usize,
+}
+
+enum Place {
+    Taken(Entry),
+    /// With the next free one.
+    Free(Option<usize>),
+}
+
+impl Waiting {
+    /// So much memory is kept when nobody waits.
+    const KEPT: usize = 32;
+
+    fn insert(&mut self, entry: Entry) -> usize {
+        self.taken += 1;
+        let Some(key) = self.free else {
+            self.places.push(Place::Taken(entry));
+            return self.places.len() - 1;
+        };
+        match std::mem::replace(&mut self.places[key], Place::Taken(entry)) {
+            Place::Free(next) => self.free = next,
+            Place::Taken(_) => unreachable!("it was on the list of free places"),
+        }
+        key
+    }
+
+    fn remove(&mut self, key: usize) -> Entry {
+        let Place::Taken(entry) = std::mem::replace(&mut self.places[key], Place::Free(self.free)) else {
+            unreachable!("a key is good until its entry is removed");
+        };
+        self.free = Some(key);
+        self.taken -= 1;
+        if self.taken == 0 {
+            self.places.clear();
+            self.places.shrink_to(Self::KEPT);
+            self.free = None;
+        }
+        entry
+    }
+
+    /// The waker with this key.
+    fn waker(&mut self, key: usize) -> Option<&mut Waker> {
+        match self.places.get_mut(key) {
+            Some(Place::Taken(Entry::Waker(waker))) => Some(waker),
+            _ => None,
+        }
+    }
+}
+
+impl IntoIterator for Waiting {
+    type Item = Entry;
+    type IntoIter = std::iter::FilterMap<std::vec::IntoIter<Place>, fn(Place) -> Option<Entry>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.places.into_iter().filter_map(|place| match place {
+            Place::Taken(entry) => Some(entry),
+            Place::Free(_) => None,
+        })
+    }
+}
+
 impl<T: Send + Sync + 'static> SharedFuture<T> {
     pub(super) fn new(mut future: TaskFuture<T>) -> Self {
         future.forget_waker();
-        let inner =
-            Arc::new(Inner { waiter: Waiter::new(Inner::<T>::notify), future, waiting: Mutex::new(Some(Vec::new())) });
+        let inner = Arc::new(Inner {
+            waiter: Waiter::new(Inner::<T>::notify),
+            future,
+            waiting: Mutex::new(Some(Waiting::default())),
+        });
         // The registration holds a strong reference until `notify` gives it up: rule 2 of the waiter contract.
         let waiter = Arc::into_raw(Arc::clone(&inner)).cast::<Waiter>().cast_mut();
         if inner.future.register_shared(waiter) == Err(AlreadyFinal) {
@@ -92,28 +161,43 @@ impl<T> Inner<T> {
             match entry {
                 // SAFETY: it was taken out of the list, so it is this thread's to notify.
                 Entry::Waiter(waiter) => unsafe { Waiter::notify(waiter, failed, about_to_call) },
-                Entry::Waker(_, waker) => unwind::call_quietly(|| waker.wake()),
+                Entry::Waker(waker) => unwind::call_quietly(|| waker.wake()),
             }
         }
     }
 
-    fn add(&self, entry: Entry) -> Result<(), AlreadyFinal> {
+    fn add(&self, entry: Entry) -> Result<usize, AlreadyFinal> {
         match &mut *self.waiting.lock() {
-            Some(waiting) => {
-                waiting.push(entry);
-                Ok(())
-            }
+            Some(waiting) => Ok(waiting.insert(entry)),
             None => Err(AlreadyFinal),
         }
     }
 
-    fn remove(&self, is_it: impl Fn(&Entry) -> bool) -> Result<(), AlreadyFinal> {
+    fn remove(&self, key: usize) -> Result<(), AlreadyFinal> {
         let removed = match &mut *self.waiting.lock() {
-            Some(waiting) => waiting.iter().position(is_it).map(|at| waiting.swap_remove(at)),
+            Some(waiting) => waiting.remove(key),
             None => return Err(AlreadyFinal),
         };
         // A waker's destructor is the runtime's code, so it runs outside the lock.
         unwind::drop_quietly(removed);
+        Ok(())
+    }
+
+    /// Sees to it that the entry with this key is this waker.
+    fn set_waker(&self, key: usize, waker: &Waker) -> Result<(), AlreadyFinal> {
+        let is_there = |waiting: &mut Waiting| waiting.waker(key).is_some_and(|old| old.will_wake(waker));
+        match self.waiting.lock().as_mut().map(is_there) {
+            Some(true) => return Ok(()),
+            Some(false) => {}
+            None => return Err(AlreadyFinal),
+        }
+        // Cloning one and dropping another is the runtime's code, so it happens outside the lock.
+        let mut new = waker.clone();
+        match &mut *self.waiting.lock() {
+            Some(waiting) => std::mem::swap(waiting.waker(key).expect("it is this clone's waker"), &mut new),
+            None => return Err(AlreadyFinal),
+        }
+        unwind::drop_quietly(new);
         Ok(())
     }
 }
@@ -205,14 +289,12 @@ impl<T> SharedFuture<T> {
     fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
         let waiter = ThreadWaiter::new();
         let Some(as_waiter) = NonNull::new(waiter.as_waiter()) else { unreachable!("it is on the stack") };
-        if self.inner.add(Entry::Waiter(as_waiter)) == Err(AlreadyFinal) {
-            return true;
-        }
+        let Ok(key) = self.inner.add(Entry::Waiter(as_waiter)) else { return true };
         // As in `TaskFuture`: no return before the waiter is notified or taken back.
         if waiter.wait(deadline, meanwhile) {
             return true;
         }
-        match self.inner.remove(|entry| matches!(entry, Entry::Waiter(own) if *own == as_waiter)) {
+        match self.inner.remove(key) {
             Ok(()) => false,
             Err(AlreadyFinal) => waiter.wait(None, &|| false),
         }
@@ -220,7 +302,7 @@ impl<T> SharedFuture<T> {
 
     fn forget_waker(&mut self) {
         if let Some(key) = self.key.take() {
-            let _ = self.inner.remove(|entry| matches!(entry, Entry::Waker(own, _) if *own == key));
+            let _ = self.inner.remove(key);
         }
     }
 }
@@ -239,19 +321,26 @@ impl<T> Source for SharedFuture<T> {
     }
 
     fn register(&mut self, waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
-        self.inner.add(Entry::Waiter(waiter))
+        self.forget_waker();
+        self.key = Some(self.inner.add(Entry::Waiter(waiter))?);
+        Ok(())
     }
 
-    fn unregister(&mut self, waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
-        self.inner.remove(|entry| matches!(entry, Entry::Waiter(own) if *own == waiter))
+    fn unregister(&mut self, _waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
+        let key = self.key.take().ok_or(AlreadyFinal)?;
+        self.inner.remove(key)
+    }
+
+    fn may_claim(&self) -> bool {
+        self.inner.future.may_claim()
     }
 
     fn claim(&self, attendance: &Attendance) -> bool {
         self.inner.future.claim(attendance)
     }
 
-    fn attend(&self, attendance: &Attendance, waker: &Waker) -> bool {
-        self.inner.future.attend(attendance, waker)
+    fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool {
+        self.inner.future.attend(attendance, listener)
     }
 
     fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
@@ -263,22 +352,20 @@ impl<T: Clone> Future for SharedFuture<T> {
     type Output = Result<T, TaskError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        static KEYS: AtomicU64 = AtomicU64::new(0);
-        let first = self.key.is_none();
-        self.forget_waker();
         if !self.is_done() {
             self.poll_in_place(context.waker());
         }
-        if self.is_done() || first && self.glance() {
+        if self.is_done() || self.key.is_none() && self.glance() {
+            self.forget_waker();
             return Poll::Ready(self.outcome().cloned());
         }
-        // Relaxed: the key only has to be different from all others.
-        let key = KEYS.fetch_add(1, Relaxed);
-        match self.inner.add(Entry::Waker(key, context.waker().clone())) {
-            Ok(()) => {
-                self.key = Some(key);
-                Poll::Pending
-            }
+        let left = match self.key {
+            Some(key) => self.inner.set_waker(key, context.waker()).map(|()| key),
+            None => self.inner.add(Entry::Waker(context.waker().clone())),
+        };
+        self.key = left.as_ref().ok().copied();
+        match left {
+            Ok(_) => Poll::Pending,
             Err(AlreadyFinal) => Poll::Ready(self.outcome().cloned()),
         }
     }

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use super::attend::{self, Attendance, elsewhere};
+use super::attend::{self, Attendance, Listener, elsewhere};
 use super::cell::{Cell, Header, Payload, Vtable};
 use super::handle::TaskFuture;
 use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
@@ -123,6 +123,7 @@ where
         run: Self::run,
         discard,
         claim: Self::claim,
+        may_claim,
         attend,
         cancel: Self::cancel,
         fail: Self::fail,
@@ -316,6 +317,9 @@ unsafe fn finish(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
         if seat.host.unfinished().remove(cell, seat.key.load(Relaxed)) {
             seat.host.all_finished();
         }
+        if seat.schedule.is_attended() {
+            attend::ended(cell.addr().get());
+        }
         if seat.schedule.disown() == Left::Last {
             release(cell, about_to_publish);
         }
@@ -366,15 +370,26 @@ unsafe fn discard(cell: NonNull<Header>) {
 
 /// # Safety
 /// The caller holds a reference.
-unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, waker: &Waker) -> bool {
+unsafe fn may_claim(cell: NonNull<Header>) -> bool {
+    // SAFETY: alive by the caller's reference.
+    unsafe { seat_of(cell) }.host.may_poll()
+}
+
+/// # Safety
+/// The caller holds a reference.
+unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, listener: Listener<'_>) -> bool {
     // SAFETY: alive by the caller's reference.
     let seat = unsafe { seat_of(cell) };
     if !seat.host.may_poll() {
         return false;
     }
-    attendance.enter(cell.addr().get(), waker);
-    seat.schedule.attend();
-    true
+    attendance.enter(cell.addr().get(), listener);
+    let open = seat.schedule.attend();
+    if !open {
+        // Its owner may have looked for entries before this one was there.
+        attendance.leave(cell.addr().get());
+    }
+    open
 }
 
 /// # Safety

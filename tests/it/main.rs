@@ -6,6 +6,7 @@ mod bounded_queue;
 mod callbacks;
 mod cancel;
 mod conformance;
+mod costs;
 mod drops;
 mod executor;
 mod future;

@@ -11,7 +11,7 @@ use loom::sync::atomic::{
 };
 use loom::thread;
 
-use super::super::{Attending, Scheduler, Source, Task, TaskFuture, Unfinished, spawned};
+use super::super::{Attending, Listener, Scheduler, Source, Task, TaskFuture, Unfinished, spawned};
 use super::{Alarm, Counted, run};
 use crate::error::TaskError;
 use crate::sync::Mutex;
@@ -297,7 +297,7 @@ fn claimed_in_place_against_wake() {
         // As a blocked worker would, but by hand: it attends, claims, and sleeps if there is nothing to claim.
         let attending = Attending::new();
         let alarm = Alarm::new();
-        assert!(future.attend(&attending, &Waker::from(Arc::clone(&alarm))));
+        assert!(future.attend(&attending, Listener::Waker(&Waker::from(Arc::clone(&alarm)))));
         while !future.is_done() {
             if !future.claim(&attending) {
                 alarm.notify.wait();

@@ -14,6 +14,7 @@
 
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
@@ -21,7 +22,7 @@ use std::thread;
 
 use super::worker::Worker;
 use crate::spin;
-use crate::unwind::AbortOnUnwind;
+use crate::unwind::{self, AbortOnUnwind};
 
 /// A job of some stack, its type hidden.
 pub(super) struct JobRef {
@@ -168,12 +169,24 @@ where
     if taken_back.is_none() {
         job.wait(worker);
     }
-    let first = first.unwrap_or_else(|panic| resume_unwind(panic));
-    match job.result.into_inner() {
-        Some(second) => (first, second.unwrap_or_else(|panic| resume_unwind(panic))),
+    // Both have run before anything goes on: whoever called may rely on the second closure as much as on the first.
+    let second = match job.result.into_inner() {
+        Some(second) => second,
         None => {
             let b = job.f.into_inner().expect("it was taken back, or given back");
-            (first, b())
+            catch_unwind(AssertUnwindSafe(b))
         }
+    };
+    match (first, second) {
+        (Ok(first), Ok(second)) => (first, second),
+        (Err(panic), second) => go_on(panic, second),
+        (Ok(first), Err(panic)) => go_on(panic, first),
     }
+}
+
+/// Resumes a panic. What the other closure left is dropped before: a destructor that panicked during the unwinding would
+/// abort the process.
+fn go_on(panic: Box<dyn Any + Send>, other: impl Sized) -> ! {
+    unwind::drop_quietly(other);
+    resume_unwind(panic)
 }

@@ -313,7 +313,8 @@ impl ThreadPoolExecutor {
     /// Runs both closures, at the same time if a worker is free, and returns both results. It costs next to nothing if
     /// none is, so it suits divide and conquer. Nested joins go depth first.
     ///
-    /// Called outside the pool, it runs on a worker, and blocks until both have ended.
+    /// Called outside the pool, it runs on a worker, and blocks until both have ended. Both closures are run always, the second
+    /// one also if the first has panicked.
     ///
     /// ```
     /// use concurrent_futures::ThreadPoolExecutor;
@@ -335,8 +336,8 @@ impl ThreadPoolExecutor {
     ///
     /// # Panics
     ///
-    /// If one of the closures panics, with its payload (the first one's, if both do), when both have ended. If the pool
-    /// cannot run anything: shut down, broken, or no thread could be started.
+    /// If one of the closures panics, with its payload (the first one's, if both do), when both have ended; what the other one
+    /// returned is dropped before. If the pool cannot run anything: shut down, broken, or no thread could be started.
     pub fn join<A, B, RA, RB>(&self, a: A, b: B) -> (RA, RB)
     where
         A: FnOnce() -> RA + Send,

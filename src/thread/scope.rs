@@ -9,6 +9,8 @@
 
 #![allow(unsafe_code)]
 
+use std::cmp;
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
@@ -44,9 +46,11 @@ struct Data {
     tasks: AtomicUsize,
     /// The thread that waits at the end of the scope.
     thread: Thread,
+    /// How many tasks have been submitted.
+    submitted: AtomicUsize,
     /// The handles that were dropped before their task was done: what the end of the scope waits for, and may claim. Their
     /// lifetime, `'scope`, is erased; the scope does not end before the list is empty for good.
-    detached: Mutex<Vec<Box<dyn Detached>>>,
+    detached: Mutex<BinaryHeap<Entry<'static>>>,
     /// The first panic of a task whose result nobody took.
     panic: Mutex<Option<TaskPanic>>,
 }
@@ -92,9 +96,38 @@ impl Owner for ScopeOwner {
 #[must_use = "dropping it leaves the task to the end of the scope; a panic of the task then becomes the scope's"]
 pub struct ScopedFuture<'scope, T: Send + 'scope> {
     future: Option<TaskFuture<T>>,
+    /// How many tasks were submitted to the scope before.
+    number: usize,
     data: Arc<Data>,
     scope: PhantomData<&'scope mut &'scope ()>,
 }
+
+/// A handle in the list of those that were dropped. The greatest is the one that was submitted first: the end of the scope
+/// takes them in that order, in whatever order they were dropped.
+struct Entry<'scope> {
+    number: usize,
+    handle: Box<dyn Detached + 'scope>,
+}
+
+impl Ord for Entry<'_> {
+    fn cmp(&self, other: &Self) -> cmp::Ordering {
+        other.number.cmp(&self.number)
+    }
+}
+
+impl PartialOrd for Entry<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry<'_> {}
 
 /// A handle that nobody holds any more.
 trait Detached: Send {
@@ -126,7 +159,8 @@ where
         pool: pool.core.id(),
         tasks: AtomicUsize::new(0),
         thread: thread::current(),
-        detached: Mutex::new(Vec::new()),
+        submitted: AtomicUsize::new(0),
+        detached: Mutex::new(BinaryHeap::new()),
         panic: Mutex::new(None),
     };
     let scope = Scope { pool, data: Arc::new(data), scope: PhantomData, env: PhantomData };
@@ -145,7 +179,8 @@ where
 
 impl<'scope> Scope<'scope, '_> {
     /// Submits a closure that may borrow what outlives the scope. As [`ThreadPoolExecutor::submit`], except that a bound
-    /// on the queue does not apply.
+    /// on the queue does not apply. A scope that ends on a worker of the pool runs what is still queued of it there, in the
+    /// order in which it was submitted.
     ///
     /// What is declared inside the scope may end before it, so it cannot be borrowed, only moved:
     ///
@@ -169,6 +204,8 @@ impl<'scope> Scope<'scope, '_> {
         T: Send + 'scope,
     {
         let core = &self.pool.core;
+        // Relaxed: the numbers only have to be in the order in which each thread submits.
+        let number = self.data.submitted.fetch_add(1, Relaxed);
         let future = match core.closed_because() {
             Some(reason) => TaskFuture::ready(Err(reason)),
             None => {
@@ -181,7 +218,7 @@ impl<'scope> Scope<'scope, '_> {
                 future
             }
         };
-        ScopedFuture { future: Some(future), data: Arc::clone(&self.data), scope: PhantomData }
+        ScopedFuture { future: Some(future), number, data: Arc::clone(&self.data), scope: PhantomData }
     }
 
     /// Blocks until every task has been released. On a worker of the pool, tasks that are still queued are run here.
@@ -212,10 +249,10 @@ impl Data {
         }
     }
 
-    /// Ends one of the handles that were dropped; false if there is none.
+    /// Ends the first submitted of the handles that were dropped; false if there is none.
     fn finish_one_detached(&self) -> bool {
         let Some(detached) = self.detached.lock().pop() else { return false };
-        self.finish(detached);
+        self.finish(detached.handle);
         true
     }
 
@@ -228,23 +265,23 @@ impl Data {
     ///
     /// # Safety
     /// The handle is one of this scope, which has not ended.
-    unsafe fn detach(&self, future: Box<dyn Detached + '_>) {
+    unsafe fn detach(&self, entry: Entry<'_>) {
         // SAFETY: only the lifetime changes. The scope, which is what the handle may borrow from, ends after
-        // `finish_detached` has emptied the list for the last time.
-        let future = unsafe { mem::transmute::<Box<dyn Detached + '_>, Box<dyn Detached + 'static>>(future) };
+        // `finish_one_detached` has emptied the list for the last time.
+        let entry = unsafe { mem::transmute::<Entry<'_>, Entry<'static>>(entry) };
         let mut done = Vec::new();
         let mut detached = self.detached.lock();
         // Those that are done by now are let go whenever the list is full: it stays in proportion to what is queued and
         // running, at a constant cost each.
         if detached.len() == detached.capacity() {
-            let (ended, running): (Vec<_>, Vec<_>) = detached.drain(..).partition(|other| other.is_done());
-            *detached = running;
+            let (ended, running): (Vec<_>, Vec<_>) = detached.drain().partition(|other| other.handle.is_done());
+            *detached = running.into();
             detached.reserve(ended.len() + 1);
             done = ended;
         }
-        detached.push(future);
+        detached.push(entry);
         drop(detached);
-        done.into_iter().for_each(|done| self.finish(done));
+        done.into_iter().for_each(|done| self.finish(done.handle));
     }
 }
 
@@ -307,11 +344,11 @@ impl<'scope, T: Send + 'scope> AsSource for ScopedFuture<'scope, T> {
 impl<'scope, T: Send + 'scope> Drop for ScopedFuture<'scope, T> {
     fn drop(&mut self) {
         let Some(future) = self.future.take() else { return };
-        let future: Box<dyn Detached + '_> = Box::new(future);
-        match future.is_done() {
-            true => self.data.finish(future),
+        let entry = Entry { number: self.number, handle: Box::new(future) };
+        match entry.handle.is_done() {
+            true => self.data.finish(entry.handle),
             // SAFETY: a `ScopedFuture` cannot outlive its scope, and this one is alive.
-            false => unsafe { self.data.detach(future) },
+            false => unsafe { self.data.detach(entry) },
         }
     }
 }

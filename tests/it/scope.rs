@@ -1,8 +1,8 @@
 //! Tasks that borrow: nothing of a scope outlives it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use concurrent_futures::{QueuePolicy, ReturnWhen, Shutdown, ThreadPoolExecutor, as_completed, wait};
 
@@ -227,5 +227,73 @@ fn closures_and_results_are_dropped_before_it_ends() {
             });
             assert_eq!((captured.count(), results.count()), (20, 20));
         }
+    });
+}
+
+/// Runs `f` on the one worker of a pool.
+fn on_the_worker<R: Send + 'static>(f: impl FnOnce(&ThreadPoolExecutor) -> R + Send + 'static) -> R {
+    let pool = Arc::new(pool(1));
+    let inner = Arc::clone(&pool);
+    pool.submit(move || f(&inner)).result().unwrap()
+}
+
+#[test]
+fn tasks_start_in_order_where_it_ends_on_a_worker() {
+    guarded(|| {
+        let order = on_the_worker(|pool| {
+            let order = Mutex::new(Vec::new());
+            pool.scope(|scope| {
+                for n in 0..100 {
+                    let order = &order;
+                    drop(scope.submit(move || order.lock().unwrap().push(n)));
+                }
+            });
+            order.into_inner().unwrap()
+        });
+        assert_eq!(order, (0..100).collect::<Vec<_>>());
+    });
+}
+
+/// Local variables are dropped last in, first out; the tasks start first in, first out all the same.
+#[test]
+fn tasks_start_in_order_however_their_handles_are_dropped() {
+    guarded(|| {
+        let order = on_the_worker(|pool| {
+            let order = Mutex::new(Vec::new());
+            pool.scope(|scope| {
+                let note = |n| {
+                    let order = &order;
+                    move || order.lock().unwrap().push(n)
+                };
+                let _first = scope.submit(note(0));
+                let _second = scope.submit(note(1));
+                drop(scope.submit(note(2)));
+                let third = scope.submit(note(3));
+                drop(scope.submit(note(4)));
+                drop(third);
+            });
+            order.into_inner().unwrap()
+        });
+        assert_eq!(order, [0, 1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn a_task_may_wait_for_what_an_earlier_one_sends() {
+    guarded(|| {
+        let received = on_the_worker(|pool| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let received = Mutex::new(None);
+            let receiver = Mutex::new(receiver);
+            pool.scope(|scope| {
+                drop(scope.submit(|| sender.send(1).unwrap()));
+                drop(
+                    scope
+                        .submit(|| *received.lock().unwrap() = Some(receiver.lock().unwrap().recv_timeout(LIMIT / 10))),
+                );
+            });
+            received.into_inner().unwrap()
+        });
+        assert_eq!(received, Some(Ok(1)));
     });
 }

@@ -32,6 +32,7 @@ const ISLANDS: &[&str] = &[
     "combine/set.rs",
     "os/cpu.rs",
     "os/fault.rs",
+    "os/forked.rs",
     "os/image.rs",
     "os/shm.rs",
     "process/body.rs",

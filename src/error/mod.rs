@@ -427,6 +427,14 @@ pub enum BuildError {
         /// The limit.
         limit: usize,
     },
+    /// `threads_per_worker` was above [`MAX_WORKERS`](crate::MAX_WORKERS).
+    #[error("{asked} threads for each worker were asked for, but the limit is {limit}")]
+    TooManyThreads {
+        /// What was asked for.
+        asked: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// `queue_capacity` was 0: nothing could ever be submitted.
     #[error("a queue needs room for at least one task")]
     NoQueueCapacity,

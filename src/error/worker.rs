@@ -26,9 +26,11 @@ pub(crate) struct ExitInner {
     pub(crate) core_dumped: bool,
     /// What the fault handler noted.
     pub(crate) note: Option<String>,
-    /// The last panic in that process.
-    pub(crate) panic: Option<String>,
+    /// The last panic in that process, and when it was, in nanoseconds of the monotonic clock.
+    pub(crate) panic: Option<(String, u64)>,
     pub(crate) out_of_memory: bool,
+    /// What its address space was limited to.
+    pub(crate) memory_limit: Option<u64>,
     pub(crate) stderr: Option<String>,
     pub(crate) task: Option<Arc<str>>,
     pub(crate) attempts: u32,
@@ -42,10 +44,13 @@ impl WorkerExit {
         Self(Arc::new(inner))
     }
 
-    /// The same end, as seen by one of the tasks that it took along.
+    /// The same end, as seen by one of the tasks that it took along, which had begun at that time.
     #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
-    pub(crate) fn of_task(&self, task: Option<Arc<str>>, attempts: u32) -> Self {
-        Self(Arc::new(ExitInner { task, attempts, ..ExitInner::clone(&self.0) }))
+    pub(crate) fn of_task(&self, task: Option<Arc<str>>, attempts: u32, since: u64) -> Self {
+        let mut inner = ExitInner { task, attempts, ..ExitInner::clone(&self.0) };
+        // One before that belongs to another task, which has survived it.
+        inner.panic = inner.panic.filter(|(_, at)| *at >= since);
+        Self(Arc::new(inner))
     }
 
     /// The process that ended.
@@ -54,6 +59,9 @@ impl WorkerExit {
     }
 
     /// Its exit code, if it ended by itself. For a task even 0 is an error: the task has no result.
+    ///
+    /// `None` together with [`signal`](Self::signal) if the exit status is unknown, because something else in this program
+    /// reaped the process: it ignores SIGCHLD, or it waits for any child.
     pub fn code(&self) -> Option<i32> {
         self.0.code
     }
@@ -78,9 +86,9 @@ impl WorkerExit {
         self.0.note.as_deref()
     }
 
-    /// The last panic in that process, whether it has to do with its end (as in an abort) or not.
+    /// The last panic in that process since the task began, whether it has to do with its end (as in an abort) or not.
     pub fn last_panic(&self) -> Option<&str> {
-        self.0.panic.as_deref()
+        self.0.panic.as_ref().map(|(panic, _)| panic.as_str())
     }
 
     /// True if it was probably the kernel that ended it for want of memory: it was killed, this program did not do it, and
@@ -89,7 +97,16 @@ impl WorkerExit {
         self.0.out_of_memory
     }
 
-    /// The end of what it wrote to stderr, where that is captured ([`Stdio::Capture`](crate::Stdio::Capture)).
+    /// The address space that it was [limited](crate::ProcessPoolBuilder::memory_limit) to, in bytes, if it ended as processes
+    /// do that cannot have more memory: by SIGABRT or SIGSEGV, and not after a panic. The limit may be the reason.
+    pub fn memory_limit(&self) -> Option<u64> {
+        let may_be_the_reason = matches!(self.signal_name(), Some("SIGABRT" | "SIGSEGV")) && self.0.panic.is_none();
+        self.0.memory_limit.filter(|_| may_be_the_reason)
+    }
+
+    /// The end of what it wrote to its output since the task was handed to it, where that is captured
+    /// ([`Stdio::Capture`](crate::Stdio::Capture)). With
+    /// [`threads_per_worker`](crate::ProcessPoolBuilder::threads_per_worker): since it last had nothing to do.
     pub fn stderr(&self) -> Option<&str> {
         self.0.stderr.as_deref()
     }
@@ -112,10 +129,13 @@ impl fmt::Display for WorkerExit {
         match (exit.signal, exit.code) {
             (Some(signal), _) => write!(f, "was killed by {} (signal {signal})", signal_name(signal))?,
             (None, Some(code)) => write!(f, "exited with code {code}")?,
-            (None, None) => write!(f, "ended, nobody knows how")?,
+            (None, None) => {
+                write!(f, "ended; its exit status is unknown, because something else in this program reaped it")?;
+            }
         }
         if let Some(reason) = exit.killed_because {
-            write!(f, " by its executor: {reason}")?;
+            let known = exit.signal.is_some() || exit.code.is_some();
+            write!(f, "{} by its executor: {reason}", if known { "" } else { "; it was killed" })?;
         }
         if let Some(name) = &exit.task {
             write!(f, " in task `{name}`")?;
@@ -126,11 +146,14 @@ impl fmt::Display for WorkerExit {
         if let Some(note) = &exit.note {
             write!(f, ": {note}")?;
         }
-        if let Some(panic) = exit.panic.as_ref().filter(|_| exit.signal.is_some()) {
+        if let Some((panic, _)) = exit.panic.as_ref().filter(|_| exit.code.is_none()) {
             write!(f, "; last panic: {panic}")?;
         }
         if exit.out_of_memory {
             write!(f, "; probably out of memory")?;
+        }
+        if let Some(limit) = self.memory_limit() {
+            write!(f, "; perhaps out of memory: its address space was limited to {limit} bytes")?;
         }
         if let Some(stderr) = exit.stderr.as_ref().filter(|stderr| !stderr.is_empty()) {
             write!(f, "; stderr: {}", stderr.trim_end())?;

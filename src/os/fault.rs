@@ -10,6 +10,7 @@
 //! - `NOTE` is null or points to a note that lives for ever; it is set before the handler is installed.
 //! - An [`AltStack`] stays on the thread that installed it, and its memory is unmapped after the kernel has forgotten
 //!   it.
+//! - `NAME` is empty, or points to the name of the thread that an [`AltStack`] of this thread keeps.
 //! - A note is atomics only, for which all bits are valid. Whoever is on the other side can confuse the text, no more.
 #![allow(unsafe_code)]
 
@@ -18,17 +19,20 @@ use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering::*};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::thread::{self, Thread};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use super::image;
+use super::{forked, image};
 
 /// What is said of a process that died: by the signal handler, and by the panic hook. All zeros say nothing.
 #[repr(C)]
 pub(crate) struct Note {
     crash: Text<512>,
     panic: Text<1024>,
+    /// When the panic was, in nanoseconds of the monotonic clock.
+    panicked: AtomicU64,
 }
 
 impl Note {
@@ -37,13 +41,17 @@ impl Note {
         self.crash.read()
     }
 
-    /// What [`set_panic`](Note::set_panic) wrote last.
-    pub(crate) fn read_panic(&self) -> Option<String> {
-        self.panic.read()
+    /// What [`set_panic`](Note::set_panic) wrote last, and when (in nanoseconds of the monotonic clock).
+    pub(crate) fn read_panic(&self) -> Option<(String, u64)> {
+        Some((self.panic.read()?, self.panicked.load(Relaxed)))
     }
 
-    /// Keeps the description of a panic, in case that the process does not survive it. The newest one stays.
+    /// Keeps the description of a panic, in case that the process does not survive it. The newest one stays. A forked copy of
+    /// the process has this memory, too, and its panics are not the process's.
     pub(crate) fn set_panic(&self, text: &str) {
+        if forked::is_copy() {
+            return;
+        }
         // Acquire, so that this text goes over the last one, not under it. If somebody is writing just now, that one is
         // as new.
         if self.panic.state.swap(BUSY, Acquire) != BUSY {
@@ -53,8 +61,28 @@ impl Note {
             }
             let mut writer = Writer::new(&self.panic.bytes);
             writer.add(&text.as_bytes()[..end]);
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            let seconds = (now.tv_sec as u64).wrapping_mul(1_000_000_000);
+            self.panicked.store(seconds.wrapping_add(now.tv_nsec as u64), Relaxed);
             self.panic.finish(writer.length);
         }
+    }
+
+    /// The last panic was survived.
+    #[cold]
+    fn forget_panic(&self) {
+        if self.panic.state.load(Relaxed) != BUSY && !forked::is_copy() {
+            self.panic.state.store(0, Relaxed);
+        }
+    }
+}
+
+/// The panic that has just been caught is not what the process dies of, if it does.
+#[cold]
+pub(crate) fn forget_panic() {
+    // SAFETY: the note lives for ever. Acquire: see `install`.
+    if let Some(note) = unsafe { NOTE.load(Acquire).as_ref() } {
+        note.forget_panic();
     }
 }
 
@@ -208,19 +236,13 @@ unsafe extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context:
 /// For the handler, with the kernel's arguments.
 unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, context: *mut c_void) {
     let name = SIGNALS.iter().find(|(number, _)| *number == signal).map_or(&b"a signal"[..], |(_, name)| name);
-    let mut thread = [0u8; 16];
-    // SAFETY: the kernel writes at most 16 bytes.
-    unsafe { libc::prctl(libc::PR_GET_NAME, thread.as_mut_ptr()) };
-    let thread = thread.split(|&byte| byte == 0).next().unwrap_or_default();
-
     if info.si_code <= 0 {
         // SAFETY: a signal that a process sent says which.
         let sender = unsafe { info.si_pid() };
         to.add(name);
         if sender as u32 == OWNER.load(Relaxed) {
-            to.add(b" raised by the process itself in thread '");
-            to.add(thread);
-            to.add(b"'");
+            to.add(b" raised by the process itself");
+            add_thread(to);
         } else {
             to.add(b" sent by process ");
             to.digits(sender.max(0) as usize, 10);
@@ -233,9 +255,9 @@ unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, c
     let address = has_address.then(|| unsafe { info.si_addr() }.addr());
     match address {
         Some(address) if STACK.get().overflowed_at(address) => {
-            to.add(b"stack overflow in thread '");
-            to.add(thread);
-            to.add(b"' (fault address ");
+            to.add(b"stack overflow");
+            add_thread(to);
+            to.add(b" (fault address ");
             to.hex(address);
             to.add(b")");
         }
@@ -245,9 +267,7 @@ unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, c
                 to.add(b" at address ");
                 to.hex(address);
             }
-            to.add(b" in thread '");
-            to.add(thread);
-            to.add(b"'");
+            add_thread(to);
         }
     }
     // SAFETY: the context is the kernel's.
@@ -260,6 +280,27 @@ unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, c
             }
             None => to.hex(code),
         }
+    }
+}
+
+/// Says which thread this is, if its whole name is known: the kernel keeps 15 bytes.
+fn add_thread(to: &mut Writer<'_>) {
+    const KEPT: usize = 15;
+    let mut kept = [0u8; KEPT + 1];
+    let (name, length) = NAME.get();
+    let name = match length {
+        0 => {
+            // SAFETY: the kernel writes at most 16 bytes.
+            unsafe { libc::prctl(libc::PR_GET_NAME, kept.as_mut_ptr()) };
+            kept.split(|&byte| byte == 0).next().unwrap_or_default()
+        }
+        // SAFETY: the name belongs to the `AltStack` of this thread, which clears the place before it goes.
+        _ => unsafe { std::slice::from_raw_parts(name, length) },
+    };
+    if !name.is_empty() && (length > 0 || name.len() < KEPT) {
+        to.add(b" in thread '");
+        to.add(name);
+        to.add(b"'");
     }
 }
 
@@ -287,6 +328,8 @@ unsafe fn interrupted_code(context: *mut c_void) -> Option<usize> {
 thread_local! {
     /// The stack of this thread, if it has an [`AltStack`]. It has no destructor and no lazy start.
     static STACK: Cell<Stack> = const { Cell::new(Stack { low: 0, guard: 0 }) };
+    /// Where the name of this thread is and how long, if it has an [`AltStack`].
+    static NAME: Cell<(*const u8, usize)> = const { Cell::new((ptr::null(), 0)) };
 }
 
 #[derive(Clone, Copy)]
@@ -329,6 +372,9 @@ pub(crate) struct AltStack {
     memory: *mut c_void,
     length: usize,
     previous: libc::stack_t,
+    /// Keeps the name.
+    _thread: Thread,
+    previous_name: (*const u8, usize),
     /// Belongs to the thread.
     _not_send: PhantomData<*mut ()>,
 }
@@ -340,9 +386,13 @@ impl AltStack {
         if let Some(stack) = Stack::of_this_thread() {
             STACK.set(stack);
         }
+        let thread = thread::current();
+        let name = thread.name().map_or((ptr::null(), 0), |name| (name.as_ptr(), name.len()));
         let mut new = AltStack {
             memory: ptr::null_mut(),
             length: 0,
+            previous_name: NAME.replace(name),
+            _thread: thread,
             // SAFETY: zeros are a valid value.
             previous: unsafe { mem::zeroed() },
             _not_send: PhantomData,
@@ -379,6 +429,7 @@ impl AltStack {
 
 impl Drop for AltStack {
     fn drop(&mut self) {
+        NAME.set(self.previous_name);
         if !self.memory.is_null() {
             // SAFETY: the thread is not on this stack, from which nothing returns but the end of the process. The
             // kernel lets go of it before it is unmapped.
@@ -446,16 +497,27 @@ mod tests {
             }
             install(note);
         }
-        let thread = thread::Builder::new().name("worker_0".to_owned()).stack_size(256 << 10);
+        let (name, has_stack) = match way.as_str() {
+            "long name" => (LONG, true),
+            "cut name" => (LONG, false),
+            "kernel's name" => ("some_thread", false),
+            _ => ("worker_0", true),
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).stack_size(256 << 10);
         let thread = thread.spawn(move || {
-            let _stack = AltStack::install();
+            let _stack = has_stack.then(AltStack::install);
             die(&way, note);
         });
         thread.expect("a thread").join().expect("no panic");
     }
 
+    /// Longer than what the kernel keeps.
+    const LONG: &str = "ProcessPoolExecutor-17_3";
+
     fn die(way: &str, note: &Note) {
         match way {
+            // SAFETY: raising a signal is.
+            "long name" | "cut name" | "kernel's name" => assert_eq!(unsafe { libc::raise(libc::SIGABRT) }, 0),
             "overflow" => drop(overflow(1)),
             // SAFETY: it is not.
             "write" => unsafe { std::hint::black_box(16 as *mut u8).write_volatile(1) },
@@ -517,6 +579,14 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_is_named_in_full_or_not_at_all() {
+        let note = |way| dies(way).1.read().expect("a note");
+        assert_eq!(note("long name"), format!("SIGABRT raised by the process itself in thread '{LONG}'"));
+        assert_eq!(note("cut name"), "SIGABRT raised by the process itself");
+        assert_eq!(note("kernel's name"), "SIGABRT raised by the process itself in thread 'some_thread'");
+    }
+
+    #[test]
     fn a_bad_address_is_named() {
         let (status, note) = dies("write");
         assert_eq!(status.signal(), Some(libc::SIGSEGV));
@@ -543,7 +613,7 @@ mod tests {
         let (status, note) = dies("abort");
         assert_eq!(status.signal(), Some(libc::SIGABRT));
         assert_eq!(note.read().as_deref(), Some("SIGABRT raised by the process itself in thread 'worker_0'"));
-        assert_eq!(note.read_panic().as_deref(), Some("last words"));
+        assert_eq!(note.read_panic().map(|(panic, _)| panic).as_deref(), Some("last words"));
     }
 
     #[test]
@@ -591,9 +661,9 @@ mod tests {
     fn long_texts_are_cut() {
         let note = Note::default();
         note.set_panic(&"ä".repeat(600));
-        assert_eq!(note.read_panic(), Some("ä".repeat(512)));
+        assert_eq!(note.read_panic().unwrap().0, "ä".repeat(512));
         note.set_panic(&format!("x{}", "ä".repeat(600)));
-        assert_eq!(note.read_panic(), Some(format!("x{}", "ä".repeat(511))));
+        assert_eq!(note.read_panic().unwrap().0, format!("x{}", "ä".repeat(511)));
     }
 
     #[test]

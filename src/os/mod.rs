@@ -8,12 +8,14 @@
 //! | `events` | waiting for many descriptors at once |
 //! | `pidfd` | a process that is known by a descriptor |
 //! | `cpu` | which processor a thread is on |
+//! | `forked` | whether this process is a forked copy |
 //! | `image` | the running executable |
 //! | `fault` | last words of a process that crashes |
 
 pub(crate) mod cpu;
 pub(crate) mod events;
 pub(crate) mod fault;
+pub(crate) mod forked;
 pub(crate) mod futex;
 pub(crate) mod image;
 pub(crate) mod pidfd;

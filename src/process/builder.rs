@@ -111,7 +111,8 @@ impl ProcessPoolBuilder {
     }
 
     /// Each worker process runs so many tasks at the same time, on threads of its own: processes times threads. A crash then
-    /// costs the tasks of all the threads of its process; so does a time limit or a cancellation of one of them. Without it: 1.
+    /// costs the tasks of all the threads of its process; so does a time limit or a cancellation of one of them. 1 to
+    /// [`MAX_WORKERS`](crate::MAX_WORKERS); without it: 1.
     ///
     /// ```
     /// use concurrent_futures::{as_completed, ProcessPoolExecutor};
@@ -287,7 +288,10 @@ impl ProcessPoolBuilder {
     pub fn build(self) -> Result<ProcessPoolExecutor, BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(spin::cpus);
         check_workers(max_workers)?;
-        check_workers(self.threads).map_err(|_| BuildError::Zero("threads_per_worker"))?;
+        check_workers(self.threads).map_err(|error| match error {
+            BuildError::TooManyWorkers { asked, limit } => BuildError::TooManyThreads { asked, limit },
+            _ => BuildError::Zero("threads_per_worker"),
+        })?;
         for (what, is_zero) in [
             ("max_tasks_per_child", self.max_tasks == Some(0)),
             ("max_payload", self.max_payload == 0),

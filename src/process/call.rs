@@ -23,7 +23,8 @@ use super::body::{Body, Element};
 use super::shared_bytes::{self, SharedBytes};
 use super::wire::{LONGEST_REPORT, ReplyKind, Report};
 use crate::error::{CodecError, TaskError, TaskPanic};
-use crate::os::image;
+use crate::os::forked::{self, PANICKED};
+use crate::os::{fault, image};
 use crate::unwind;
 
 /// A function, as another process of the same build knows it.
@@ -47,7 +48,7 @@ pub(super) trait Invocation {
     /// Where it is noted which item of the argument has begun last, if anybody can look there.
     fn progress(&self) -> Option<&AtomicU64>;
 
-    /// The name of the type of the result, for a reply that cannot be sent.
+    /// Sends the reply. A forked copy of the process that took the call ends here instead.
     fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]);
 }
 
@@ -133,6 +134,8 @@ where
         for argument in arguments.by_ref() {
             begin(note, results.len());
             results.push(conjure::<F>()(argument));
+            // The rest is for the process that took the call.
+            forked::end_copy(0);
         }
     });
     match ended {
@@ -155,12 +158,17 @@ where
     F: Fn(A) -> R + Copy + 'static,
     R: Serialize + 'static,
 {
+    forked::end_copy(PANICKED);
     let mut mixed: Vec<Result<R, Report>> = results.into_iter().map(Ok).collect();
     mixed.push(Err(report(first)));
     let note = invocation.progress();
     for argument in rest {
         begin(note, mixed.len());
-        mixed.push(unwind::catch(|| conjure::<F>()(argument)).map_err(|panic| report(&panic)));
+        // What the next one dies of, if it does, is not what the last one has survived.
+        fault::forget_panic();
+        let result = unwind::catch(|| conjure::<F>()(argument));
+        forked::end_copy(if result.is_ok() { 0 } else { PANICKED });
+        mixed.push(result.map_err(|panic| report(&panic)));
     }
     reply(invocation, ReplyKind::Mixed, mixed);
 }

@@ -1,6 +1,6 @@
 //! One worker as the parent sees it: what it has been handed, what has come back, how it is to end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,9 +11,8 @@ use rustix::process::Signal;
 use super::body::{Body, Element};
 use super::job::{Job, JobBox, Raw};
 use super::later;
-use super::shared_bytes;
 use super::stderr::Captured;
-use super::transport::{BEGUN, INLINE, ParentLink, QUEUED, Shared};
+use super::transport::{BEGUN, INLINE, ParentLink, QUEUED, Shared, Stash};
 use super::wire::{Call, CallKind, Garbled, LONGEST_REPORT, Reply, ReplyKind, message, padded};
 use crate::os::pidfd::Process;
 
@@ -52,7 +51,7 @@ pub(super) struct Child {
     pub(super) idle_since: Instant,
     pub(super) captured: Option<Captured>,
     /// Descriptors that have come for replies.
-    attachments: HashMap<u64, Vec<OwnedFd>>,
+    attachments: Stash,
     /// It has sent something that makes no sense.
     pub(super) is_mad: bool,
     /// Its end of the control socket is closed: it cannot ring.
@@ -131,9 +130,17 @@ impl Work {
 /// What a worker leaves behind.
 #[derive(Default)]
 pub(super) struct Remains {
-    /// With the item that it was at, in a chunk of a map.
-    pub(super) begun: Vec<(JobBox, u64)>,
+    pub(super) begun: Vec<Begun>,
     pub(super) not_begun: Vec<JobBox>,
+}
+
+/// A task that a dead worker had begun.
+pub(super) struct Begun {
+    pub(super) job: JobBox,
+    /// The item that it was at, in a chunk of a map.
+    pub(super) item: u64,
+    /// When it began, in nanoseconds of the monotonic clock; 0 if nobody knows.
+    pub(super) since: u64,
 }
 
 struct Reading {
@@ -174,7 +181,7 @@ impl Child {
             pace: None,
             idle_since: Instant::now(),
             captured,
-            attachments: HashMap::new(),
+            attachments: Stash::default(),
             is_mad: false,
             is_deaf: false,
             has_ended: false,
@@ -210,6 +217,10 @@ impl Child {
             // What it is handed counts as begun. To end it for the sake of that must not cost a reply of which a part has come.
             return threads - usize::from(self.reading.is_some());
         }
+        if self.captured.is_some() {
+            // Where the output of one task ends, and that of the next begins, can be told only in between.
+            return threads;
+        }
         match self.pace {
             None => threads + 1,
             Some(pace) => {
@@ -233,13 +244,24 @@ impl Child {
 
     /// Hands a task over. It comes back if there is no room for it.
     pub(super) fn hand_over(&mut self, mut job: JobBox) -> Result<(), Refused> {
+        self.forget_output();
         let argument = job.argument.as_slice();
         let beside = job.argument.attachments();
         let sealed = argument.len() > INLINE || !beside.is_empty() || !self.link.can_take_back();
         let (kind, function, len) = (CallKind::Task, job.function.0, argument.len());
         let call = Call { kind, id: job.id, function, len, attachments: beside.len() as u16 };
-        if !beside.is_empty() && !self.link.send_attachments(job.id, beside) {
-            return Err(Refused { job, garbled: None });
+        if !beside.is_empty() {
+            // Not before there is room for the call: what was sent for nothing would be in the worker's way.
+            match self.link.has_room(len) {
+                Ok(true) if self.link.send_attachments(job.id, beside) => {}
+                Ok(has_room) => {
+                    if !has_room {
+                        self.link.want_room();
+                    }
+                    return Err(Refused { job, garbled: None });
+                }
+                Err(garbled) => return Err(Refused { job, garbled: Some(garbled) }),
+            }
         }
         let (position, sent) = match self.link.send(call, QUEUED, argument) {
             Ok(Some(sent)) => sent,
@@ -263,6 +285,15 @@ impl Child {
             let _ = self.pump();
         }
         Ok(())
+    }
+
+    /// What an idle worker has written is not the next task's. What it writes at its start may be why it never gets to that.
+    fn forget_output(&mut self) {
+        if self.stage == Stage::Ready && self.is_idle() {
+            if let Some(captured) = &mut self.captured {
+                captured.forget();
+            }
+        }
     }
 
     /// Asks it to end, when it has done what it was handed.
@@ -373,7 +404,8 @@ impl Child {
             // was a bell, it is armed once more, and what has come meanwhile is looked for after this.
             self.has_more |= !self.mail.is_empty();
             self.link.arm_bell();
-            body.attachments = self.attachments.remove(&reply.id).unwrap_or_default();
+            // If they are too few, decoding says so.
+            body.attachments = self.attachments.take(reply.id, reply.attachments.into()).unwrap_or_default();
         }
         self.reading = Some(Reading { reply, body, work: inflight.work });
         self.retiring |= reply.retire;
@@ -449,14 +481,17 @@ impl Child {
         let Remains { mut begun, mut not_begun } = Remains::default();
         if let Some(Reading { work: Work::Task(mut job), .. }) = self.reading.take() {
             job.attempts += 1;
-            begun.push((job, u64::MAX));
+            // It had ended: no panic that is noted is one of its own.
+            begun.push(Begun { job, item: u64::MAX, since: u64::MAX });
         }
         for inflight in std::mem::take(&mut self.inflight) {
             let is_begun = self.link.has_begun(inflight.position, self.served);
             if let Work::Task(mut job) = inflight.work {
                 if is_begun {
                     job.attempts += 1;
-                    begun.push((job, self.link.progress(inflight.position)));
+                    let item = self.link.progress(inflight.position);
+                    let since = self.link.begun_at(inflight.position).unwrap_or(0);
+                    begun.push(Begun { job, item, since });
                 } else {
                     not_begun.push(job);
                 }
@@ -521,12 +556,7 @@ impl Child {
 
     fn take_in(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) {
         match bytes.split_first() {
-            Some((&message::ATTACHMENTS, id)) if self.attachments.len() < MOST => {
-                let id = id.try_into().map_or(u64::MAX, u64::from_ne_bytes);
-                let list = self.attachments.entry(id).or_default();
-                list.extend(fds);
-                list.truncate(shared_bytes::MOST);
-            }
+            Some((&message::ATTACHMENTS, head)) if self.attachments.len() < MOST => self.attachments.keep(head, fds),
             Some((&message::PIECE, piece)) if self.link.take_in(piece) => {}
             // Its purpose was to wake the reader.
             Some((&message::BELL, [])) => {}

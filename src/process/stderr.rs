@@ -16,7 +16,8 @@ pub enum Stdio {
     /// Nowhere.
     Null,
     /// Into the executor, which keeps the last 8 KiB of each worker for the error of a task during which that worker dies
-    /// ([`WorkerExit::stderr`](crate::WorkerExit::stderr)).
+    /// ([`WorkerExit::stderr`](crate::WorkerExit::stderr)). So that this is what the task wrote, and not the one before, a
+    /// worker gets the next task when it has done the last one, and none in advance: short tasks take longer than otherwise.
     Capture,
 }
 
@@ -68,9 +69,19 @@ impl Captured {
         true
     }
 
+    /// Forgets what has been written until now.
+    pub(super) fn forget(&mut self) {
+        self.drain();
+        self.tail.clear();
+    }
+
+    fn drain(&mut self) {
+        let _ = (0..LARGEST_PIPE / AT_A_TIME).all(|_| self.read());
+    }
+
     /// The end of what was in the pipe when its writer died. What a child of that one still writes could go on for ever.
     pub(super) fn text(&mut self) -> String {
-        let _ = (0..LARGEST_PIPE / AT_A_TIME).all(|_| self.read());
+        self.drain();
         String::from_utf8_lossy(self.tail.make_contiguous()).into_owned()
     }
 }

@@ -2,19 +2,19 @@
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::child::{Child, Remains, Stage, Work};
+use super::super::child::{Begun, Child, Remains, Stage, Work};
 use super::super::job::Raw;
 use super::super::later;
 use super::super::wire::{self, Garbled, NO_THREADS, Ready, message};
-use super::core::Core;
+use super::core::{Config, Core};
 use super::spawn;
 use super::state::{Outbox, Phase, State};
 use crate::error::{Cause, ExitInner, StartError, TaskError, WorkerExit};
 use crate::os::events::WOKEN;
+use crate::os::pidfd::Ended;
 use crate::unwind;
 
 /// After so many replies at a time...
@@ -49,12 +49,15 @@ pub(super) fn run(core: &Arc<Core>) {
             std::mem::take(&mut state.children)
         });
         for mut child in children {
-            while child.process.try_reap().is_none() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let exit = describe(&mut child, ExitStatus::from_raw(0));
+            let ended = loop {
+                match child.process.try_reap() {
+                    Some(ended) => break ended,
+                    None => std::thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            let exit = describe(&mut child, ended, &core.config);
             let Remains { begun, not_begun } = child.remains();
-            let jobs = begun.into_iter().map(|(job, _)| job).chain(not_begun);
+            let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
             core.change(|_, out| jobs.for_each(|job| out.fail(job, TaskError::WorkerDied(exit.clone()))));
         }
     }
@@ -256,7 +259,7 @@ impl Supervisor<'_> {
         while at < state.children.len() {
             let child = &mut state.children[at];
             let may_have_ended = child.has_ended || child.process.fd().is_none();
-            let Some(status) = may_have_ended.then(|| child.process.try_reap()).flatten() else {
+            let Some(ended) = may_have_ended.then(|| child.process.try_reap()).flatten() else {
                 at += 1;
                 continue;
             };
@@ -270,7 +273,7 @@ impl Supervisor<'_> {
                 // They find that their task is not there any more.
                 shared.release_sleepers();
             }
-            let exit = describe(&mut child, status);
+            let exit = describe(&mut child, ended, &self.core.config);
             // Those that the pool itself has ended do not count.
             let by_itself = match child.stage {
                 Stage::Starting(_) | Stage::Ready => true,
@@ -283,16 +286,16 @@ impl Supervisor<'_> {
                 None => state.requeue(not_begun),
                 Some(reason) => not_begun.into_iter().for_each(|job| out.fail(job, reason.clone())),
             }
-            for (job, items) in begun {
+            for Begun { job, item, since } in begun {
                 match job.may_retry() && matches!(state.phase, Phase::Open | Phase::Draining) {
                     true => state.requeue(vec![job]),
                     false => {
-                        let exit = exit.of_task(job.name(), job.attempts);
-                        out.settle.push((job, Raw::Lost(TaskError::WorkerDied(exit), items)));
+                        let exit = exit.of_task(job.name(), job.attempts, since);
+                        out.settle.push((job, Raw::Lost(TaskError::WorkerDied(exit), item)));
                     }
                 }
             }
-            if at_start && status.code() == Some(NO_THREADS) {
+            if at_start && ended.and_then(|status| status.code()) == Some(NO_THREADS) {
                 let error = io::Error::from(rustix::io::Errno::AGAIN);
                 self.cope(state, error, out);
             } else if at_start {
@@ -459,22 +462,26 @@ impl Supervisor<'_> {
 }
 
 /// What is known of the end of a worker.
-fn describe(child: &mut Child, status: ExitStatus) -> WorkerExit {
+fn describe(child: &mut Child, ended: Ended, config: &Config) -> WorkerExit {
+    let signal = ended.and_then(|status| status.signal());
     let killed_because = match child.stage {
-        Stage::Terminated(_, why) | Stage::Killed(why) if matches!(status.signal(), Some(9 | 15)) => Some(why),
+        Stage::Terminated(_, why) | Stage::Killed(why) if ended.is_none() || matches!(signal, Some(9 | 15)) => {
+            Some(why)
+        }
         _ => None,
     };
     let note = child.shared().map(|shared| shared.note());
     // SIGKILL that nobody here has sent.
-    let killed = status.signal() == Some(9) && killed_because.is_none();
+    let killed = signal == Some(9) && killed_because.is_none();
     WorkerExit::new(ExitInner {
         pid: child.process.id(),
-        code: status.code(),
-        signal: status.signal(),
-        core_dumped: status.core_dumped(),
+        code: ended.and_then(|status| status.code()),
+        signal,
+        core_dumped: ended.is_some_and(|status| status.core_dumped()),
         note: note.and_then(|note| note.read()),
         panic: note.and_then(|note| note.read_panic()),
         out_of_memory: killed && spawn::oom_kills() > child.oom_kills,
+        memory_limit: config.memory_limit,
         stderr: child.captured.as_mut().map(|captured| captured.text()),
         task: None,
         attempts: 0,

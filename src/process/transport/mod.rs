@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 use super::body::Body;
-use super::shared_bytes::SharedBytes;
+use super::shared_bytes::{self, SharedBytes};
 use super::wire::{Call, Garbled, Reply, message};
 use crate::os;
 use crate::os::socket::Received;
@@ -87,13 +87,19 @@ impl ParentLink {
         Ok((Self { socket, way }, Some(memory)))
     }
 
-    /// Sends descriptors for the call of that id, which is sent next; false if there is no room for them.
+    /// Is there room for that call now, as far as can be known?
+    pub(super) fn has_room(&mut self, len: usize) -> Result<bool, Garbled> {
+        match &mut self.way {
+            ParentWay::Ring(ring) => ring.has_room_for(len),
+            ParentWay::Socket(_) => Ok(true),
+        }
+    }
+
+    /// Sends descriptors for the call of that id, which is sent next; false if there is no room for them. Then, or if there is
+    /// none for the call, all of them have to be sent again, or none.
     pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> bool {
-        let head = attachments_head(id);
-        attachments.chunks(os::socket::MOST_FDS).all(|some| {
-            let fds: Vec<_> = some.iter().map(SharedBytes::fd).collect();
-            matches!(os::socket::send(&*self.socket, &[&head], &fds), Ok(true))
-        })
+        attachment_messages(id, attachments)
+            .all(|(head, fds)| matches!(os::socket::send(&*self.socket, &[&head], &fds), Ok(true)))
     }
 
     /// How long the rings are; 0 if there are none.
@@ -225,26 +231,63 @@ impl ParentLink {
     }
 }
 
-fn attachments_head(id: u64) -> [u8; 9] {
-    let mut head = [message::ATTACHMENTS; 9];
-    head[1..].copy_from_slice(&id.to_ne_bytes());
-    head
+/// The messages with the descriptors of the call or reply of that id. Each says which of them is the first in it.
+fn attachment_messages(
+    id: u64,
+    attachments: &[SharedBytes],
+) -> impl Iterator<Item = ([u8; ATTACHMENTS_HEAD], Vec<BorrowedFd<'_>>)> {
+    attachments.chunks(os::socket::MOST_FDS).enumerate().map(move |(n, some)| {
+        let mut head = [message::ATTACHMENTS; ATTACHMENTS_HEAD];
+        head[1..9].copy_from_slice(&id.to_ne_bytes());
+        head[9..].copy_from_slice(&((n * os::socket::MOST_FDS) as u16).to_ne_bytes());
+        (head, some.iter().map(SharedBytes::fd).collect())
+    })
 }
 
-/// Descriptors that have come for calls.
-type Stash = Arc<Mutex<HashMap<u64, Vec<OwnedFd>>>>;
+const ATTACHMENTS_HEAD: usize = 11;
 
-/// Keeps the descriptors of a message for the call that they are for.
-fn stash(stash: &Stash, id: &[u8], fds: Vec<OwnedFd>) {
-    let id = id.try_into().map_or(u64::MAX, u64::from_ne_bytes);
-    stash.lock().entry(id).or_default().extend(fds);
+/// Descriptors that have come for calls, or for replies, by their ids.
+#[derive(Debug, Default)]
+pub(super) struct Stash(HashMap<u64, Vec<OwnedFd>>);
+
+impl Stash {
+    /// For how many calls or replies there are some.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Keeps the descriptors of a message, of which this is what comes after its first byte.
+    pub(super) fn keep(&mut self, head: &[u8], fds: Vec<OwnedFd>) {
+        let Ok(head) = <&[u8; ATTACHMENTS_HEAD - 1]>::try_from(head) else { return };
+        let (id, first) = head.split_at(8);
+        let id = id.try_into().map_or(u64::MAX, u64::from_ne_bytes);
+        let first = first.try_into().map_or(usize::MAX, |first| usize::from(u16::from_ne_bytes(first)));
+        let list = self.0.entry(id).or_default();
+        // They may be sent again, from the first one on: then those that have come before are not in front of them.
+        list.truncate(first);
+        list.extend(fds);
+        list.truncate(shared_bytes::MOST);
+    }
+
+    /// The descriptors of that call or reply, when so many are there.
+    pub(super) fn take(&mut self, id: u64, wanted: usize) -> Option<Vec<OwnedFd>> {
+        self.0.get(&id).filter(|fds| fds.len() >= wanted)?;
+        let mut fds = self.0.remove(&id)?;
+        fds.truncate(wanted);
+        Some(fds)
+    }
+
+    /// Closes all that are left.
+    fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// The worker's end of everything.
 pub(super) struct WorkerLink {
     socket: Arc<OwnedFd>,
     shared: Option<Arc<Shared>>,
-    stash: Stash,
+    stash: Arc<Mutex<Stash>>,
 }
 
 impl WorkerLink {
@@ -255,7 +298,7 @@ impl WorkerLink {
             (_, Some(memory)) => Some(Shared::map(memory, capacity, threads.max(1) as usize)?),
             (_, None) => return Err(io::ErrorKind::InvalidInput.into()),
         };
-        Ok(Self { socket: Arc::new(socket), shared, stash: Stash::default() })
+        Ok(Self { socket: Arc::new(socket), shared, stash: Arc::default() })
     }
 
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
@@ -288,15 +331,18 @@ impl WorkerLink {
         }
         let mut buffer = vec![0; os::socket::LONGEST];
         loop {
-            if let Some(fds) = self.stash.lock().get_mut(&call.id).filter(|fds| fds.len() >= wanted) {
-                let mut fds = std::mem::take(fds);
-                fds.truncate(wanted);
+            let mut stash = self.stash.lock();
+            if let Some(fds) = stash.take(call.id, wanted) {
+                // Calls before this one have theirs, and those of later ones have not been read: the thread that begins a call
+                // has the lock of the calls until here. What is left is of a call that this worker was not given after all.
+                stash.clear();
                 return Ok(fds);
             }
+            drop(stash);
             // They were sent before the call was published.
             match os::socket::receive(&*self.socket, &mut buffer, true) {
                 Ok(Received::Message(length, fds)) if buffer[0] == message::ATTACHMENTS => {
-                    stash(&self.stash, &buffer[1..length], fds);
+                    self.stash.lock().keep(&buffer[1..length], fds);
                 }
                 _ => return Err(Garbled("too few descriptors")),
             }
@@ -305,9 +351,7 @@ impl WorkerLink {
 
     /// Sends descriptors for the reply of that id, which is sent next.
     pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> Result<(), Garbled> {
-        let head = attachments_head(id);
-        for some in attachments.chunks(os::socket::MOST_FDS) {
-            let fds: Vec<_> = some.iter().map(SharedBytes::fd).collect();
+        for (head, fds) in attachment_messages(id, attachments) {
             loop {
                 match os::socket::send(&*self.socket, &[&head], &fds) {
                     Ok(true) => break,
@@ -430,5 +474,68 @@ impl Replies {
             Self::Ring(ring) => ring.are_consumed(),
             Self::Socket(_) => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::CallKind;
+    use super::*;
+
+    fn link() -> (ParentLink, WorkerLink) {
+        let (ours, theirs) = os::socket::pair().unwrap();
+        let (parent, memory) = ParentLink::new(ours, Transport::SharedMemory, 1).unwrap();
+        let worker = WorkerLink::new(theirs, memory, parent.ring() as u64, 1).unwrap();
+        (parent, worker)
+    }
+
+    fn call(id: u64, attachments: usize) -> Call {
+        Call { kind: CallKind::Task, id, function: 0, len: 0, attachments: attachments as u16 }
+    }
+
+    /// Values that are told apart by their length.
+    fn values(lengths: std::ops::Range<usize>) -> Vec<SharedBytes> {
+        lengths.map(|length| SharedBytes::with(length, |_| ()).unwrap()).collect()
+    }
+
+    #[track_caller]
+    fn are(fds: &[OwnedFd], lengths: std::ops::Range<usize>) {
+        let found: Vec<_> = fds.iter().map(|fd| rustix::fs::fstat(fd).unwrap().st_size as usize).collect();
+        assert_eq!(found, lengths.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_call_whose_descriptors_were_taken() {
+        let (parent, worker) = link();
+        for id in 1..100 {
+            assert!(parent.send_attachments(id, &values(0..2)));
+            are(&worker.attachments(&call(id, 2)).unwrap(), 0..2);
+            assert_eq!(worker.stash.lock().len(), 0, "after call {id}");
+        }
+    }
+
+    // The parent sends them from the beginning if there was no room for all.
+    #[test]
+    fn descriptors_that_are_sent_again_are_there_once() {
+        let (parent, worker) = link();
+        let all = values(0..40);
+        for some in [0, 10, 16, 40] {
+            assert!(parent.send_attachments(7, &all[..some]));
+        }
+        assert!(parent.send_attachments(7, &all));
+        // The worker has read all of it when it looks for more than there is.
+        drop(parent);
+        assert!(worker.attachments(&call(8, 1)).is_err());
+        are(&worker.attachments(&call(7, 40)).unwrap(), 0..40);
+        assert_eq!(worker.stash.lock().len(), 0);
+    }
+
+    #[test]
+    fn descriptors_of_a_call_that_went_elsewhere_are_closed() {
+        let (parent, worker) = link();
+        assert!(parent.send_attachments(1, &values(0..3)));
+        assert!(parent.send_attachments(2, &values(3..4)));
+        are(&worker.attachments(&call(2, 1)).unwrap(), 3..4);
+        assert_eq!(worker.stash.lock().len(), 0);
     }
 }

@@ -400,7 +400,7 @@ impl ParentEnd {
         body: &[u8],
     ) -> Result<Option<(u64, usize)>, Garbled> {
         let whole = body.len() <= INLINE;
-        let wanted = CALL_HEAD + if whole { padded(body.len()) } else { 0 };
+        let wanted = Self::with_head(body.len());
         if !self.calls.has_room(wanted)? {
             return Ok(None);
         }
@@ -413,6 +413,16 @@ impl ParentEnd {
         self.calls.write(CALL_HEAD, body);
         self.calls.publish(wanted);
         Ok(Some((position, padded(body.len()))))
+    }
+
+    /// Is there room for the head of a call whose body has that length, and for as much of it as goes with the head?
+    pub(in crate::process) fn has_room_for(&mut self, length: usize) -> Result<bool, Garbled> {
+        self.calls.has_room(Self::with_head(length))
+    }
+
+    /// How much is published together with the head.
+    fn with_head(length: usize) -> usize {
+        CALL_HEAD + if length <= INLINE { padded(length) } else { 0 }
     }
 
     /// Writes more of a long body, of which `sent` bytes have been written; says how much has been now, padding included.
@@ -593,7 +603,7 @@ impl Calls {
     pub(in crate::process) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> R {
         assert!(length <= INLINE);
         // SAFETY: a short body was published with its head, so it is there, contiguous in the two mappings in a row. The
-        // parent, whom a worker trusts, does not write there before `end_body`.
+        // parent, whom a worker trusts, does not write there before `advance` has published that the body was read.
         let result = f(unsafe { NonNull::slice_from_raw_parts(self.0.at(0), length).as_ref() });
         self.0.advance(padded(length));
         result

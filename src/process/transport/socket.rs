@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::super::body::Body;
@@ -119,11 +120,11 @@ pub(in crate::process) struct Calls {
     socket: Arc<OwnedFd>,
     inbox: VecDeque<u8>,
     buffer: Vec<u8>,
-    stash: Stash,
+    stash: Arc<Mutex<Stash>>,
 }
 
 impl Calls {
-    pub(in crate::process) fn new(socket: Arc<OwnedFd>, stash: Stash) -> Self {
+    pub(in crate::process) fn new(socket: Arc<OwnedFd>, stash: Arc<Mutex<Stash>>) -> Self {
         Self { socket, inbox: VecDeque::new(), buffer: vec![0; socket::LONGEST], stash }
     }
 
@@ -134,7 +135,7 @@ impl Calls {
                 Ok(())
             }
             Ok(Received::Message(length, fds)) if self.buffer[0] == message::ATTACHMENTS => {
-                super::stash(&self.stash, &self.buffer[1..length], fds);
+                self.stash.lock().keep(&self.buffer[1..length], fds);
                 Ok(())
             }
             Ok(Received::Message(..)) => Err(Garbled("a message of an unknown kind")),
@@ -233,7 +234,7 @@ mod tests {
     fn ends() -> (ParentEnd, Calls, Replies) {
         let (ours, theirs) = socket::pair().unwrap();
         let theirs = Arc::new(theirs);
-        (ParentEnd::new(Arc::new(ours)), Calls::new(Arc::clone(&theirs), Stash::default()), Replies::new(theirs))
+        (ParentEnd::new(Arc::new(ours)), Calls::new(Arc::clone(&theirs), Arc::default()), Replies::new(theirs))
     }
 
     proptest! {

@@ -20,6 +20,7 @@ use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
 use super::super::wire::{Call, CallKind, Garbled, Hello, NO_THREADS, Reply, ReplyKind};
 use crate::current;
 use crate::os::fault::AltStack;
+use crate::os::forked::{self, PANICKED};
 use crate::spin::{ONE_WAKE_UP, Patience};
 
 /// What the serving threads share.
@@ -159,15 +160,23 @@ struct Serving<'a> {
     call: Call,
     thread: usize,
     begun: u64,
+    /// What went wrong first.
     failed: Result<(), Garbled>,
 }
 
 impl Serving<'_> {
+    /// Keeps the first error: a step that succeeds after it says nothing about it.
+    fn note(&mut self, outcome: Result<(), Garbled>) {
+        if self.failed.is_ok() {
+            self.failed = outcome;
+        }
+    }
+
     fn run(&mut self) {
         let _running = current::Running::enter(usize::MAX);
         // SAFETY: the handshake has compared the builds.
         if !unsafe { Function(self.call.function).call(self) } {
-            self.failed = Err(Garbled("a function that is not there"));
+            self.note(Err(Garbled("a function that is not there")));
         }
     }
 
@@ -198,7 +207,7 @@ impl Invocation for Serving<'_> {
         }
         match self.take_argument(|calls, _| calls.with_body(len, to)) {
             Some(shown) => {
-                self.failed = shown;
+                self.note(shown);
                 true
             }
             None => false,
@@ -211,12 +220,12 @@ impl Invocation for Serving<'_> {
             true => calls.with_body(len, |bytes| to.extend(bytes)),
             false => calls.read_body(to, len, || this.server.link.bell()),
         });
-        self.failed = read.unwrap_or(Ok(()));
+        self.note(read.unwrap_or(Ok(())));
     }
 
     fn attachments(&mut self) -> Vec<OwnedFd> {
         self.server.link.attachments(&self.call).unwrap_or_else(|garbled| {
-            self.failed = Err(garbled);
+            self.note(Err(garbled));
             Vec::new()
         })
     }
@@ -226,11 +235,13 @@ impl Invocation for Serving<'_> {
     }
 
     fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]) {
+        // The process that took the call answers it. A forked child that comes here has come to the end of its task.
+        forked::end_copy(if kind == ReplyKind::Value { 0 } else { PANICKED });
         if self.argument {
             // An argument that nobody wanted is still in the way.
             match Body::with_capacity(Element::BYTE, self.call.len) {
                 Some(mut scratch) => self.read(&mut scratch),
-                None => self.failed = Err(Garbled("more than there is memory for")),
+                None => self.note(Err(Garbled("more than there is memory for"))),
             }
         }
         let server = self.server;
@@ -243,16 +254,13 @@ impl Invocation for Serving<'_> {
             server.over.store(true, Relaxed);
         }
         let attachments = if kind == ReplyKind::TooLarge { &[] } else { attachments };
-        if let Err(garbled) = server.link.send_attachments(self.call.id, attachments) {
-            self.failed = Err(garbled);
-        }
+        self.note(server.link.send_attachments(self.call.id, attachments));
         let took = Duration::from_nanos(now().saturating_sub(self.begun));
         let (retire, id, len) = (server.wants_to_retire(), self.call.id, body.len());
         let reply = Reply { kind, retire, id, len, took, attachments: attachments.len() as u16 };
         let mut replies = server.replies.lock();
-        if let Err(garbled) = replies.send(reply, body, || server.link.bell()) {
-            self.failed = Err(garbled);
-        }
+        let sent = replies.send(reply, body, || server.link.bell());
+        self.note(sent);
         match server.alone {
             // The manager is told when it turns out that there is nothing else to do.
             true => replies.wake_sleepers(),
@@ -277,6 +285,7 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str, answer: &[u8]) 
             served
         })
     };
+    forked::mark();
     let mut serving = Vec::new();
     // Nothing begins before that is said.
     let calls = server.calls.lock();
@@ -299,4 +308,50 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str, answer: &[u8]) 
         }
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::wire::PROTOCOL;
+    use super::*;
+    use crate::os::socket;
+
+    // Without the descriptors that belong to it, the argument may be readable all the same.
+    #[test]
+    fn an_error_about_lost_descriptors_is_kept() {
+        let (ours, theirs) = socket::pair().unwrap();
+        let hello = Hello {
+            protocol: PROTOCOL,
+            nonce: 0,
+            build: [0; 32],
+            depth: 1,
+            threads: 1,
+            name: String::new(),
+            ring: 0,
+            largest: 1,
+            max_rss: None,
+            memory_limit: None,
+            cpu_limit: None,
+        };
+        let server = Server::new(WorkerLink::new(theirs, None, 0, 1).unwrap(), &hello);
+        drop(ours);
+        let serving = || Serving {
+            server: &server,
+            calls: Some(server.calls.lock()),
+            argument: true,
+            call: Call { kind: CallKind::Task, id: 1, function: 0, len: 0, attachments: 1 },
+            thread: 0,
+            begun: 0,
+            failed: Ok(()),
+        };
+        let mut shown = serving();
+        assert!(shown.attachments().is_empty());
+        assert!(shown.show(&mut |bytes| assert!(bytes.is_empty())));
+        assert_eq!(shown.failed, Err(Garbled("too few descriptors")));
+        drop(shown);
+        let mut read = serving();
+        assert!(read.attachments().is_empty());
+        read.read(&mut Body::with_capacity(Element::BYTE, 0).unwrap());
+        assert_eq!(read.failed, Err(Garbled("too few descriptors")));
+    }
 }

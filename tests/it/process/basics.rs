@@ -158,6 +158,9 @@ fn settings_that_make_no_sense() {
     assert_eq!(builder().max_payload(0).build().unwrap_err(), BuildError::Zero("max_payload"));
     assert_eq!(builder().restart_limit(0).build().unwrap_err(), BuildError::Zero("restart_limit"));
     assert_eq!(builder().threads_per_worker(0).build().unwrap_err(), BuildError::Zero("threads_per_worker"));
+    let too_many = BuildError::TooManyThreads { asked: 40_000, limit: MAX_WORKERS };
+    assert_eq!(builder().threads_per_worker(40_000).build().unwrap_err(), too_many);
+    assert!(too_many.to_string().contains("40000 threads"), "{too_many}");
     assert_eq!(builder().queue_capacity(0, QueuePolicy::Fail).build().unwrap_err(), BuildError::NoQueueCapacity);
     assert_eq!(builder().worker_command([""; 0]).build().unwrap_err(), BuildError::NoCommand);
     assert_eq!(builder().name("a\0b").build().unwrap_err(), BuildError::BadThreadName);

@@ -492,3 +492,116 @@ fn what_runs_has_begun_whatever_is_handed_over_after_it() {
         assert_eq!(ledger.lines(), ["begun", "go on"], "it was begun once");
     });
 }
+
+fn abort(_: ()) {
+    std::process::abort();
+}
+
+// What another task has survived is not what this one dies of.
+#[test]
+fn a_panic_of_the_task_before_is_not_told() {
+    if !shares_memory() {
+        return;
+    }
+    guarded(|| {
+        for threads in [1, 2] {
+            let builder = ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Null);
+            let pool = builder.threads_per_worker(threads).build().unwrap();
+            for n in 1..=3 {
+                let ended = match n {
+                    1 => pool.submit(|_: ()| -> () { panic!("a task before") }, ()).result(),
+                    2 => pool.submit(|_: ()| drop(std::panic::catch_unwind(|| panic!("caught before"))), ()).result(),
+                    _ => pool.submit(|_: ()| drop(std::thread::spawn(|| panic!("beside")).join()), ()).result(),
+                };
+                assert_eq!(ended.is_err(), n == 1);
+                let exit = exit_of(pool.submit(abort, ()).result());
+                assert_eq!((exit.signal_name(), exit.last_panic()), (Some("SIGABRT"), None), "{n}");
+                assert!(!exit.to_string().contains("before"), "{exit}");
+            }
+        }
+        // Items of a chunk are tasks, too.
+        let item = |n: u32| match n {
+            2 => panic!("an item before"),
+            5 => std::process::abort(),
+            n => n,
+        };
+        let map = pool(1).map_with(MapOptions::new().chunk_size(8), item, 0..8).unwrap();
+        let exit = exit_of(map.filter(|result| matches!(result, Err(TaskError::WorkerDied(_)))).last().unwrap());
+        assert_eq!((exit.signal_name(), exit.last_panic()), (Some("SIGABRT"), None));
+    });
+}
+
+// Also not if both are handed to the worker at the same time.
+#[test]
+fn the_output_of_the_task_before_is_not_told() {
+    guarded(|| {
+        let pool = ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Capture).build().unwrap();
+        let say = |word: String| eprintln!("{word}");
+        for round in 0..10 {
+            // A worker that is known to be quick.
+            (0..20).for_each(|n| pool.submit(say, format!("early {n}")).result().unwrap());
+            let before = pool.submit(say, "before".to_owned());
+            let crash = pool.submit(abort, ());
+            let after = pool.submit(say, "after".to_owned());
+            before.result().unwrap();
+            let exit = exit_of(crash.result());
+            after.result().unwrap();
+            assert_eq!(exit.stderr(), Some(""), "{round}");
+            let last_words = |word: String| -> () {
+                eprintln!("{word}");
+                std::process::abort();
+            };
+            let (before, crash) = (pool.submit(say, "before".to_owned()), pool.submit(last_words, "last".to_owned()));
+            before.result().unwrap();
+            assert_eq!(exit_of(crash.result()).stderr(), Some("last\n"), "{round}");
+        }
+    });
+}
+
+#[test]
+fn a_process_that_may_have_run_out_of_memory_is_told_as_one() {
+    guarded(|| {
+        const LIMIT: u64 = 2 << 30;
+        let builder = || ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Null);
+        let pool = builder().memory_limit(LIMIT).build().unwrap();
+        let allocate = |megabytes: usize| vec![1u8; megabytes << 20].len();
+        let exit = exit_of(pool.submit(allocate, 3 << 10).result());
+        assert_eq!((exit.signal_name(), exit.memory_limit()), (Some("SIGABRT"), Some(LIMIT)));
+        let text = exit.to_string();
+        assert!(text.contains("out of memory") && text.contains(&LIMIT.to_string()), "{text}");
+        // Nor is it said where it cannot be the reason.
+        let exit = exit_of(pool.submit(exit_quietly, ()).result());
+        assert_eq!((exit.memory_limit(), exit.to_string().contains("memory")), (None, false), "{exit}");
+        let exit = exit_of(builder().build().unwrap().submit(abort, ()).result());
+        assert_eq!((exit.memory_limit(), exit.to_string().contains("memory")), (None, false), "{exit}");
+    });
+}
+
+#[test]
+fn a_crash_note_has_the_whole_name_of_the_thread() {
+    if !shares_memory() {
+        return;
+    }
+    guarded(|| {
+        let crash = |name: String| -> () {
+            match name.as_str() {
+                "" => std::process::abort(),
+                _ => drop(std::thread::Builder::new().name(name).spawn(|| std::process::abort()).unwrap().join()),
+            }
+        };
+        let builder = || ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Null);
+        let note = |pool: ProcessPoolExecutor, name: &str| {
+            exit_of(pool.submit(crash, name.to_owned()).result()).crash_note().unwrap().to_owned()
+        };
+        let raised = "SIGABRT raised by the process itself";
+        let unnamed = note(builder().build().unwrap(), "");
+        let name = unnamed.strip_prefix(&format!("{raised} in thread 'ProcessPoolExecutor-")).expect(&unnamed);
+        assert!(name.ends_with("_1'"), "{unnamed}");
+        let named = builder().name("image conversion").threads_per_worker(2).build().unwrap();
+        let named = note(named, "");
+        assert!(named.starts_with(&format!("{raised} in thread 'image conversion_1_")), "{named}");
+        // Of other threads the kernel keeps 15 bytes.
+        assert_eq!(note(builder().build().unwrap(), "short"), format!("{raised} in thread 'short'"));
+        assert_eq!(note(builder().build().unwrap(), "longer than fifteen bytes"), raised);
+    });
+}

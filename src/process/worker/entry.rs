@@ -61,8 +61,19 @@ pub(crate) fn is_stray() -> bool {
     std::env::var_os(VARIABLE).is_some() && socket::made_by(rustix::stdio::stdin()).is_some()
 }
 
-/// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's.
+/// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's. For the
+/// start of the program, before `main`.
 pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
+    enter(false, prepare);
+}
+
+/// The same for `main`, which may have done anything before: that there are other threads is found out, and what it has opened
+/// stays open.
+pub(super) fn enter_from_main() {
+    enter(true, || ());
+}
+
+fn enter(from_main: bool, prepare: impl FnOnce()) {
     let Some(summons) = summons() else { return };
     // The message was sent before this process was started, or is about to be. A buffer for the longest would stay in the
     // heap of every worker.
@@ -77,9 +88,13 @@ pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
         return;
     }
     DEPTH.store(summons.depth, Relaxed);
+    if from_main && !is_alone() {
+        let refusal = "`run_if_worker` was called when this process had other threads: call it first in `main`";
+        refuse(refusal);
+    }
     // From here on this is a worker and nothing else.
     prepare();
-    let code = match become_worker(&hello, fds.pop()) {
+    let code = match become_worker(&hello, fds.pop(), from_main) {
         Ok((server, answer)) => serve::run(server, hello.threads, &hello.name, &answer),
         // A thread that the system does not give now.
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => NO_THREADS,
@@ -88,11 +103,24 @@ pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
     std::process::exit(code);
 }
 
+/// Has this process no thread but the calling one?
+fn is_alone() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+/// Tells the parent why this process does not serve, and ends.
+fn refuse(reason: &str) -> ! {
+    let build = image::executable().build_id().0;
+    let answer = Ready { protocol: PROTOCOL, build, refusal: Some(reason.to_owned()) };
+    let _ = socket::send(rustix::stdio::stdin(), &[&wire::encode(message::READY, &answer)], &[]);
+    std::process::exit(71);
+}
+
 /// What serves, and the message that says so.
-fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<(Arc<Server>, Vec<u8>)> {
-    // SAFETY: `main` has not begun, so there is no other thread that could read the environment.
+fn become_worker(hello: &Hello, memory: Option<OwnedFd>, from_main: bool) -> std::io::Result<(Arc<Server>, Vec<u8>)> {
+    // SAFETY: no other thread could read the environment: `main` has not begun, or `is_alone` has found none.
     unsafe { std::env::remove_var(VARIABLE) };
-    let control = control_socket(memory.as_ref().map(AsFd::as_fd))?;
+    let control = control_socket(memory.as_ref().map(AsFd::as_fd), from_main)?;
     follow_parent(&control)?;
     // The parent decides what Ctrl-C means; and a closed pipe is an error to handle, as in every Rust program.
     // SAFETY: no handler is installed, the dispositions are constants.
@@ -127,13 +155,13 @@ fn become_worker(hello: &Hello, memory: Option<OwnedFd>) -> std::io::Result<(Arc
 }
 
 /// Moves the control socket away from standard input, which becomes empty, and closes everything else that this process
-/// has inherited beyond standard output and error.
-fn control_socket(memory: Option<BorrowedFd<'_>>) -> std::io::Result<OwnedFd> {
+/// has inherited beyond standard output and error; unless that may be the program's own by now.
+fn control_socket(memory: Option<BorrowedFd<'_>>, from_main: bool) -> std::io::Result<OwnedFd> {
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let mut keep = [control.as_raw_fd(), memory.map_or(control.as_raw_fd(), |fd| fd.as_raw_fd())];
     keep.sort_unstable();
     let mut from = 3;
-    for fd in keep.into_iter().chain([i32::MAX]) {
+    for fd in keep.into_iter().chain([i32::MAX]).filter(|_| !from_main) {
         // SAFETY: nothing in this process owns these descriptors: its `main` has not begun.
         if from < fd && unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) } != 0 {
             close_one_by_one(from..fd)?;

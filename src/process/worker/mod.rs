@@ -10,10 +10,15 @@ mod serve;
 pub(in crate::process) use entry::{MAX_DEPTH, VARIABLE};
 pub(crate) use entry::{depth, enter_if_worker, is_stray};
 
+use entry::enter_from_main;
+
 /// Serves and never returns, if this process has been started as a worker; returns at once otherwise.
 ///
 /// Only for programs in which workers do not start by themselves: see [the module](self). It is harmless elsewhere. It has
-/// to come before anything that must not happen in every worker.
+/// to come before anything that must not happen in every worker, and before other threads are started: it changes the
+/// environment. A process that has other threads by then ends, and the pool that started it is broken, with
+/// [`StartError::NotAWorker`](crate::StartError::NotAWorker). What the program has opened before stays open in the worker, and
+/// so does what the process has inherited by accident, which workers that start by themselves close.
 ///
 /// ```
 /// // In `fn main()`, as its first statement:
@@ -21,5 +26,5 @@ pub(crate) use entry::{depth, enter_if_worker, is_stray};
 /// // Here is the program, and no worker.
 /// ```
 pub fn run_if_worker() {
-    enter_if_worker(|| ());
+    enter_from_main();
 }

@@ -328,3 +328,73 @@ fn the_executable_is_deleted_while_it_runs() {
         assert!(output.status.success(), "{}", printed(&output));
     });
 }
+
+/// A program without the hook in front of `main` calls `run_if_worker` there. These tests have the hook, so what tells that
+/// they are workers is kept from it under another name, and comes back before the call.
+const HIDDEN: &str = "CONCURRENT_FUTURES_TEST_HIDDEN";
+/// Where that call is made.
+const CALLED: &str = "CONCURRENT_FUTURES_TEST_CALLED";
+
+fn hidden_from_the_hook(called: &str, arguments: &str) -> ProcessPoolBuilder {
+    let script = format!(
+        "{HIDDEN}=$CONCURRENT_FUTURES_WORKER; {CALLED}={called}; export {HIDDEN} {CALLED}; \
+         unset CONCURRENT_FUTURES_WORKER; exec \"$0\" {arguments}"
+    );
+    let this = std::env::current_exe().unwrap();
+    builder().max_workers(1).worker_command(["/bin/sh".into(), "-c".into(), script.into(), this.into_os_string()])
+}
+
+/// What was opened before the call, in a process that makes it.
+static OPENED: std::sync::OnceLock<std::fs::File> = std::sync::OnceLock::new();
+
+fn call_run_if_worker(called: &str) {
+    let Some(hidden) = std::env::var_os(HIDDEN).filter(|_| std::env::var(CALLED).as_deref() == Ok(called)) else {
+        return;
+    };
+    let _ = OPENED.set(std::fs::File::open("/proc/self/exe").unwrap());
+    #[allow(unsafe_code)]
+    // SAFETY: if there are other threads, they only wait.
+    unsafe {
+        std::env::set_var("CONCURRENT_FUTURES_WORKER", hidden);
+    }
+    concurrent_futures::worker::run_if_worker();
+    unreachable!("this process is a worker");
+}
+
+/// Runs before the threads of the tests are started, as the beginning of a `main` of one's own would.
+#[allow(unsafe_code)]
+mod beginning {
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static BEGINNING: extern "C" fn() = beginning;
+
+    extern "C" fn beginning() {
+        super::call_run_if_worker("at the beginning");
+    }
+}
+
+#[test]
+fn a_worker_that_main_enters_keeps_what_main_has_opened() {
+    guarded(|| {
+        let pool = hidden_from_the_hook("'at the beginning'", "").build().unwrap();
+        let is_open = |_: ()| {
+            let file = OPENED.get().expect("opened before `run_if_worker`");
+            file.metadata().is_ok_and(|metadata| metadata.is_file())
+        };
+        assert!(pool.submit(is_open, ()).result().unwrap());
+        let variable = |_: ()| std::env::var("CONCURRENT_FUTURES_WORKER").ok();
+        assert_eq!(pool.submit(variable, ()).result().unwrap(), None);
+    });
+}
+
+// The environment cannot be changed while another thread may read it.
+#[test]
+fn a_process_with_other_threads_does_not_become_a_worker() {
+    call_run_if_worker("late");
+    guarded(|| {
+        let this = "process::start::a_process_with_other_threads_does_not_become_a_worker --exact";
+        let error = broken_because(hidden_from_the_hook("late", this));
+        let StartError::NotAWorker(reason) = &error else { panic!("{error:?}") };
+        assert!(reason.contains("threads") && reason.contains("run_if_worker"), "{reason}");
+    });
+}

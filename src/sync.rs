@@ -1,5 +1,6 @@
-//! The synchronisation primitives of the lock-free parts, in one place: `std` in every normal build, `loom`
-//! when the models run (`--cfg loom`), so that the model checker sees exactly the code that ships.
+//! The synchronisation primitives of the lock-free parts, in one place: those of `std`, and the lock of parking_lot, in every
+//! normal build; loom's when the models run (`--cfg loom`), so that the model checker sees each access that is made by way of
+//! this module.
 
 #[cfg(not(loom))]
 mod imp {

@@ -40,10 +40,11 @@ use crate::unwind;
 /// What a failure is worth where one is enough: far above any demand, far below overflow.
 const ENOUGH: isize = isize::MAX / 4;
 
-/// What [`wait`](crate::wait) and [`as_completed`](crate::as_completed) take: a [`TaskFuture`] or a [`SharedFuture`],
-/// alone or as the second half of a pair whose first half is yours, so that a result finds what it belongs to.
+/// What [`wait`](crate::wait) and [`as_completed`](crate::as_completed) take: a [`TaskFuture`], a [`SharedFuture`] or a
+/// [`ScopedFuture`](crate::ScopedFuture); the first two also as the second half of a pair whose first half is yours, so that a
+/// result finds what it belongs to.
 ///
-/// This trait is sealed: the crate implements it for exactly these four.
+/// This trait is sealed: the crate implements it for exactly these five.
 #[allow(private_bounds)]
 pub trait Completable: AsSource {}
 

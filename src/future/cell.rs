@@ -53,7 +53,9 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
     /// The calling thread has claimed a queued task, run it, and published its outcome.
     fn claimed(self) {}
 
-    /// The task has run or was cancelled, and the executor's side will not touch its payload again.
+    /// The task has run, was cancelled, or failed without being begun; its outcome is published, and nobody but its handles will
+    /// touch its payload again. Called once for a task that this process runs. One whose outcome comes from elsewhere
+    /// (`remote`) calls this only if it is cancelled, and a spawned future never does.
     fn released(self);
 
     /// The task, which may have been begun where the core cannot see it (in another process), has just been cancelled:

@@ -267,7 +267,7 @@ impl Data {
     /// The handle is one of this scope, which has not ended.
     unsafe fn detach(&self, entry: Entry<'_>) {
         // SAFETY: only the lifetime changes. The scope, which is what the handle may borrow from, ends after
-        // `finish_one_detached` has emptied the list for the last time.
+        // `finish_one_detached` has found the list empty for the last time.
         let entry = unsafe { mem::transmute::<Entry<'_>, Entry<'static>>(entry) };
         let mut done = Vec::new();
         let mut detached = self.detached.lock();

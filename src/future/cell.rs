@@ -58,6 +58,13 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
     /// (`remote`) calls this only if it is cancelled, and a spawned future never does.
     fn released(self);
 
+    /// The task has been claimed, cancelled or failed, and its entry was in the executor's queue then: that is an empty shell
+    /// now (see `shells`).
+    fn shell_left(self) {}
+
+    /// An empty shell has come out of the queue.
+    fn shell_gone(self) {}
+
     /// The task, which may have been begun where the core cannot see it (in another process), has just been cancelled:
     /// stop it, or see to it that it never starts.
     fn revoke(self) {}
@@ -97,6 +104,7 @@ type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, Idle)
 pub(super) struct Vtable {
     pub(super) run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
     pub(super) discard: unsafe fn(NonNull<Header>),
+    pub(super) is_shell: unsafe fn(NonNull<Header>) -> bool,
     pub(super) claim: unsafe fn(NonNull<Header>, &Attendance) -> bool,
     pub(super) may_claim: unsafe fn(NonNull<Header>) -> bool,
     pub(super) attend: unsafe fn(NonNull<Header>, &Attendance, Listener<'_>) -> bool,
@@ -236,7 +244,8 @@ where
 {
     const VTABLE: Vtable = Vtable {
         run: Self::run,
-        discard: release,
+        discard: Self::discard,
+        is_shell: Self::is_shell,
         claim: Self::claim,
         may_claim: Self::may_claim,
         attend: |_, _, _| false,
@@ -256,8 +265,25 @@ where
         // SAFETY: rules 1 and 5: the runner's reference keeps the cell alive until `execute` or `release`.
         let won = unsafe { cell.as_ref() }.state.start() == Start::Won;
         // SAFETY: the runner's reference goes along; `execute` wants `start` to be won.
-        unsafe { if won { Self::execute(cell, true, about_to_publish) } else { release(cell) } }
+        unsafe { if won { Self::execute(cell, true, about_to_publish) } else { Self::discard(cell) } }
         won
+    }
+
+    /// # Safety
+    /// The caller gives the runner's reference to this call, of a task that has been claimed, cancelled or failed.
+    unsafe fn discard(cell: NonNull<Header>) {
+        // SAFETY: rules 1 and 5; alive by the runner's reference until `release`.
+        let owner = unsafe { cell.cast::<Self>().as_ref() }.owner;
+        // SAFETY: the runner's reference is given up, once.
+        unsafe { release(cell) };
+        owner.shell_gone();
+    }
+
+    /// # Safety
+    /// The caller holds a reference.
+    unsafe fn is_shell(cell: NonNull<Header>) -> bool {
+        // SAFETY: rule 1.
+        unsafe { cell.as_ref() }.state.phase() != Phase::Pending
     }
 
     /// # Safety
@@ -272,6 +298,7 @@ where
         // SAFETY: `start` was won; the caller's reference outlives the call.
         elsewhere(|| unsafe { Self::execute(cell, false, &|_| ()) });
         owner.claimed();
+        owner.shell_left();
         true
     }
 
@@ -318,6 +345,7 @@ where
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
         unsafe { Self::publish(cell, Phase::Cancelled, false, running, &|_| ()) };
         owner.released();
+        owner.shell_left();
         true
     }
 
@@ -338,6 +366,7 @@ where
         // SAFETY: `start` was won; the caller's reference stays.
         unsafe { Self::resolve(cell, Err(error), false, running, &|_| ()) };
         owner.released();
+        owner.shell_left();
     }
 
     /// # Safety
@@ -556,6 +585,13 @@ pub(super) unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool))
 pub(super) unsafe fn discard(cell: NonNull<Header>) {
     // SAFETY: passed on.
     unsafe { (cell.as_ref().vtable.discard)(cell) }
+}
+
+/// # Safety
+/// The caller holds a reference.
+pub(super) unsafe fn is_shell(cell: NonNull<Header>) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.is_shell)(cell) }
 }
 
 /// # Safety

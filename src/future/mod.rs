@@ -16,6 +16,7 @@
 //! | `schedule` | a spawned future: who may touch it, and whether it is to be polled |
 //! | `spawned` | its cell, and its wakers |
 //! | `unfinished` | the list of an executor's spawned futures |
+//! | `shells` | entries in a queue whose task was claimed or cancelled, and who sweeps them out |
 //! | `attend` | who blocks on a spawned future, and polls it in place |
 //! | `block_on` | any future on the calling thread: [`block_on()`] |
 //!
@@ -43,6 +44,7 @@ mod promise;
 mod remote;
 mod schedule;
 mod shared;
+mod shells;
 mod spawned;
 mod state;
 mod task;
@@ -57,6 +59,7 @@ pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) use remote::{Decode, RemoteTask, Unpublished};
 pub use shared::SharedFuture;
+pub(crate) use shells::{Shells, Sweep};
 pub(crate) use spawned::{Scheduler, spawned};
 pub(crate) use state::AlreadyFinal;
 pub(crate) use task::{Task, borrowing_task, task};

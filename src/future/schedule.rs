@@ -70,6 +70,11 @@ impl Snapshot {
         self.0 >= WAKER
     }
 
+    /// The future is over, and its owner has let go of it.
+    fn is_disowned(self) -> bool {
+        self.has(CLOSED) && !self.has(OWNED)
+    }
+
     /// Nobody holds the runner's reference any more.
     fn is_over(self) -> bool {
         self.has(CLOSED) && !self.has(OWNED | ENTRY) && !self.has_wakers()
@@ -98,8 +103,8 @@ pub(super) enum Take {
     Abandoned,
     /// There is nothing to do.
     Nothing,
-    /// There is nothing to do but to release the runner's reference.
-    Last,
+    /// The future is over, and its entry was an empty shell. The runner's reference may be the caller's to release.
+    Shell(Left),
 }
 
 /// What [`Schedule::wake`] has done, and leaves to the caller.
@@ -194,10 +199,10 @@ impl Schedule {
         self.update(|now| {
             debug_assert!(now.has(ENTRY));
             let next = now.without(ENTRY);
-            match (now.is_free_and(QUEUED), next.is_over()) {
+            match (now.is_free_and(QUEUED), now.is_disowned()) {
                 (true, _) => Ok(next.with(AWAY).taken()),
                 (false, false) => Ok((Take::Nothing, next)),
-                (false, true) => Ok((Take::Last, next)),
+                (false, true) => Ok((Take::Shell(Left::after(next)), next)),
             }
         })
     }
@@ -311,21 +316,28 @@ impl Schedule {
         })
     }
 
-    /// The entry is given up by whoever has taken it out of the queue, without a look at the future.
-    pub(super) fn drop_entry(&self) -> Left {
+    /// True once the future is over and its owner has let go of it: an entry in the queue is an empty shell.
+    pub(super) fn is_disowned(&self) -> bool {
+        Snapshot(self.0.load(Acquire)).is_disowned()
+    }
+
+    /// The entry is given up by whoever has taken it out of the queue, without a look at the future. The second value says
+    /// whether it was an empty shell.
+    pub(super) fn drop_entry(&self) -> (Left, bool) {
         self.update(|now| {
             debug_assert!(now.has(ENTRY));
             let next = now.without(ENTRY);
-            Ok((Left::after(next), next))
+            Ok(((Left::after(next), now.is_disowned()), next))
         })
     }
 
-    /// The owner of a closed future has dropped it, and published its outcome.
-    pub(super) fn disown(&self) -> Left {
+    /// The owner of a closed future has dropped it, and published its outcome. The second value says whether its entry is in
+    /// the queue, an empty shell from now on.
+    pub(super) fn disown(&self) -> (Left, bool) {
         self.update(|now| {
             debug_assert!(now.has(OWNED) && now.has(CLOSED));
             let next = now.without(OWNED);
-            Ok((Left::after(next), next))
+            Ok(((Left::after(next), now.has(ENTRY)), next))
         })
     }
 

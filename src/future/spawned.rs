@@ -1,9 +1,9 @@
 //! A future that an executor polls: the one allocation of a task, with the future as its work, and wakers as its runners.
 //!
 //! ```text
-//! ┌────────┬──────────────────────────────┬─────────────────────────────────┐
-//! │ header │ seat: schedule │ key │ host  │ payload: future | value | error │
-//! └────────┴──────────────────────────────┴─────────────────────────────────┘
+//! ┌────────┬───────────────────────────────────────┬─────────────────────────────────┐
+//! │ header │ seat: schedule │ key │ host │ shells  │ payload: future | value | error │
+//! └────────┴───────────────────────────────────────┴─────────────────────────────────┘
 //! ```
 //!
 //! This module is an unsafe island, a neighbour of `cell`, whose rules hold here too. Instead of the phase alone it is the
@@ -33,6 +33,7 @@ use super::attend::{self, Attendance, Listener, elsewhere};
 use super::cell::{Cell, Header, Payload, Vtable};
 use super::handle::TaskFuture;
 use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
+use super::shells::Shells;
 use super::state::{BeginCancel, Phase, Release, Start};
 use super::task::Task;
 use super::unfinished::Unfinished;
@@ -59,6 +60,11 @@ pub(crate) trait Scheduler: Send + Sync {
     /// try to end the executor, and must not wait for itself.
     fn inside(&self, end: &mut dyn FnMut());
 
+    /// Where the empty shells in its queues are counted, if it wants them swept out.
+    fn shells(&self) -> Option<&'static Shells> {
+        None
+    }
+
     /// The list of futures that have not ended.
     fn unfinished(&self) -> &Unfinished;
 
@@ -72,6 +78,8 @@ struct Seat {
     /// The place in the list of unfinished futures.
     key: AtomicUsize,
     host: Arc<dyn Scheduler>,
+    /// Where to count empty shells. Not behind `host`: it is needed when the cell is gone.
+    shells: Option<&'static Shells>,
 }
 
 /// How every spawned cell begins, whatever its future: a `Cell` has the owner behind the header (repr(C), both).
@@ -87,7 +95,8 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let seat = Seat { schedule: Schedule::queued(), key: AtomicUsize::new(0), host };
+    let shells = host.shells();
+    let seat = Seat { schedule: Schedule::queued(), key: AtomicUsize::new(0), host, shells };
     let payload = Payload { work: ManuallyDrop::new(future) };
     let cell = Cell::<F, F::Output, Seat>::alloc(&Spawned::<F>::VTABLE, Phase::Pending, 2, payload, seat);
     // SAFETY: the cell has two references; these are they. Nobody else knows it before it is on the list.
@@ -122,6 +131,7 @@ where
     const VTABLE: Vtable = Vtable {
         run: Self::run,
         discard,
+        is_shell,
         claim: Self::claim,
         may_claim,
         attend,
@@ -142,10 +152,11 @@ where
     unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
         // SAFETY: the entry keeps the cell alive, until `take_entry` says what has become of its share.
         unsafe {
+            let shells = seat_of(cell).shells;
             match seat_of(cell).schedule.take_entry() {
                 Take::Poll => return elsewhere(|| Self::poll(cell, about_to_publish)),
                 Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
-                Take::Last => release(cell, about_to_publish),
+                Take::Shell(left) => drop_shell(cell, left, shells, about_to_publish),
                 Take::Nothing => {}
             }
         }
@@ -168,7 +179,7 @@ where
                     }
                 }
                 Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
-                Take::Nothing | Take::Last => return false,
+                Take::Nothing | Take::Shell(_) => return false,
             }
         }
         true
@@ -320,9 +331,33 @@ unsafe fn finish(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
         if seat.schedule.is_attended() {
             attend::ended(cell.addr().get());
         }
-        if seat.schedule.disown() == Left::Last {
+        let shells = seat.shells;
+        let (left, has_entry) = seat.schedule.disown();
+        if left == Left::Last {
             release(cell, about_to_publish);
         }
+        if let (Some(shells), true) = (shells, has_entry) {
+            shells.left();
+        }
+    }
+}
+
+/// An empty shell has come out of the queue.
+///
+/// # Safety
+/// The caller has taken the entry out of the schedule, with this result.
+unsafe fn drop_shell(
+    cell: NonNull<Header>,
+    left: Left,
+    shells: Option<&'static Shells>,
+    about_to_publish: &dyn Fn(bool),
+) {
+    if left == Left::Last {
+        // SAFETY: passed on.
+        unsafe { release(cell, about_to_publish) };
+    }
+    if let Some(shells) = shells {
+        shells.gone();
     }
 }
 
@@ -360,12 +395,22 @@ unsafe fn announce(cell: NonNull<Header>, woken: Woken, yielded: bool) {
 /// # Safety
 /// The caller gives the entry's share of the reference to this call.
 unsafe fn discard(cell: NonNull<Header>) {
-    // SAFETY: alive by the entry.
+    // SAFETY: alive by the entry, until it is dropped.
     unsafe {
-        if seat_of(cell).schedule.drop_entry() == Left::Last {
-            release(cell, &|_| ());
+        let shells = seat_of(cell).shells;
+        match seat_of(cell).schedule.drop_entry() {
+            (left, true) => drop_shell(cell, left, shells, &|_| ()),
+            (Left::Last, false) => release(cell, &|_| ()),
+            (Left::Others, false) => {}
         }
     }
+}
+
+/// # Safety
+/// The caller holds the entry.
+unsafe fn is_shell(cell: NonNull<Header>) -> bool {
+    // SAFETY: alive by the entry.
+    unsafe { seat_of(cell) }.schedule.is_disowned()
 }
 
 /// # Safety

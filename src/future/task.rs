@@ -85,7 +85,14 @@ impl Task {
         self.discard();
     }
 
-    fn discard(self) {
+    /// True if the task has been claimed, cancelled or failed, so that there is nothing left to run.
+    pub(crate) fn is_shell(&self) -> bool {
+        // SAFETY: this half's reference.
+        unsafe { cell::is_shell(self.0) }
+    }
+
+    /// Gives up a task of which only the shell is left.
+    pub(crate) fn discard(self) {
         let cell = self.into_cell();
         // SAFETY: this half's reference is given up, once.
         unwind::call_quietly(|| unsafe { cell::discard(cell) });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::core::{Config, Core};
+use super::core::{Config, Core, Hooks};
 use super::{ThreadPoolExecutor, default};
 use crate::error::BuildError;
 use crate::executor::{Capacity, QueuePolicy, check_workers};
@@ -41,6 +41,9 @@ pub struct ThreadPoolBuilder {
 }
 
 impl ThreadPoolBuilder {
+    /// The smallest stack of a thread, in bytes. It is enough for a task of a debug build that panics while backtraces are on.
+    pub const MIN_STACK_SIZE: usize = 64 << 10;
+
     /// At most so many threads, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They start on demand. Without it:
     /// [`io_workers()`](crate::io_workers), as in Python.
     pub fn max_workers(mut self, workers: usize) -> Self {
@@ -55,13 +58,15 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// The stack of each thread, in bytes; rounded up to what the system allows. Without it: std's default, 2 MiB.
+    /// The stack of each thread, in bytes; rounded up to [`MIN_STACK_SIZE`](Self::MIN_STACK_SIZE), and to what the system
+    /// allows. Without it: std's default, 2 MiB.
     pub fn stack_size(mut self, bytes: usize) -> Self {
-        self.stack_size = Some(bytes);
+        self.stack_size = Some(bytes.max(Self::MIN_STACK_SIZE));
         self
     }
 
-    /// Runs in every thread before its first task. If it panics, the executor is broken: everything queued, and
+    /// Runs in every thread before its first task. It is dropped, with what it captured, as soon as no thread will start any more:
+    /// when the pool is closed and its last thread has ended, or when the pool is broken or cancelled. If it panics, the executor is broken: everything queued, and
     /// everything submitted later, fails with [`TaskError::Broken`](crate::TaskError::Broken); tasks that are running in
     /// other threads finish.
     pub fn initializer(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
@@ -70,7 +75,7 @@ impl ThreadPoolBuilder {
     }
 
     /// Runs in every thread after its last task, if its initializer succeeded. A panic is reported by the panic hook and
-    /// goes no further.
+    /// goes no further. It is dropped like the [initializer](Self::initializer), but not before the last thread has run it.
     pub fn finalizer(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
         self.finalizer = Some(Arc::new(f));
         self
@@ -109,14 +114,9 @@ impl ThreadPoolBuilder {
             return Err(BuildError::BadThreadName);
         }
         unwind::install_hook();
-        let config = Config {
-            thread_name_prefix,
-            stack_size: self.stack_size,
-            initializer: self.initializer,
-            finalizer: self.finalizer,
-            keep_alive: self.keep_alive,
-        };
-        Ok(ThreadPoolExecutor { core: Core::new(config, max_workers, capacity) })
+        let config = Config { thread_name_prefix, stack_size: self.stack_size, keep_alive: self.keep_alive };
+        let hooks = Hooks { initializer: self.initializer, finalizer: self.finalizer };
+        Ok(ThreadPoolExecutor { core: Core::new(config, hooks, max_workers, capacity) })
     }
 }
 

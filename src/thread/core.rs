@@ -15,8 +15,9 @@ use super::worker;
 use crate::combine::Host;
 use crate::error::{Cause, TaskError, spawn_error};
 use crate::executor::{Capacity, Priority};
-use crate::future::{Idle, Owner, Task, TaskFuture, Unfinished, task};
+use crate::future::{Idle, Owner, Shells, Sweep, Task, TaskFuture, Unfinished, task};
 use crate::spin;
+use crate::unwind;
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
@@ -24,14 +25,25 @@ type Hook = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Config {
     pub(super) thread_name_prefix: String,
     pub(super) stack_size: Option<usize>,
+    pub(super) keep_alive: Option<Duration>,
+}
+
+/// What each thread runs first and last. It gets a copy when it is started.
+#[derive(Clone, Default)]
+pub(super) struct Hooks {
     pub(super) initializer: Option<Hook>,
     pub(super) finalizer: Option<Hook>,
-    pub(super) keep_alive: Option<Duration>,
 }
 
 pub(super) struct Core {
     pub(super) config: Config,
+    /// Empty as soon as no thread will start any more.
+    hooks: Mutex<Hooks>,
     pub(super) queues: Shared,
+    /// How many empty shells there are in the queues.
+    pub(super) shells: &'static Shells,
+    /// How many there were after the last sweep. Locked by whoever sweeps.
+    swept: Mutex<usize>,
     pub(super) sleep: CachePadded<Sleep>,
     pub(super) max_workers: AtomicUsize,
     pub(super) roster: Roster,
@@ -48,12 +60,12 @@ pub(super) struct Core {
     no_thread: Mutex<Option<TaskError>>,
 }
 
-/// What every task of a pool knows of it: its address, which is compared and never followed.
+/// What every task of a pool knows of it: its count of empty shells, which no other pool has at the same time.
 ///
 /// A task that is queued keeps its pool's core alive (the core ends only when nothing is queued), so a core with that
-/// address that the calling worker holds is the task's own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PoolId(usize);
+/// count that the calling worker holds is the task's own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct PoolId(&'static Shells);
 
 impl Owner for PoolId {
     #[inline]
@@ -68,6 +80,14 @@ impl Owner for PoolId {
     #[inline]
     fn released(self) {}
 
+    fn shell_left(self) {
+        self.0.left();
+    }
+
+    fn shell_gone(self) {
+        self.0.gone();
+    }
+
     fn help(self, done: &dyn Fn() -> bool, _deadline: Option<Instant>, may: Idle) -> bool {
         let glances = may == Idle::Glance;
         if glances {
@@ -77,17 +97,34 @@ impl Owner for PoolId {
     }
 }
 
-impl PartialEq for PoolId {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+impl Sweep for Core {
+    fn sweep_if_due(&self) {
+        let Some(mut swept) = self.swept.try_lock() else { return };
+        let count = self.shells.count();
+        // Those that a sweep does not find, since they are in the batches of workers, do not call for the next one. So each sweep
+        // handles at most twice as many entries as shells were left since the last one.
+        *swept = (*swept).min(count);
+        if 2 * (count - *swept) > self.queues.len() {
+            self.queues.sweep();
+            *swept = self.shells.count();
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.shells.give_back();
     }
 }
 
 impl Core {
-    pub(super) fn new(config: Config, max_workers: usize, capacity: Option<Arc<Capacity>>) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self {
+    pub(super) fn new(config: Config, hooks: Hooks, max_workers: usize, capacity: Option<Arc<Capacity>>) -> Arc<Self> {
+        Arc::new_cyclic(|me: &Weak<Self>| Self {
             config,
+            hooks: Mutex::new(hooks),
             queues: Shared::new(),
+            shells: Shells::lease(Weak::<Self>::clone(me)),
+            swept: Mutex::new(0),
             sleep: CachePadded::new(Sleep::new()),
             max_workers: AtomicUsize::new(max_workers),
             roster: Roster::new(),
@@ -101,7 +138,7 @@ impl Core {
     }
 
     pub(super) fn id(&self) -> PoolId {
-        PoolId((&raw const *self).addr())
+        PoolId(self.shells)
     }
 
     /// Why nothing new is taken, if so.
@@ -145,14 +182,7 @@ impl Core {
 
     /// Queues a task of a batch; the caller notifies.
     pub(super) fn push_quietly(&self, task: Task, priority: Priority) {
-        match priority {
-            Priority::Normal => {
-                if let Err(task) = worker::push_own(self.id(), task) {
-                    self.queues.push(task, priority);
-                }
-            }
-            Priority::High | Priority::Low => self.queues.push(task, priority),
-        }
+        self.queues.push(task, priority);
     }
 
     /// Rule 1 of `sleep`: work has been published.
@@ -185,22 +215,41 @@ impl Core {
         }
     }
 
-    /// How much lies in all queues, the workers' own and the shared ones. In this order: what a worker fetches meanwhile is
+    /// Is there more in all queues, the workers' own and the shared ones? In this order: what a worker fetches meanwhile is
     /// missed, and that worker sees to it; the other way round it would count twice.
-    fn waiting(&self) -> usize {
-        self.roster.peers().iter().map(|peer| peer.waiting()).sum::<usize>() + self.queues.len()
+    fn is_waiting_more_than(&self, searching: usize) -> bool {
+        let own = || match self.anything_own() {
+            true => self.roster.peers().map(|peer| peer.waiting()).sum::<usize>(),
+            false => 0,
+        };
+        // Most often the shared queues are enough to tell, and then nobody asks all the workers.
+        self.queues.len() > searching || own() + self.queues.len() > searching
     }
 
     /// Is there anything in any queue?
     pub(super) fn has_work(&self) -> bool {
-        !self.queues.is_empty() || self.roster.peers().iter().any(|peer| !peer.is_empty())
+        !self.queues.is_empty() || self.anything_own() && self.roster.peers().any(|peer| !peer.is_empty())
+    }
+
+    /// May there be anything in the own queues of workers?
+    pub(super) fn anything_own(&self) -> bool {
+        self.queues.has_batches() || self.roster.anyone_joins()
+    }
+
+    /// How many tasks are queued.
+    pub(super) fn queued(&self) -> usize {
+        let own = match self.queues.has_batches() {
+            true => self.roster.peers().map(|peer| peer.tasks.len()).sum::<usize>(),
+            false => 0,
+        };
+        (own + self.queues.len()).saturating_sub(self.shells.count())
     }
 
     /// Starts a thread if more tasks wait than there are threads that will look for one.
     #[cold]
     fn grow_if_short(&self, counts: Counts) {
         // Nothing may be waiting any more: a worker that was searching was quick.
-        if counts.searching() >= self.waiting() {
+        if !self.is_waiting_more_than(counts.searching()) {
             return;
         }
         let Some(me) = self.me.upgrade() else { return };
@@ -210,6 +259,7 @@ impl Core {
         let counts = self.sleep.counts();
         if counts.is_closed() && counts.threads() == 0 {
             self.refuse_queued(&TaskError::ShutDown);
+            self.drop_hooks_if_over();
         }
     }
 
@@ -238,7 +288,7 @@ impl Core {
                 each(task);
             }
         }
-        for peer in &*self.roster.peers() {
+        for peer in self.roster.peers() {
             while let Some(task) = queues::steal(&peer.tasks) {
                 each(task);
             }
@@ -287,6 +337,24 @@ impl Core {
             capacity.close();
         }
         self.sleep.wake_all();
+        self.drop_hooks_if_over();
+    }
+
+    /// For a thread that is about to start.
+    pub(super) fn hooks(&self) -> Hooks {
+        self.hooks.lock().clone()
+    }
+
+    /// Lets go of the hooks, and what they captured, if no thread will start any more: the pool is refusing, or closed and without a
+    /// thread (`Sleep::add_thread_below`). Called wherever that may have become so. Whether there is a thread is asked of the
+    /// roster: a worker that is about to end is not counted by `sleep` for a moment, and may stay after all.
+    pub(super) fn drop_hooks_if_over(&self) {
+        let counts = self.sleep.counts();
+        if counts.is_refusing() || counts.is_closed() && !self.roster.is_active() {
+            // Outside the lock: destructors are the user's code.
+            let hooks = std::mem::take(&mut *self.hooks.lock());
+            unwind::drop_quietly(hooks);
+        }
     }
 }
 
@@ -294,9 +362,9 @@ impl Core {
 pub(super) struct MapHost(pub(super) Arc<Core>);
 
 impl Host for MapHost {
-    fn start(&self, runner: Box<dyn FnOnce() + Send>) {
+    fn start(&self, runner: Box<dyn FnOnce() + Send>) -> TaskFuture<()> {
         // Nobody waits for a runner, and one that is refused drops its closure, which is how the map hears of it.
-        self.0.submit(runner, Priority::Normal).detach();
+        self.0.submit(runner, Priority::Normal)
     }
 
     fn why_dropped(&self) -> TaskError {

@@ -159,16 +159,18 @@ where
     RB: Send,
 {
     let job = StackJob::new(b, worker);
+    worker.join_begins();
     // SAFETY: this function does not return or unwind before it has taken the job back or seen that it has ended.
-    worker.jobs.push(unsafe { job.as_job_ref() });
+    worker.own.jobs.push(unsafe { job.as_job_ref() });
     worker.core.notify();
     let first = catch_unwind(AssertUnwindSafe(a));
     // What is on top now is the own job, if anything is: all that `a` offered has been taken back or stolen, and thieves
     // take the oldest first.
-    let taken_back = worker.jobs.pop();
+    let taken_back = worker.own.jobs.pop();
     if taken_back.is_none() {
         job.wait(worker);
     }
+    worker.join_ends();
     // Both have run before anything goes on: whoever called may rely on the second closure as much as on the first.
     let second = match job.result.into_inner() {
         Some(second) => second,

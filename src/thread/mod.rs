@@ -46,11 +46,10 @@ use crate::future::{Owner, TaskFuture, task};
 
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
 ///
-/// Threads start on demand, up to a limit, and are reused. Tasks start first in, first out, those submitted from inside
-/// other tasks included. With one worker that is exact. With several, each takes up to 32 tasks at a time into a queue of its
-/// own, where it also puts what its tasks submit, and idle workers steal from others: so tasks that one thread submits
-/// start in their order but for what is stolen, and a task that is submitted from inside may overtake older ones from
-/// outside, though none of these waits for ever.
+/// Threads start on demand, up to a limit, and are reused. Tasks of one [`Priority`](crate::Priority) start first in, first
+/// out, those submitted from inside other tasks included. With one worker that is exact. With several, each takes up to 8 tasks
+/// at a time, and the others take these over if it is at one of them for long: so a task is overtaken at most
+/// [64](Self::OVERTAKES_PER_WORKER) times for each worker, however long others run.
 /// A task that waits for another task of the same pool runs it in place if it is still queued, so waiting inside tasks
 /// cannot exhaust the pool; it never runs anything that it does not wait for.
 ///
@@ -81,6 +80,14 @@ pub struct ThreadPoolExecutor {
 }
 
 impl ThreadPoolExecutor {
+    /// How often a queued task is overtaken at most, for each worker that the pool has had at the same time: so many tasks, times
+    /// the workers, that were submitted after its own `submit` had returned are taken from the queue before it is.
+    ///
+    /// That is between tasks of one [`Priority`](crate::Priority). Tasks that are run where somebody waits for them, closures of
+    /// [`join`](Self::join), items of a [`map`](Self::map) and later polls of a [spawned](Self::spawn) future do not count: they
+    /// do not come from the queue, or come there again.
+    pub const OVERTAKES_PER_WORKER: usize = queues::OVERTAKES_PER_WORKER;
+
     /// A pool of at most so many threads, everything else as by default.
     ///
     /// # Errors
@@ -362,12 +369,11 @@ impl ThreadPoolExecutor {
     pub fn stats(&self) -> ThreadPoolStats {
         let counts = self.core.sleep.counts();
         let (completed, busy) = self.core.roster.tally().read();
-        let own = self.core.roster.peers().iter().map(|peer| peer.tasks.len()).sum::<usize>();
         ThreadPoolStats {
             max_workers: self.core.max_workers.load(Relaxed),
             workers: counts.threads(),
             busy: busy as usize,
-            queued: self.core.queues.len() + own,
+            queued: self.core.queued(),
             completed,
             spawned: self.core.unfinished.count(),
         }

@@ -1,16 +1,25 @@
 //! The threads of a pool: who is there, under which number, and when they are all gone.
+//!
+//! What others see of a worker lies in a place of its own, a [`Peer`], which belongs to its number: it is made for the first thread
+//! of that number, taken over by the next one, and goes with the pool. So a thread starts and ends at a cost that does not
+//! depend on how many there are, and nobody who looks at others needs a lock or a copy of a list.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use crossbeam::deque::Stealer;
+use crossbeam::deque::{Stealer, Worker as Deque};
+use crossbeam::utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
 use super::join::JobRef;
+use super::queues::LOOKS;
 use super::stats::Tally;
+use crate::executor::MAX_WORKERS;
 use crate::future::Task;
 
 /// What the workers of a pool see of each other.
@@ -18,10 +27,56 @@ pub(super) struct Peer {
     pub(super) number: usize,
     pub(super) tasks: Stealer<Task>,
     pub(super) jobs: Stealer<JobRef>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) tally: Tally,
+    /// The worker's own ends of its queues, while no thread has the number.
+    ends: Mutex<Option<Ends>>,
+    /// How many batches it has taken, times 2; and 1 more as long as `queues` counts it as having one.
+    batch: AtomicUsize,
+    /// How often the newest of them has been looked at: its number, and in the lowest bits how often.
+    looks: AtomicUsize,
 }
 
+/// In [`Peer::batch`].
+const COUNTED: usize = 1;
+
+/// The ends of a worker's own queues that are for it alone.
+pub(super) struct Ends {
+    /// The batch that it has taken, first in, first out.
+    pub(super) tasks: Deque<Task>,
+    /// The second halves of the `join`s on its stack, newest first.
+    pub(super) jobs: Deque<JobRef>,
+}
+
+/// A batch that a worker has not finished for long.
+pub(super) struct Overdue(usize);
+
+/// The bits in which looks are counted.
+const LOOK_BITS: u32 = 3;
+const _: () = assert!(LOOKS < 1 << LOOK_BITS);
+
 impl Peer {
+    fn new(number: usize) -> Self {
+        let (tasks, jobs) = (Deque::new_fifo(), Deque::new_lifo());
+        Self {
+            number,
+            tasks: tasks.stealer(),
+            jobs: jobs.stealer(),
+            tally: Tally::default(),
+            ends: Mutex::new(Some(Ends { tasks, jobs })),
+            batch: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
+        }
+    }
+
+    /// For the thread that has got the number.
+    pub(super) fn take_ends(&self) -> Ends {
+        self.ends.lock().take().expect("a number has one thread at a time")
+    }
+
+    pub(super) fn give_ends_back(&self, ends: Ends) {
+        *self.ends.lock() = Some(ends);
+    }
+
     /// How much is in its own queues.
     pub(super) fn waiting(&self) -> usize {
         self.tasks.len() + self.jobs.len()
@@ -30,14 +85,85 @@ impl Peer {
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.jobs.is_empty()
     }
+
+    /// The worker, whose own queue is empty, is about to take another batch. True if it is to be counted: it was not yet.
+    pub(super) fn begin_batch(&self) -> bool {
+        let next = (self.batch.load(Relaxed) | COUNTED).wrapping_add(2);
+        self.batch.swap(next, SeqCst) & COUNTED == 0
+    }
+
+    /// The worker has nothing of its batch left. True if it is to be counted no longer.
+    pub(super) fn end_batch(&self) -> bool {
+        self.batch.load(Relaxed) & COUNTED != 0 && self.batch.fetch_and(!COUNTED, SeqCst) & COUNTED != 0
+    }
+
+    /// Another worker looks at the batch: gives it, if it has been looked at so often that it is to go back.
+    pub(super) fn look(&self) -> Option<Overdue> {
+        let batch = self.batch.load(Acquire);
+        let zero = batch / 2 << LOOK_BITS;
+        let times = |seen: usize| if seen >> LOOK_BITS << LOOK_BITS == zero { seen - zero + 1 } else { 1 };
+        // Relaxed: a count.
+        let looked =
+            self.looks.fetch_update(Relaxed, Relaxed, |seen| (times(seen) < LOOKS).then(|| zero + times(seen)));
+        looked.is_err().then_some(Overdue(batch))
+    }
+
+    /// That batch has gone back, and the worker had not taken another one by then. True if it is to be counted no longer.
+    pub(super) fn gone_back(&self, Overdue(batch): Overdue) -> bool {
+        batch & COUNTED != 0 && self.batch.compare_exchange(batch, batch - COUNTED, SeqCst, Relaxed).is_ok()
+    }
 }
 
-pub(super) type Peers = Arc<[Arc<Peer>]>;
+/// The places of all workers by their number, in chunks, each twice as long as the one before, that never move.
+struct Places {
+    chunks: [OnceLock<Box<[OnceLock<Arc<Peer>>]>>; CHUNKS],
+    /// So many places, from number 0 on, have been used.
+    used: CachePadded<AtomicUsize>,
+}
+
+const FIRST_CHUNK: usize = 32;
+const CHUNKS: usize = 11;
+const _: () = assert!(FIRST_CHUNK * ((1 << CHUNKS) - 1) >= MAX_WORKERS);
+
+impl Places {
+    fn new() -> Self {
+        Self { chunks: [const { OnceLock::new() }; CHUNKS], used: CachePadded::new(AtomicUsize::new(0)) }
+    }
+
+    /// In which chunk a number is, and where in it.
+    fn locate(number: usize) -> (usize, usize) {
+        let chunk = (number / FIRST_CHUNK + 1).ilog2();
+        (chunk as usize, number - FIRST_CHUNK * ((1 << chunk) - 1))
+    }
+
+    /// Makes the place for a number, if it is the first time. The numbers come one after the other.
+    fn make(&self, number: usize) {
+        let (chunk, at) = Self::locate(number);
+        let chunk = self.chunks[chunk].get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| OnceLock::new()).collect());
+        chunk[at].get_or_init(|| Arc::new(Peer::new(number)));
+        if number >= self.used.load(Relaxed) {
+            // Release: whoever sees the number finds the place.
+            self.used.store(number + 1, Release);
+        }
+    }
+
+    fn get(&self, number: usize) -> Option<&Arc<Peer>> {
+        let (chunk, at) = Self::locate(number);
+        self.chunks.get(chunk)?.get()?.get(at)?.get()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        let used = self.used.load(Acquire);
+        let peers = self.chunks.iter().map_while(OnceLock::get).flatten().map_while(OnceLock::get);
+        peers.take(used)
+    }
+}
 
 pub(super) struct Roster {
+    places: Places,
     table: Mutex<Table>,
-    /// Changes with every change of the table's peers, so that workers can keep a copy of the list.
-    version: AtomicUsize,
+    /// How many workers are inside a `join`.
+    joins: CachePadded<AtomicUsize>,
     /// Signalled when the last thread ends.
     emptied: Condvar,
     /// Held by whoever joins threads, so that of several callers none returns before they are gone.
@@ -45,37 +171,54 @@ pub(super) struct Roster {
 }
 
 struct Table {
-    peers: Peers,
-    /// The numbers in use, started or about to be.
-    numbers: Vec<usize>,
+    /// The numbers below `next` that no thread has, started or about to be.
+    free: BinaryHeap<Reverse<usize>>,
+    next: usize,
     handles: Vec<JoinHandle<()>>,
+    /// How many threads there are, or are being started.
+    threads: usize,
     /// How many threads are being started, and have no handle yet.
     starting: usize,
-    /// The workers that have signed off, and have only their last steps to go.
-    leaving: Vec<Arc<Peer>>,
-    /// What the workers that have ended did.
-    past: Tally,
+    /// How many of the threads may still find something to do.
+    active: usize,
 }
 
 impl Table {
     fn is_empty(&self) -> bool {
-        self.numbers.is_empty() && self.starting == 0
+        self.threads == 0 && self.starting == 0
+    }
+
+    fn take_number(&mut self) -> usize {
+        self.threads += 1;
+        self.active += 1;
+        if let Some(Reverse(number)) = self.free.pop() {
+            return number;
+        }
+        self.next += 1;
+        self.next - 1
+    }
+
+    fn free_number(&mut self, number: usize) {
+        self.threads -= 1;
+        self.free.push(Reverse(number));
+    }
+
+    /// Threads that have ended need no joining; keeping their handles would keep their stacks. They are looked for when they may
+    /// be half of all, so at a constant cost for each.
+    fn forget_ended(&mut self) {
+        if self.handles.len() > 2 * self.threads {
+            self.handles.retain(|handle| !handle.is_finished());
+        }
     }
 }
 
 impl Roster {
     pub(super) fn new() -> Self {
-        let table = Table {
-            peers: Arc::from([]),
-            numbers: Vec::new(),
-            handles: Vec::new(),
-            starting: 0,
-            leaving: Vec::new(),
-            past: Tally::default(),
-        };
+        let table = Table { free: BinaryHeap::new(), next: 0, handles: Vec::new(), threads: 0, starting: 0, active: 0 };
         Self {
+            places: Places::new(),
             table: Mutex::new(table),
-            version: AtomicUsize::new(0),
+            joins: CachePadded::new(AtomicUsize::new(0)),
             emptied: Condvar::new(),
             joining: Mutex::new(()),
         }
@@ -93,12 +236,10 @@ impl Roster {
             if !wanted() {
                 return Ok(());
             }
-            // Threads that have ended need no joining; keeping their handles would keep their stacks.
-            table.handles.retain(|handle| !handle.is_finished());
-            let free = (0..).find(|number| !table.numbers.contains(number));
-            let number = free.expect("there are more numbers than threads");
-            table.numbers.push(number);
+            table.forget_ended();
+            let number = table.take_number();
             table.starting += 1;
+            self.places.make(number);
             number
         };
         // Not under the lock, which is the first thing that the new thread wants.
@@ -111,7 +252,8 @@ impl Roster {
                 Ok(())
             }
             Err(error) => {
-                table.numbers.retain(|other| *other != number);
+                table.active -= 1;
+                table.free_number(number);
                 Err(error)
             }
         };
@@ -125,52 +267,55 @@ impl Roster {
         }
     }
 
-    pub(super) fn enter(&self, peer: Arc<Peer>) {
-        self.change(|_, peers| peers.push(peer));
+    /// A thread has signed off, and only its last steps to go.
+    pub(super) fn retired(&self) {
+        self.table.lock().active -= 1;
     }
 
-    pub(super) fn leave(&self, number: usize) {
-        self.change(|table, peers| {
-            if let Some(at) = peers.iter().position(|peer| peer.number == number) {
-                table.leaving.push(peers.remove(at));
-            }
-        });
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Table, &mut Vec<Arc<Peer>>)) {
-        let mut table = self.table.lock();
-        let mut peers = table.peers.to_vec();
-        change(&mut table, &mut peers);
-        table.peers = peers.into();
-        // Release pairs with the Acquire of `version`: who sees the number finds the list.
-        self.version.fetch_add(1, Release);
+    /// Is there a thread that may still find something to do?
+    pub(super) fn is_active(&self) -> bool {
+        self.table.lock().active > 0
     }
 
     /// The thread with that number is about to return.
     pub(super) fn ended(&self, number: usize) {
         let mut table = self.table.lock();
-        if let Some(at) = table.leaving.iter().position(|peer| peer.number == number) {
-            let peer = table.leaving.swap_remove(at);
-            table.past.add(&peer.tally);
-        }
-        table.numbers.retain(|other| *other != number);
+        table.free_number(number);
         self.tell_if_empty(&table);
     }
 
-    pub(super) fn version(&self) -> usize {
-        self.version.load(Acquire)
+    /// What is to be seen of all workers that there are, and of those that were. Those have empty queues.
+    pub(super) fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.places.iter()
     }
 
-    pub(super) fn peers(&self) -> Peers {
-        Arc::clone(&self.table.lock().peers)
+    pub(super) fn peer(&self, number: usize) -> Option<&Arc<Peer>> {
+        self.places.get(number)
+    }
+
+    /// How many places there are: the most threads that the pool has had at the same time.
+    pub(super) fn places(&self) -> usize {
+        self.places.used.load(Acquire)
+    }
+
+    /// A worker enters a `join`, the first one on its stack. SeqCst, as for everything that is looked at before a worker sleeps.
+    pub(super) fn join_begins(&self) {
+        self.joins.fetch_add(1, SeqCst);
+    }
+
+    pub(super) fn join_ends(&self) {
+        self.joins.fetch_sub(1, Release);
+    }
+
+    /// May there be jobs in the queues of workers?
+    pub(super) fn anyone_joins(&self) -> bool {
+        self.joins.load(SeqCst) > 0
     }
 
     /// What all workers, past and present, have done.
     pub(super) fn tally(&self) -> Tally {
-        let table = self.table.lock();
         let sum = Tally::default();
-        sum.add(&table.past);
-        table.peers.iter().chain(&table.leaving).for_each(|peer| sum.add(&peer.tally));
+        self.peers().for_each(|peer| sum.add(&peer.tally));
         sum
     }
 

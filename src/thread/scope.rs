@@ -76,6 +76,14 @@ impl Owner for ScopeOwner {
         self.pool.claimed();
     }
 
+    fn shell_left(self) {
+        self.pool.shell_left();
+    }
+
+    fn shell_gone(self) {
+        self.pool.shell_gone();
+    }
+
     fn released(self) {
         // SAFETY: `submit` leaked this reference for this call, which comes once (rule 1).
         let data = unsafe { Arc::from_raw(self.data) };

@@ -8,7 +8,7 @@ use super::core::Core;
 use super::worker;
 use crate::error::TaskError;
 use crate::executor::{Priority, QueuePolicy};
-use crate::future::{Owner, Scheduler, Task, TaskFuture, Unfinished, spawned};
+use crate::future::{Owner, Scheduler, Shells, Task, TaskFuture, Unfinished, spawned};
 
 /// Hands a future to the pool. Of a bounded queue it needs a permit until its first poll.
 pub(super) fn spawn<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
@@ -77,11 +77,7 @@ impl Scheduler for Core {
     }
 
     fn schedule(&self, task: Task, yielded: bool) {
-        match yielded {
-            // To the shared queue, so that what came from outside has its turn before it.
-            true => self.queues.push(task, Priority::Normal),
-            false => self.push_quietly(task, Priority::Normal),
-        }
+        self.push_quietly(task, Priority::Normal);
         // The worker that has just polled it looks for work next, and calls others if there is more. To wake somebody else
         // for it would make it wander.
         if !(yielded && worker::is_about_to_search(self.id())) {
@@ -99,6 +95,10 @@ impl Scheduler for Core {
 
     fn inside(&self, end: &mut dyn FnMut()) {
         worker::inside(self.id(), end);
+    }
+
+    fn shells(&self) -> Option<&'static Shells> {
+        Some(self.shells)
     }
 
     fn unfinished(&self) -> &Unfinished {

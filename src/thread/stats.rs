@@ -22,7 +22,7 @@ impl Tally {
         self.completed.store(self.completed.load(Relaxed) + 1, Relaxed);
     }
 
-    /// For sums, under the lock of the roster.
+    /// For sums: `self` is nobody's but the caller's.
     pub(super) fn add(&self, other: &Self) {
         self.completed.store(self.completed.load(Relaxed) + other.completed.load(Relaxed), Relaxed);
         self.busy.store(self.busy.load(Relaxed) + other.busy.load(Relaxed), Relaxed);
@@ -55,8 +55,7 @@ pub struct ThreadPoolStats {
     pub workers: usize,
     /// How many of them are running a task.
     pub busy: usize,
-    /// How many tasks are queued. Tasks that were cancelled, or run by a waiter, count until a worker comes across
-    /// their empty shell.
+    /// How many tasks are queued. Tasks that were cancelled, or run by a waiter, are not.
     pub queued: usize,
     /// How many tasks have been run to their end, well or badly. A [`map`](crate::ThreadPoolExecutor::map) counts as a
     /// few tasks, however many items it has.

@@ -2,30 +2,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::*, fence};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-use crossbeam::deque::Worker as Deque;
-
-use super::core::{Core, PoolId};
+use super::core::{Core, Hooks, PoolId};
 use super::join::JobRef;
 use super::queues;
-use super::roster::{Peer, Peers};
+use super::roster::{Ends, Peer};
 use super::sleep::{Bed, Counts, Woken};
-use super::stats::Tally;
 use crate::current;
 use crate::error::Cause;
 use crate::executor::Priority;
 use crate::future::Task;
 use crate::spin::{self, ONE_WAKE_UP, Patience};
-use crate::unwind;
-
-/// Every so many tasks a worker fetches from the shared queue although it has tasks of its own, so that tasks which
-/// submit tasks for ever cannot keep what came from outside waiting for ever. What it fetches goes behind what it has.
-const FAIRNESS: u32 = 32;
+use crate::unwind::{self, AbortOnUnwind};
 
 thread_local! {
     /// The worker that this thread is.
@@ -39,23 +33,18 @@ thread_local! {
 pub(super) struct Worker {
     pub(super) core: Arc<Core>,
     pub(super) number: usize,
-    /// Tasks submitted from inside, first in, first out.
-    tasks: Deque<Task>,
-    /// The second halves of the `join`s on this thread's stack, newest first.
-    pub(super) jobs: Deque<JobRef>,
+    /// Its ends of its own queues; the others see them, and more, in its place.
+    pub(super) own: Ends,
+    peer: Arc<Peer>,
     bed: Arc<Bed>,
     pub(super) thread: Thread,
-    tally: Arc<Tally>,
     /// Counted as searching in `core.sleep`.
     searching: Cell<bool>,
     /// The task that is being run is in the tally.
     counted: Cell<bool>,
-    /// Signed off: nobody steals from this worker any more, so it must put nothing into its own queues.
-    has_left: Cell<bool>,
-    ticks: Cell<u32>,
+    /// How many `join`s are on this thread's stack.
+    joins: Cell<usize>,
     patience: Patience,
-    /// A copy of the list of peers, and the version it has.
-    peers: RefCell<(usize, Peers)>,
 }
 
 /// Why a worker that found nothing should end.
@@ -86,9 +75,9 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
         if let Some(size) = core.config.stack_size {
             builder = builder.stack_size(size);
         }
-        let of_thread = Arc::clone(core);
+        let (of_thread, hooks) = (Arc::clone(core), core.hooks());
         spin::worker_starts();
-        builder.spawn(move || Worker::main(of_thread, number)).inspect_err(|_| {
+        builder.spawn(move || Worker::main(of_thread, number, hooks)).inspect_err(|_| {
             spin::worker_started();
             core.sleep.remove_thread();
         })
@@ -133,28 +122,18 @@ pub(super) fn with_current<R>(f: impl FnOnce(&Worker) -> R) -> Option<R> {
     unsafe { CURRENT.get().as_ref() }.map(f)
 }
 
-/// Puts a task into the own queue of the calling thread, if it is a worker of that pool and has one to itself.
-pub(super) fn push_own(pool: PoolId, task: Task) -> Result<(), Task> {
-    let mut task = Some(task);
-    with_current(|worker| {
-        if worker.core.id() == pool && !worker.is_alone() && !worker.has_left.get() {
-            if let Some(task) = task.take() {
-                worker.tasks.push(task);
-            }
-        }
-    });
-    task.map_or(Ok(()), Err)
-}
-
 impl Worker {
-    fn main(core: Arc<Core>, number: usize) {
+    fn main(core: Arc<Core>, number: usize, hooks: Hooks) {
         spin::worker_wakes();
         spin::worker_started();
         let worker = Self::enter(core, number);
         CURRENT.set(&raw const worker);
-        if worker.initialize() {
+        // Whatever is the user's is caught where it is called. A panic of this module's own would leave `CURRENT` behind, and tasks
+        // that nobody runs.
+        let abort = AbortOnUnwind;
+        if worker.initialize(&hooks) {
             worker.run();
-            worker.finalize();
+            Self::finalize(&hooks);
         } else {
             while !worker.leave() {
                 worker.refuse_all();
@@ -162,35 +141,34 @@ impl Worker {
         }
         CURRENT.set(ptr::null());
         FORMER.set(Some(worker.core.id()));
+        unwind::drop_quietly(hooks);
+        worker.core.roster.retired();
+        worker.core.drop_hooks_if_over();
         spin::worker_sleeps();
-        worker.core.roster.ended(number);
+        let Self { core, number, own, peer, .. } = worker;
+        peer.give_ends_back(own);
+        core.roster.ended(number);
+        mem::forget(abort);
     }
 
     fn enter(core: Arc<Core>, number: usize) -> Self {
-        let (tasks, jobs) = (Deque::new_fifo(), Deque::new_lifo());
-        let tally = Arc::new(Tally::default());
-        let peer = Peer { number, tasks: tasks.stealer(), jobs: jobs.stealer(), tally: Arc::clone(&tally) };
-        core.roster.enter(Arc::new(peer));
-        let peers = RefCell::new((usize::MAX, Peers::from([])));
+        let peer = Arc::clone(core.roster.peer(number).expect("the place was made before the thread"));
         Self {
             core,
             number,
-            tasks,
-            jobs,
+            own: peer.take_ends(),
+            peer,
             bed: Bed::new(),
             thread: thread::current(),
-            tally,
             searching: Cell::new(true),
             counted: Cell::new(false),
-            has_left: Cell::new(false),
-            ticks: Cell::new(0),
+            joins: Cell::new(0),
             patience: Patience::new(ONE_WAKE_UP),
-            peers,
         }
     }
 
-    fn initialize(&self) -> bool {
-        let Some(initializer) = &self.core.config.initializer else { return true };
+    fn initialize(&self, hooks: &Hooks) -> bool {
+        let Some(initializer) = &hooks.initializer else { return true };
         let outcome = unwind::catch(|| initializer());
         if let Err(panic) = &outcome {
             self.core.break_down(Cause::new(format!("the initializer of a worker panicked: {}", panic.message())));
@@ -198,8 +176,8 @@ impl Worker {
         outcome.is_ok()
     }
 
-    fn finalize(&self) {
-        if let Some(finalizer) = &self.core.config.finalizer {
+    fn finalize(hooks: &Hooks) {
+        if let Some(finalizer) = &hooks.finalizer {
             unwind::call_quietly(|| finalizer());
         }
     }
@@ -207,6 +185,8 @@ impl Worker {
     /// The loop of a worker's life.
     fn run(&self) {
         loop {
+            #[cfg(all(test, not(loom)))]
+            tests::unwind_if_told();
             let work = match self.find().map_or_else(|| self.search(), Ok) {
                 Ok(work) => work,
                 Err(End::Surplus) if self.leave_if_surplus() => return,
@@ -224,62 +204,93 @@ impl Worker {
         }
     }
 
-    /// Where work is looked for, in this order. Tasks come from the shared queue in batches, so the own queue holds what
-    /// is older than the rest of the shared one, and behind it what was submitted from inside.
+    /// Where work is looked for, in this order. What the own queue holds was taken from the shared one, so it is older than the
+    /// rest of that.
     fn find(&self) -> Option<Work> {
         let shared = &self.core.queues;
-        let alone = self.is_alone();
-        let ticks = self.ticks.get().wrapping_add(1);
-        self.ticks.set(ticks);
-        if ticks % FAIRNESS == 0 && !alone {
-            shared.move_batch(&self.tasks);
-        }
         shared
             .pop(Priority::High)
-            .or_else(|| self.tasks.pop())
-            .or_else(|| {
-                if alone { shared.pop(Priority::Normal) } else { shared.pop_batch(&self.tasks, self.max_workers()) }
-            })
+            .or_else(|| self.own.tasks.pop())
+            .or_else(|| self.fetch())
             .map(Work::Task)
-            .or_else(|| self.steal())
+            .or_else(|| if self.core.anything_own() { self.steal() } else { None })
             .or_else(|| shared.pop(Priority::Low).map(Work::Task))
+    }
+
+    /// Takes from the shared queue of normal priority; the own queue is empty. See `queues` for why this keeps the order.
+    fn fetch(&self) -> Option<Task> {
+        let shared = &self.core.queues;
+        if shared.has_batches() {
+            self.look_at_another();
+        }
+        // The only worker that the pool may have takes nothing in advance: so its order is exactly first in, first out.
+        let workers = self.max_workers();
+        let share = if workers == 1 { 1 } else { shared.share(workers) };
+        if share == 1 {
+            self.end_batch();
+            return shared.pop(Priority::Normal);
+        }
+        if self.peer.begin_batch() {
+            shared.begin_batch();
+        }
+        shared.pop_batch(&self.own.tasks, share)
+    }
+
+    /// This worker's queue of tasks is empty.
+    fn end_batch(&self) {
+        if self.peer.end_batch() {
+            self.core.queues.end_batch();
+        }
+    }
+
+    /// Looks at the next worker in turn. If it has been at the same batch for long, the rest of that goes back.
+    #[cold]
+    fn look_at_another(&self) {
+        let (shared, roster) = (&self.core.queues, &self.core.roster);
+        let Some(peer) = roster.peer(shared.next_look(roster.places())) else { return };
+        if peer.number == self.number || peer.tasks.is_empty() {
+            return;
+        }
+        if let Some(overdue) = peer.look() {
+            shared.put_back(|| queues::steal(&peer.tasks));
+            if peer.gone_back(overdue) {
+                shared.end_batch();
+            }
+        }
     }
 
     fn max_workers(&self) -> usize {
         self.core.max_workers.load(Relaxed)
     }
 
-    /// The only worker that the pool may have keeps nothing to itself: so its order is exactly first in, first out.
-    fn is_alone(&self) -> bool {
-        self.max_workers() == 1
-    }
-
     /// Takes the oldest job or task of another worker, beginning with the next in number.
     fn steal(&self) -> Option<Work> {
-        self.with_peers(|peers| {
-            let start = peers.iter().position(|peer| peer.number == self.number).unwrap_or(0);
-            let others = peers[start..].iter().chain(&peers[..start]).filter(|peer| peer.number != self.number);
-            others.into_iter().find_map(|peer| {
-                let job = queues::steal(&peer.jobs).map(Work::Job);
-                job.or_else(|| queues::steal(&peer.tasks).map(Work::Task))
-            })
+        let peers = || self.core.roster.peers();
+        let others = peers().skip(self.number + 1).chain(peers().take(self.number));
+        others.into_iter().find_map(|peer| {
+            let job = queues::steal(&peer.jobs).map(Work::Job);
+            job.or_else(|| queues::steal(&peer.tasks).map(Work::Task))
         })
     }
 
-    /// Takes the oldest job of the worker with that number, if it is still there and has one.
+    /// Takes the oldest job of the worker with that number, if it has one.
     pub(super) fn steal_job_from(&self, number: usize) -> Option<JobRef> {
-        self.with_peers(|peers| {
-            peers.iter().find(|peer| peer.number == number).and_then(|peer| queues::steal(&peer.jobs))
-        })
+        self.core.roster.peer(number).and_then(|peer| queues::steal(&peer.jobs))
     }
 
-    /// Looks at the list of peers as it is now; `f` must not run anything that is the user's.
-    fn with_peers<R>(&self, f: impl FnOnce(&[Arc<Peer>]) -> R) -> R {
-        let version = self.core.roster.version();
-        if self.peers.borrow().0 != version {
-            self.peers.replace((version, self.core.roster.peers()));
+    /// A `join` begins on this thread.
+    pub(super) fn join_begins(&self) {
+        if self.joins.replace(self.joins.get() + 1) == 0 {
+            self.core.roster.join_begins();
         }
-        f(&self.peers.borrow().1)
+    }
+
+    /// It has ended: nothing of it is in the queue of jobs any more.
+    pub(super) fn join_ends(&self) {
+        self.joins.set(self.joins.get() - 1);
+        if self.joins.get() == 0 {
+            self.core.roster.join_ends();
+        }
     }
 
     /// Looks on, awake at first and then asleep, until there is work or a reason to end.
@@ -321,7 +332,7 @@ impl Worker {
 
     /// Is there anything in any queue, this worker's own included?
     fn sees_work(&self) -> bool {
-        !self.core.queues.is_empty() || self.with_peers(|peers| peers.iter().any(|peer| !peer.is_empty()))
+        self.core.has_work()
     }
 
     fn should_end(&self) -> Option<End> {
@@ -373,17 +384,17 @@ impl Worker {
             self.core.refuse(task, counts);
             return;
         }
-        self.tally.busy();
+        self.peer.tally.busy();
         self.counted.set(false);
         let ran = task.run(&|publishing| self.about_to_publish(publishing));
         self.count(ran);
-        self.tally.idle();
+        self.peer.tally.idle();
     }
 
     /// Counts the task that is being run, once.
     fn count(&self, ran: bool) {
         if ran && !self.counted.replace(true) {
-            self.tally.done();
+            self.peer.tally.done();
         }
     }
 
@@ -391,17 +402,17 @@ impl Worker {
     /// result and submits again finds it free, and starts or wakes no other.
     fn about_to_publish(&self, publishing: bool) {
         if !publishing {
-            self.tally.busy();
+            self.peer.tally.busy();
             self.stop_searching();
             // Whoever submitted meanwhile may have relied on this worker.
             self.call_others();
             return;
         }
         self.count(true);
-        self.tally.idle();
+        self.peer.tally.idle();
         let counts = self.core.sleep.counts();
         let could_be_more = counts.asleep() > 0 || counts.threads() < self.max_workers();
-        if could_be_more && self.tasks.is_empty() {
+        if could_be_more && self.own.tasks.is_empty() {
             self.start_searching();
         }
     }
@@ -420,7 +431,7 @@ impl Worker {
 
     /// A waiter on this thread has run a queued task in place.
     pub(super) fn count_claimed(&self) {
-        self.tally.done();
+        self.peer.tally.done();
     }
 
     /// Ends the life of a worker that is one too many; false if it is not, or if work turned up that nobody else might
@@ -443,9 +454,10 @@ impl Worker {
     /// Rule 3 of `sleep`, as if this were falling asleep for good: this worker is not counted any more, so now it has
     /// to look once more.
     fn left(&self) -> bool {
-        while let Some(task) = self.tasks.pop() {
-            self.core.queues.push(task, Priority::Normal);
+        if !self.own.tasks.is_empty() {
+            self.core.queues.put_back(|| self.own.tasks.pop());
         }
+        self.end_batch();
         fence(SeqCst);
         let has_work = self.core.has_work();
         if has_work || self.is_needed_by_futures() {
@@ -456,8 +468,6 @@ impl Worker {
                 self.core.notify();
             }
         }
-        self.has_left.set(true);
-        self.core.roster.leave(self.number);
         true
     }
 
@@ -465,5 +475,53 @@ impl Worker {
     fn refuse_all(&self) {
         let counts = self.core.sleep.counts();
         self.core.drain(|task| self.core.refuse(task, counts));
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::ThreadPoolExecutor;
+
+    static UNWINDS: AtomicBool = AtomicBool::new(false);
+
+    /// Called where the scheduler runs nothing that is the user's.
+    pub(super) fn unwind_if_told() {
+        if UNWINDS.load(SeqCst) {
+            panic!("the scheduler panics, as a test wants it");
+        }
+    }
+
+    /// Without the guard the thread would end, its task never, and whoever waits for the pool would wait for ever.
+    #[test]
+    fn a_panic_of_the_scheduler_ends_the_process() {
+        const CHILD: &str = "CONCURRENT_FUTURES_TEST_CHILD";
+        if std::env::var_os(CHILD).is_some() {
+            UNWINDS.store(true, SeqCst);
+            let pool = ThreadPoolExecutor::new(1).unwrap();
+            let _ = pool.submit(|| ()).result();
+            return;
+        }
+        let name = "thread::worker::tests::a_panic_of_the_scheduler_ends_the_process";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args([name, "--exact", "--nocapture"]).env(CHILD, "1");
+        let mut child = child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+        // A watchdog: nothing waits for it.
+        let deadline = Instant::now() + std::time::Duration::from_secs(30);
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    child.kill().unwrap();
+                    panic!("the child hangs: {:?}", child.wait());
+                }
+                None => thread::yield_now(),
+            }
+        };
+        assert!(!status.success());
+        assert_eq!(status.code(), None, "it ends by a signal: {status:?}");
     }
 }

@@ -14,7 +14,8 @@ fn named_tests_exist(table: &str) -> usize {
     // What stands between backticks is every second piece.
     for (module, name) in table.split('`').skip(1).step_by(2).filter_map(|code| code.rsplit_once("::")) {
         // Other code than names of tests may stand there as well.
-        let is_path = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c));
+        let is_path =
+            |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c));
         if module == "module" || !is_path(module) || !is_path(name) {
             continue;
         }

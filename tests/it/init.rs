@@ -163,3 +163,95 @@ fn no_finalizer_where_the_initializer_failed() {
         assert_eq!(ended.load(SeqCst), 0);
     });
 }
+
+/// A pool whose hooks own one counted value each.
+fn with_tokens(drops: &Drops, max_workers: usize) -> ThreadPoolExecutor {
+    let (first, last) = (drops.token(), drops.token());
+    let builder = ThreadPoolExecutor::builder().max_workers(max_workers);
+    builder.initializer(move || first.touch()).finalizer(move || last.touch()).build().unwrap()
+}
+
+#[test]
+fn hooks_are_dropped_with_the_last_thread() {
+    guarded(|| {
+        for workers in [1, 3] {
+            let drops = Drops::new();
+            let pool = with_tokens(&drops, workers);
+            Plug::new(&pool, workers).release();
+            assert_eq!(drops.count(), 0);
+            pool.shutdown(Shutdown::Wait).unwrap();
+            assert_eq!(drops.count(), 2);
+            drop(pool);
+        }
+    });
+}
+
+#[test]
+fn hooks_of_a_pool_without_threads_are_dropped_when_it_is_closed() {
+    guarded(|| {
+        for how in [Shutdown::Wait, Shutdown::NoWait, Shutdown::CancelPending] {
+            let drops = Drops::new();
+            let pool = with_tokens(&drops, 1);
+            pool.shutdown(how).unwrap();
+            assert_eq!(drops.count(), 2, "{how:?}");
+        }
+    });
+}
+
+#[test]
+fn hooks_are_dropped_when_the_last_thread_ends_although_nobody_waits_for_it() {
+    guarded(|| {
+        let drops = Drops::new();
+        let pool = with_tokens(&drops, 2);
+        let plug = Plug::new(&pool, 2);
+        pool.shutdown(Shutdown::NoWait).unwrap();
+        // The threads that there are still have to run the finalizer.
+        assert_eq!(drops.count(), 0);
+        plug.release();
+        until(|| drops.count() == 2);
+        pool.shutdown(Shutdown::Wait).unwrap();
+    });
+}
+
+#[test]
+fn hooks_are_dropped_when_the_initializer_has_failed() {
+    guarded(|| {
+        let drops = Drops::new();
+        let (first, last) = (drops.token(), drops.token());
+        let fail = move || {
+            first.touch();
+            panic!("error in the initializer");
+        };
+        let pool = ThreadPoolExecutor::builder().max_workers(1).initializer(fail).finalizer(move || last.touch());
+        let pool = pool.build().unwrap();
+        assert!(pool.submit(|| ()).result().unwrap_err().is_broken());
+        until(|| drops.count() == 2);
+        drop(pool);
+    });
+}
+
+/// What a hook owns may want to end the pool when it is dropped, and panic then.
+#[test]
+fn hooks_may_own_the_pool() {
+    struct Ends(std::sync::Weak<ThreadPoolExecutor>, Token);
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            self.1.touch();
+            if let Some(pool) = self.0.upgrade() {
+                let _ = pool.shutdown(Shutdown::CancelPending);
+            }
+            panic!("a destructor panics, as this test wants it");
+        }
+    }
+    guarded(|| {
+        let drops = Drops::new();
+        let pool = Arc::new_cyclic(|pool: &std::sync::Weak<ThreadPoolExecutor>| {
+            let ends = Ends(pool.clone(), drops.token());
+            ThreadPoolExecutor::builder().max_workers(1).finalizer(move || ends.1.touch()).build().unwrap()
+        });
+        pool.submit(|| ()).result().unwrap();
+        pool.shutdown(Shutdown::NoWait).unwrap();
+        until(|| drops.count() == 1);
+        pool.shutdown(Shutdown::Wait).unwrap();
+    });
+}

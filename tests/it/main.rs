@@ -14,6 +14,7 @@ mod init;
 mod join;
 mod keep_alive;
 mod liveness;
+mod many_threads;
 mod map;
 mod memory;
 mod nested;

@@ -1,8 +1,8 @@
 //! Many tasks, deep structures, and nothing left behind.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use concurrent_futures::{ReturnWhen, Shutdown, TaskFuture, promise, wait};
+use concurrent_futures::{Priority, QueuePolicy, ReturnWhen, Shutdown, TaskFuture, promise, wait};
 
 use crate::support::*;
 
@@ -238,5 +238,136 @@ fn a_pool_needs_no_file_descriptors() {
         plugs.into_iter().for_each(Plug::release);
         drop(pools);
         assert_eq!(open(), before);
+    });
+}
+
+/// Runs `round` again and again, and says how many bytes more are resident afterwards than after the first tenth of the rounds.
+fn grown(rounds: usize, mut round: impl FnMut()) -> u64 {
+    (0..rounds / 10).for_each(|_| round());
+    let settled = resident();
+    (rounds / 10..rounds).for_each(|_| round());
+    resident().saturating_sub(settled) * rustix::param::page_size() as u64
+}
+
+/// Runs the rest of the test in a child, whose memory is nobody else's.
+fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
+    if is_child() {
+        return watchdog(4 * LIMIT, body);
+    }
+    let output = in_child(test);
+    assert!(output.status.success(), "{}", printed(&output));
+}
+
+/// What no worker ever comes across does not stay: a task of a pool of one worker goes on and on.
+fn inside_one_long_task(rounds: usize, round: impl Fn(&concurrent_futures::ThreadPoolExecutor) + Send + 'static) {
+    let pool = Arc::new(pool(1));
+    let inner = Arc::clone(&pool);
+    let grown = pool.submit(move || grown(rounds, || round(&inner))).result().unwrap();
+    // 16 bytes a round would be more.
+    assert!(grown < 16 * rounds as u64, "{grown} bytes more in {rounds} rounds");
+    assert_eq!(pool.stats().queued, 0);
+}
+
+#[test]
+fn tasks_that_are_claimed_in_one_long_task_leave_nothing_behind() {
+    alone("memory::tasks_that_are_claimed_in_one_long_task_leave_nothing_behind", || {
+        inside_one_long_task(200_000, |pool| pool.submit(|| ()).result().unwrap());
+        inside_one_long_task(200_000, |pool| pool.task(|| ()).priority(Priority::Low).submit().result().unwrap());
+    });
+}
+
+#[test]
+fn scopes_in_one_long_task_leave_nothing_behind() {
+    alone("memory::scopes_in_one_long_task_leave_nothing_behind", || {
+        inside_one_long_task(100_000, |pool| pool.scope(|scope| drop(scope.submit(|| ()))));
+    });
+}
+
+#[test]
+fn maps_in_one_long_task_leave_nothing_behind() {
+    alone("memory::maps_in_one_long_task_leave_nothing_behind", || {
+        inside_one_long_task(100_000, |pool| assert_eq!(pool.map(|n| n, 0..3).count(), 3));
+        // Dropped half-way.
+        inside_one_long_task(100_000, |pool| assert!(pool.map(|n| n, 0..3).next().is_some()));
+    });
+}
+
+#[test]
+fn spawned_futures_that_are_polled_in_one_long_task_leave_nothing_behind() {
+    alone("memory::spawned_futures_that_are_polled_in_one_long_task_leave_nothing_behind", || {
+        inside_one_long_task(100_000, |pool| pool.spawn(async {}).result().unwrap());
+        inside_one_long_task(100_000, |pool| assert!(pool.spawn(async {}).cancel()));
+    });
+}
+
+#[test]
+fn cancelled_tasks_of_a_bounded_queue_leave_nothing_behind() {
+    alone("memory::cancelled_tasks_of_a_bounded_queue_leave_nothing_behind", || {
+        let pool = concurrent_futures::ThreadPoolExecutor::builder().max_workers(1);
+        let pool = pool.queue_capacity(10, QueuePolicy::Fail).build().unwrap();
+        let plug = Plug::new(&pool, 1);
+        const ROUNDS: usize = 200_000;
+        let grown = grown(ROUNDS, || assert!(pool.submit(|| ()).cancel()));
+        assert!(grown < 16 * ROUNDS as u64, "{grown} bytes more");
+        assert_eq!(pool.stats().queued, 0);
+        plug.release();
+    });
+}
+
+#[test]
+fn only_what_is_pending_counts_as_queued() {
+    guarded(|| {
+        let pool = Arc::new(pool(1));
+        let (inner, other) = (Arc::clone(&pool), pool.submit(|| ()));
+        other.result().unwrap();
+        let task = pool.submit(move || {
+            let mut futures: Vec<_> = (0..1000).map(|n| inner.submit(move || n)).collect();
+            assert_eq!(inner.stats().queued, 1000);
+            // Cancelled, and claimed.
+            for future in futures.drain(..600) {
+                assert!(future.cancel());
+            }
+            for future in futures.drain(..300) {
+                future.result().unwrap();
+            }
+            assert_eq!(inner.stats().queued, 100);
+            futures
+        });
+        let futures = task.result().unwrap();
+        assert_eq!(
+            futures.into_iter().map(|future| future.result().unwrap()).collect::<Vec<_>>(),
+            (900..1000).collect::<Vec<_>>()
+        );
+        // The worker has come across every shell that was left.
+        pool.submit(|| ()).result().unwrap();
+        assert_eq!(pool.stats().queued, 0);
+    });
+}
+
+/// Many living tasks of all priorities between those that are cancelled keep their order.
+#[test]
+fn what_stays_when_cancelled_tasks_are_swept_out_keeps_its_order() {
+    guarded(|| {
+        let (pool, order) = (pool(1), Arc::new(Mutex::new(Vec::new())));
+        let plug = Plug::new(&pool, 1);
+        let mut expected = Vec::new();
+        let mut kept = Vec::new();
+        for n in 0..20_000 {
+            let order = Arc::clone(&order);
+            let priority = [Priority::High, Priority::Normal, Priority::Low][n % 3];
+            let future = pool.task(move || order.lock().unwrap().push((n % 3, n))).priority(priority).submit();
+            match n % 11 {
+                0 => {
+                    expected.push((n % 3, n));
+                    kept.push(future);
+                }
+                _ => assert!(future.cancel()),
+            }
+        }
+        assert_eq!(pool.stats().queued, kept.len());
+        plug.release();
+        kept.into_iter().for_each(|future| future.result().unwrap());
+        expected.sort_unstable();
+        assert_eq!(*order.lock().unwrap(), expected);
     });
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use concurrent_futures::{BuildError, MapOptions, ThreadPoolExecutor, cpu_workers, default_executor, io_workers};
+use concurrent_futures::{
+    BuildError, MapOptions, ThreadPoolBuilder, ThreadPoolExecutor, cpu_workers, default_executor, io_workers,
+};
 
 use crate::support::*;
 
@@ -157,8 +159,32 @@ fn odd_names_and_small_stacks() {
         }
         for stack in [0, 1, 64 << 10] {
             let pool = ThreadPoolExecutor::builder().max_workers(2).stack_size(stack).build().unwrap();
-            // 0 and 1 are rounded up by the system to what a thread needs at least.
+            // 0 and 1 are rounded up to what a thread needs at least.
             assert_eq!(pool.submit(|| 1).result().unwrap(), 1);
         }
     });
+}
+
+/// A stack that is too small would end the process at the first task, so this runs in a child: what a task does there is run
+/// with the smallest stack that the builder lets through, a panic with a backtrace included.
+#[test]
+fn the_smallest_stack_is_enough_for_a_task_that_panics() {
+    if is_child() {
+        return guarded(|| {
+            for bytes in [0, 1, ThreadPoolBuilder::MIN_STACK_SIZE] {
+                let pool = ThreadPoolExecutor::builder().max_workers(1).stack_size(bytes).build().unwrap();
+                assert_eq!(pool.submit(|| format!("{}", 6 * 7)).result().unwrap(), "42");
+                let panicked = pool.submit(|| panic!("as this test wants it, {}", 1)).result().unwrap_err();
+                assert!(panicked.is_panicked(), "{panicked:?}");
+                assert_eq!(pool.map(|n: u32| n + 1, 0..10).map(Result::unwrap).sum::<u32>(), 55);
+                assert_eq!(pool.join(|| 1, || 2), (1, 2));
+                assert_eq!(pool.spawn(async { 3 }).result().unwrap(), 3);
+            }
+        });
+    }
+    let test = "thread_pool::the_smallest_stack_is_enough_for_a_task_that_panics";
+    for backtrace in ["0", "1", "full"] {
+        let output = child_command(test).env("RUST_BACKTRACE", backtrace).output().unwrap();
+        assert!(output.status.success(), "{}", printed(&output));
+    }
 }

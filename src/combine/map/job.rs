@@ -10,12 +10,13 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{LONGEST_BLOCK, Lane, MapOptions, Results};
 use crate::error::TaskError;
+use crate::future::TaskFuture;
 use crate::unwind;
 
 /// What a map needs of the executor it runs on.
 pub(crate) trait Host: Send + Sync + 'static {
     /// Queues a runner. Dropping it unrun is how a refusal or a cancellation is told.
-    fn start(&self, runner: Box<dyn FnOnce() + Send>);
+    fn start(&self, runner: Box<dyn FnOnce() + Send>) -> TaskFuture<()>;
 
     /// Why a runner has been dropped unrun, to be asked while it is being dropped.
     fn why_dropped(&self) -> TaskError;
@@ -61,6 +62,8 @@ struct Track<A, R> {
     end: usize,
     done: BTreeMap<usize, Results<R>>,
     runners: usize,
+    /// The runners that may still be queued: they are cancelled when the map ends.
+    queued: Vec<TaskFuture<()>>,
     /// How many of the runners are at a chunk, and so not about to take another.
     busy: usize,
     /// What the consumer sleeps for.
@@ -76,7 +79,7 @@ struct Chunk<A> {
 impl<A, R> Track<A, R> {
     fn new() -> Self {
         let (waiting, done) = (BTreeMap::new(), BTreeMap::new());
-        Self { waiting, unbegun: 0, end: 0, done, runners: 0, busy: 0, awaited: None }
+        Self { waiting, unbegun: 0, end: 0, done, runners: 0, queued: Vec::new(), busy: 0, awaited: None }
     }
 
     fn add(&mut self, first: usize, items: vec::IntoIter<A>) {
@@ -276,8 +279,22 @@ where
         for _ in 0..missing {
             let Some(this) = self.this.upgrade() else { return };
             let runner = Runner(Some(this));
-            self.host.start(Box::new(move || runner.run()));
+            self.keep(self.host.start(Box::new(move || runner.run())));
         }
+    }
+
+    /// Keeps a runner's handle until it has begun, or the map ends.
+    fn keep(&self, runner: TaskFuture<()>) {
+        let mut track = self.track.lock();
+        if self.cancelled.load(Relaxed) {
+            drop(track);
+            runner.cancel();
+            return;
+        }
+        if track.queued.len() == track.queued.capacity() {
+            track.queued.retain(|runner| !runner.is_done());
+        }
+        track.queued.push(runner);
     }
 }
 
@@ -368,7 +385,12 @@ where
         // Relaxed: whoever adds to the track reads it under the lock, and between items a moment later will do.
         self.cancelled.store(true, Relaxed);
         let dropped = (track.take_all(), std::mem::take(&mut track.done));
+        let queued = std::mem::take(&mut track.queued);
         drop(track);
+        // A runner that is dropped signs off, which takes the lock.
+        for runner in queued {
+            runner.cancel();
+        }
         // Destructors of the caller's values run in the caller's thread, outside the lock.
         drop(dropped);
     }

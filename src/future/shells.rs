@@ -1,0 +1,100 @@
+//! Empty shells: entries in an executor's queue whose task was claimed or cancelled, and who sweeps them out.
+//!
+//! Such a task ends where it was claimed or cancelled; its entry stays in the queue until a worker comes across it, and with it
+//! the memory of its cell. While no worker is free that may be never, so whoever leaves a shell counts it, and sweeps
+//! the queues when shells outnumber what is left of them.
+//!
+//! Whoever cancels a task knows nothing of the pool but what is in the cell, and the pool may end meanwhile. So the count of a
+//! pool is never freed: it is leased, and comes back for later pools. A count for a pool that is gone is added in vain.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+/// The queues of an executor.
+pub(crate) trait Sweep: Send + Sync {
+    /// Takes the shells out, if they outnumber the other entries.
+    fn sweep_if_due(&self);
+}
+
+/// How many shells there are in the queues of one pool.
+pub(crate) struct Shells {
+    /// Those that were left, less those that have come out again. Below 0 while a shell came out before it was counted.
+    count: AtomicIsize,
+    queues: Mutex<Option<Weak<dyn Sweep>>>,
+}
+
+/// So many shells are not worth a sweep.
+const FEW: isize = 64;
+
+/// Every so many shells somebody asks whether a sweep is due.
+const STEP: isize = 32;
+
+/// The counts of pools that have ended, oldest first. Those at hand are used last, for a count may come late.
+static ENDED: Mutex<VecDeque<&'static Shells>> = Mutex::new(VecDeque::new());
+
+/// So many counts are kept unused.
+const KEPT: usize = 64;
+
+impl Shells {
+    /// The count of a new pool.
+    pub(crate) fn lease(queues: Weak<dyn Sweep>) -> &'static Self {
+        let mut ended = ENDED.lock();
+        let ended = if ended.len() > KEPT { ended.pop_front() } else { None };
+        let shells =
+            ended.unwrap_or_else(|| Box::leak(Box::new(Self { count: AtomicIsize::new(0), queues: Mutex::new(None) })));
+        shells.count.store(0, Relaxed);
+        *shells.queues.lock() = Some(queues);
+        shells
+    }
+
+    /// The pool has ended.
+    pub(crate) fn give_back(&'static self) {
+        let queues = self.queues.lock().take();
+        ENDED.lock().push_back(self);
+        drop(queues);
+    }
+
+    /// A task has been claimed, cancelled or failed, and its entry was in a queue then.
+    pub(crate) fn left(&self) {
+        // Relaxed: a count. That the sweep sees the tasks of those it counts is a matter of the queues, and one that it misses
+        // is found by the next one.
+        let count = self.count.fetch_add(1, Relaxed) + 1;
+        if count >= FEW && count % STEP == 0 {
+            self.sweep();
+        }
+    }
+
+    /// A shell has come out of a queue.
+    pub(crate) fn gone(&self) {
+        self.count.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        usize::try_from(self.count.load(Relaxed)).unwrap_or(0)
+    }
+
+    #[cold]
+    fn sweep(&self) {
+        let queues = self.queues.lock().clone();
+        if let Some(queues) = queues.and_then(|queues| queues.upgrade()) {
+            queues.sweep_if_due();
+        }
+    }
+}
+
+impl PartialEq for Shells {
+    /// Each pool has its own.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl fmt::Debug for Shells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shells").field("count", &self.count()).finish_non_exhaustive()
+    }
+}

@@ -24,6 +24,7 @@ mod process {
     }
 }
 mod spin;
+mod stack;
 mod sync;
 mod thread;
 mod unwind;

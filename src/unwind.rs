@@ -1,8 +1,8 @@
 //! Panics: caught where user code runs, described well, and never allowed to take a worker down.
 //!
 //! std gives the place of a panic only to the panic hook, so [`install_hook`] puts one in front of the hook
-//! that is there. It notes place and backtrace in a thread-local and then calls the old hook: what is printed
-//! does not change. [`catch`] picks the note up.
+//! that is there. It calls the old hook, so that what is printed does not change, and then notes place and backtrace in a
+//! thread-local. [`catch`] picks the note up.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -40,8 +40,9 @@ pub(crate) fn install_hook() {
     if !std::mem::replace(&mut *installed, true) {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            take_note(info);
             previous(info);
+            // Afterwards: the hook may wait for a task, which is run in place, and that leaves no note behind.
+            take_note(info);
         }));
     }
 }

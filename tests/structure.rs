@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the floor up. A module may import from its own line and from the lines above it in this list.
 const LAYERS: &[&[&str]] = &[
-    &["error", "sync", "unwind", "current", "spin", "os"],
+    &["error", "sync", "unwind", "current", "spin", "stack", "os"],
     &["future"],
     &["combine"],
     &["executor"],
@@ -42,6 +42,7 @@ const ISLANDS: &[&str] = &[
     "process/transport/ring.rs",
     "process/worker/entry.rs",
     "process/worker/serve.rs",
+    "stack.rs",
     "thread/join.rs",
     "thread/scope.rs",
     "thread/worker.rs",

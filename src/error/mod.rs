@@ -85,6 +85,12 @@ pub enum TaskError {
     /// The wait could never have ended: a task waited for itself, or tasks waited for each other in a circle.
     #[error("the wait would never end: the task waits for itself, directly or through others")]
     WouldDeadlock,
+    /// The task was to run inside a wait for it, or inside the `submit` that found the queue full, on the stack of the calling
+    /// thread, and there was no room left on that stack. It has not been run. With the feature `deep-stacks`, which is on by
+    /// default, stacks grow, and this happens only where there is no memory for that, or on a target where stacks cannot be
+    /// switched.
+    #[error("the task was nested too deeply: there was no room on the stack to run it")]
+    TooDeep,
     /// The producing half went away without a result: a [`Promise`](crate::Promise) was dropped unused, or the last waker of a
     /// [spawned](crate::ThreadPoolExecutor::spawn) future that waited, so that nobody can ever wake it.
     #[error("the task was abandoned: its producer went away without a result")]
@@ -165,6 +171,11 @@ impl TaskError {
     /// True for [`TaskError::WouldDeadlock`].
     pub fn is_would_deadlock(&self) -> bool {
         matches!(self, Self::WouldDeadlock)
+    }
+
+    /// True for [`TaskError::TooDeep`].
+    pub fn is_too_deep(&self) -> bool {
+        matches!(self, Self::TooDeep)
     }
 
     /// True for [`TaskError::Abandoned`].

@@ -30,6 +30,7 @@ use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, S
 use super::waiter::Waiter;
 use crate::current;
 use crate::error::TaskError;
+use crate::stack::{self, NoRoom};
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
 use crate::unwind;
@@ -122,7 +123,6 @@ pub(super) union Payload<W, T> {
     pub(super) work: ManuallyDrop<W>,
     value: ManuallyDrop<T>,
     error: ManuallyDrop<Box<TaskError>>,
-    none: (),
 }
 
 #[repr(C)]
@@ -296,8 +296,11 @@ where
         }
         let owner = this.owner;
         // SAFETY: `start` was won; the caller's reference outlives the call.
-        elsewhere(|| unsafe { Self::execute(cell, false, &|_| ()) });
-        owner.claimed();
+        match elsewhere(|| stack::deepen(|| unsafe { Self::execute(cell, false, &|_| ()) })) {
+            Ok(()) => owner.claimed(),
+            // SAFETY: as above; the work has not been begun.
+            Err(NoRoom) => unsafe { Self::refuse(cell, TaskError::TooDeep) },
+        }
         owner.shell_left();
         true
     }
@@ -356,10 +359,20 @@ where
     unsafe fn fail(cell: NonNull<Header>, error: TaskError) {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
-        if this.header.state.start() == Start::Lost {
-            return;
+        if this.header.state.start() == Start::Won {
+            // SAFETY: the caller's reference.
+            unsafe { Self::refuse(cell, error) };
         }
+    }
+
+    /// Drops the work, and publishes an error in the place of its outcome.
+    ///
+    /// # Safety
+    /// The caller has won `start`, and holds a reference of its own.
+    unsafe fn refuse(cell: NonNull<Header>, error: TaskError) {
         let running = current::Running::enter(cell.addr().get());
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
         let owner = this.owner;
         // SAFETY: having won `start`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
@@ -374,7 +387,8 @@ where
     unsafe fn drop_work(&self) {
         // SAFETY: the caller's contract.
         let work = self.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
-        unwind::drop_quietly(work);
+        // What the work owns may be the next one of a chain: dropped, it cancels that.
+        stack::deepen_if_possible(|| unwind::drop_quietly(work));
     }
 
     /// # Safety
@@ -477,12 +491,12 @@ where
                     running = running.or_else(|| Some(current::Running::enter(cell.addr().get())));
                     this.header.state.retract_callbacks();
                     // SAFETY: until it is published, the outcome belongs to this thread (rule 2).
-                    unsafe { this.run_callbacks(phase) };
+                    stack::deepen_if_possible(|| unsafe { this.run_callbacks(phase) });
                 }
                 Publish::Published { waiter } => {
                     let Some(waiter) = NonNull::new(waiter) else { return };
                     // SAFETY: `publish` has taken it out of the word for this thread to notify.
-                    unsafe { Waiter::notify(waiter, phase.is_failure(), &retract) };
+                    stack::deepen_if_possible(|| unsafe { Waiter::notify(waiter, phase.is_failure(), &retract) });
                     return;
                 }
                 Publish::Alone => {
@@ -559,14 +573,15 @@ where
         // SAFETY: the payload is read out once; the union has no destructor of its own, so the box does not drop it.
         let mut payload = this.payload.with_mut(|payload| unsafe { payload.read() });
         drop(this);
-        // SAFETY: rule 3.
-        unsafe {
-            match phase {
-                Phase::Pending => ManuallyDrop::drop(&mut payload.work),
-                Phase::Value => ManuallyDrop::drop(&mut payload.value),
-                Phase::Error => ManuallyDrop::drop(&mut payload.error),
-                Phase::Running | Phase::Cancelling | Phase::Cancelled | Phase::Taken => payload.none,
-            }
+        if matches!(phase, Phase::Pending | Phase::Value | Phase::Error) {
+            // SAFETY: rule 3.
+            stack::deepen_if_possible(|| unsafe {
+                match phase {
+                    Phase::Pending => ManuallyDrop::drop(&mut payload.work),
+                    Phase::Value => ManuallyDrop::drop(&mut payload.value),
+                    _ => ManuallyDrop::drop(&mut payload.error),
+                }
+            });
         }
     }
 }
@@ -721,7 +736,7 @@ pub(super) unsafe fn add_callback<T>(cell: NonNull<Header>, callback: Callback<T
     for callback in unsafe { take_callbacks::<T>(header) } {
         // SAFETY: the caller's contract.
         match unsafe { peek::<T>(cell) } {
-            Some(outcome) => unwind::call_quietly(|| callback(outcome)),
+            Some(outcome) => stack::deepen_if_possible(|| unwind::call_quietly(|| callback(outcome))),
             None => panic!("the result of this future was taken before"),
         }
     }
@@ -772,7 +787,9 @@ pub(super) unsafe fn release_handle<T>(cell: NonNull<Header>) {
                 // The runner's reference may be a leftover in some queue, and last long. The outcome must not.
                 let outcome = take::<T>(cell);
                 release(cell);
-                drop(outcome);
+                if std::mem::needs_drop::<T>() || outcome.is_err() {
+                    stack::deepen_if_possible(|| drop(outcome));
+                }
             }
         }
     }

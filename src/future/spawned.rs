@@ -39,6 +39,7 @@ use super::task::Task;
 use super::unfinished::Unfinished;
 use crate::current;
 use crate::error::TaskError;
+use crate::stack::{self, NoRoom};
 use crate::unwind;
 
 /// What a spawned future needs of its executor.
@@ -173,11 +174,17 @@ where
                 return false;
             }
             match seat.schedule.take_in_place() {
-                Take::Poll => {
-                    if attendance.polling(|| Self::poll(cell, &|_| ())) {
-                        seat.host.claimed();
+                Take::Poll => match stack::deepen(|| attendance.polling(|| Self::poll(cell, &|_| ()))) {
+                    Ok(true) => seat.host.claimed(),
+                    Ok(false) => {}
+                    Err(NoRoom) => {
+                        let end = match seat.schedule.complete(false) {
+                            false => End::Outcome(Err(TaskError::TooDeep)),
+                            true => End::Cancelled,
+                        };
+                        Self::end(cell, end, &|_| ());
                     }
-                }
+                },
                 Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
                 Take::Nothing | Take::Shell(_) => return false,
             }
@@ -272,7 +279,9 @@ where
             (End::Outcome(_), _) => {}
         }
         // SAFETY: the owner drops the future where it lies, once (rules 2 and 3).
-        unwind::call_quietly(|| this.payload.with_mut(|payload| unsafe { ManuallyDrop::drop(&mut (*payload).work) }));
+        let drop_future = || this.payload.with_mut(|payload| unsafe { ManuallyDrop::drop(&mut (*payload).work) });
+        // What the future owns may be the next one of a chain: dropped, it cancels that.
+        stack::deepen_if_possible(|| unwind::call_quietly(drop_future));
         // SAFETY: the payload is empty, and this thread's; the owner's share of the reference stays until `finish`.
         unsafe {
             let phase = match end {

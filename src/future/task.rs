@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use super::cell::{self, Header, Owner};
 use super::handle::TaskFuture;
 use crate::error::TaskError;
+use crate::stack::{self, NoRoom};
 use crate::unwind;
 
 /// Makes the two halves of a task, in one allocation.
@@ -69,6 +70,18 @@ impl Task {
             ran = unsafe { cell::run(cell, about_to_publish) };
         });
         ran
+    }
+
+    /// [`run`](Self::run) inside other code, such as another task, of whose stack there may be little left: without room for it
+    /// the task fails.
+    pub(crate) fn run_nested(self) {
+        let mut task = Some(self);
+        let run = || task.take().map(|task| task.run(&|_| ()));
+        if stack::deepen(run) == Err(NoRoom) {
+            if let Some(task) = task.take() {
+                task.fail(TaskError::TooDeep);
+            }
+        }
     }
 
     /// Cancels the task if nobody has begun it.

@@ -25,6 +25,7 @@ use std::thread::{self, Thread};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use super::{forked, image};
+use crate::stack;
 
 /// What is said of a process that died: by the signal handler, and by the panic hook. All zeros say nothing.
 #[repr(C)]
@@ -254,7 +255,7 @@ unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, c
     // SAFETY: these two signals say which address could not be used, unless the processor did not tell the kernel.
     let address = has_address.then(|| unsafe { info.si_addr() }.addr());
     match address {
-        Some(address) if STACK.get().overflowed_at(address) => {
+        Some(address) if STACK.get().overflowed_at(address) || Stack::grown().overflowed_at(address) => {
             to.add(b"stack overflow");
             add_thread(to);
             to.add(b" (fault address ");
@@ -358,6 +359,11 @@ impl Stack {
             libc::pthread_attr_destroy(&mut attributes);
             is_known.then_some(Stack { low: low.addr(), guard })
         }
+    }
+
+    /// The segment that the thread is on where its own stack has ended, whose guard is below it.
+    fn grown() -> Stack {
+        Stack { low: stack::segment().unwrap_or(0), guard: 0 }
     }
 
     fn overflowed_at(self, address: usize) -> bool {
@@ -519,6 +525,7 @@ mod tests {
             // SAFETY: raising a signal is.
             "long name" | "cut name" | "kernel's name" => assert_eq!(unsafe { libc::raise(libc::SIGABRT) }, 0),
             "overflow" => drop(overflow(1)),
+            "overflow of a segment" => overflow_of_a_segment(),
             // SAFETY: it is not.
             "write" => unsafe { std::hint::black_box(16 as *mut u8).write_volatile(1) },
             // SAFETY: it is not.
@@ -570,12 +577,25 @@ mod tests {
         overflow(n + 1) + std::hint::black_box(frame)[0]
     }
 
+    /// Runs over the end of what the stack was grown by; without that, of the stack itself.
+    fn overflow_of_a_segment() {
+        match stack::segment() {
+            Some(_) => drop(overflow(1)),
+            None => stack::deepen_if_possible(|| {
+                std::hint::black_box([1u8; 1000]);
+                overflow_of_a_segment();
+            }),
+        }
+    }
+
     #[test]
     fn a_stack_overflow_is_named() {
-        let (status, note) = dies("overflow");
-        assert_eq!(status.signal(), Some(libc::SIGSEGV));
-        let note = note.read().expect("a note");
-        assert!(note.starts_with("stack overflow in thread 'worker_0' (fault address 0x"), "{note}");
+        for way in ["overflow", "overflow of a segment"] {
+            let (status, note) = dies(way);
+            assert_eq!(status.signal(), Some(libc::SIGSEGV));
+            let note = note.read().expect("a note");
+            assert!(note.starts_with("stack overflow in thread 'worker_0' (fault address 0x"), "{note}");
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, CodecError, MapError, ShutdownError, SizeLimit, SubmitError, TaskError};
 use crate::executor::{Executor, Priority, QueuePolicy, Sealed, Shutdown, check_workers};
 use crate::future::{RemoteTask, TaskFuture};
+use crate::stack;
 
 /// A pool of worker processes that run functions, each call behind a [`TaskFuture`].
 ///
@@ -284,8 +285,8 @@ impl ProcessPoolExecutor {
                 (None, QueuePolicy::Block) => return TaskFuture::ready(Err(TaskError::ShutDown)),
                 (None, QueuePolicy::Fail) => return TaskFuture::ready(Err(TaskError::QueueFull)),
                 (None, QueuePolicy::CallerRuns) => {
-                    let outcome = crate::unwind::catch(|| f(argument)).map_err(TaskError::Panicked);
-                    return TaskFuture::ready(outcome);
+                    let run = || crate::unwind::catch(|| f(argument)).map_err(TaskError::Panicked);
+                    return TaskFuture::ready(stack::deepen(run).unwrap_or(Err(TaskError::TooDeep)));
                 }
             }
         }

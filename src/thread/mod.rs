@@ -43,6 +43,7 @@ use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, MapError, ShutdownError, SubmitError, TaskError};
 use crate::executor::{Priority, QueuePolicy, Shutdown, check_workers};
 use crate::future::{Owner, TaskFuture, task};
+use crate::stack;
 
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
 ///
@@ -353,7 +354,8 @@ impl ThreadPoolExecutor {
         RB: Send,
     {
         if self.core.id().may_claim() {
-            return worker::with_current(|worker| join::join(worker, a, b)).expect("this is a worker of the pool");
+            let join = || worker::with_current(|worker| join::join(worker, a, b));
+            return stack::deepen_if_possible(join).expect("this is a worker of the pool");
         }
         let joined = self.scope(|scope| {
             let inside = || worker::with_current(|worker| join::join(worker, a, b));
@@ -448,7 +450,7 @@ impl ThreadPoolExecutor {
                 Some(reason) => TaskFuture::ready(Err(reason)),
                 None => {
                     let (task, future) = task(f, self.core.id());
-                    task.run(&|_| ());
+                    task.run_nested();
                     future
                 }
             },

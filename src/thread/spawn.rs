@@ -57,7 +57,7 @@ where
     let mut task = Some(task);
     worker::inside(core.id(), &mut || {
         if let Some(task) = task.take() {
-            task.run(&|_| ());
+            task.run_nested();
         }
     });
     // There may be no thread yet, and the pool may have been ended between the check for it and here.

@@ -7,6 +7,7 @@ mod callbacks;
 mod cancel;
 mod conformance;
 mod costs;
+mod depth;
 mod drops;
 mod executor;
 mod future;

@@ -1,6 +1,7 @@
 //! Panics in tasks, payloads, results, closures and destructors: the worker serves on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind, set_hook};
+use std::sync::OnceLock;
 
 use concurrent_futures::{TaskError, TaskPanic, ThreadPoolExecutor};
 
@@ -85,6 +86,29 @@ fn the_place_of_a_panic_that_the_task_caught_is_not_that_of_a_later_one() {
         pool.submit(|| drop(catch_unwind(|| panic!("caught inside, as this test wants it")))).result().unwrap();
         let panic = panic_of(pool.submit(|| -> () { resume_unwind(Box::new("no hook")) }).result());
         assert_eq!(panic.location(), None, "this is the place of a panic in an earlier task");
+    });
+}
+
+#[test]
+fn a_hook_that_waits_on_the_pool_leaves_the_place() {
+    const TEST: &str = "panics::a_hook_that_waits_on_the_pool_leaves_the_place";
+    if !is_child() {
+        let output = guarded(|| in_child(TEST));
+        assert!(output.status.success(), "{}", printed(&output));
+        return;
+    }
+    guarded(|| {
+        static POOL: OnceLock<ThreadPoolExecutor> = OnceLock::new();
+        // Before the first pool is built, which puts its own hook in front.
+        set_hook(Box::new(|_| POOL.get().unwrap().task(|| ()).name("of the hook").submit().result().unwrap()));
+        let pool = POOL.get_or_init(|| pool(1));
+        let line = line!() + 1;
+        let task = || -> () { panic!("as this test wants it") };
+        let panic = panic_of(pool.task(task).name("of the panic").submit().result());
+        let location = panic.location().expect("the hook ran");
+        assert_eq!((location.file(), location.line()), (file!(), line));
+        assert_eq!(panic.task_name(), Some("of the panic"));
+        serves_on(pool);
     });
 }
 

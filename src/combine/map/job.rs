@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use super::{LONGEST_BLOCK, Lane, MapOptions, Results};
 use crate::error::TaskError;
 use crate::future::TaskFuture;
+use crate::stack::{self, NoRoom};
 use crate::unwind;
 
 /// What a map needs of the executor it runs on.
@@ -216,6 +217,19 @@ where
         unwind::drop_quietly(abandoned);
     }
 
+    /// [`work`](Self::work) inside a wait, which may be nested deeply: the items fail if there is no room for them.
+    fn work_nested(&self, chunk: Chunk<A>, pace: &mut Pace) {
+        let mut chunk = Some(chunk);
+        let work = || chunk.take().map(|chunk| self.work(chunk, pace));
+        if stack::deepen(work) == Err(NoRoom) {
+            if let Some(Chunk { first, items }) = chunk {
+                let results = Results::failed(items.len(), &TaskError::TooDeep);
+                self.track.lock().done.insert(first, results);
+                unwind::drop_quietly(items);
+            }
+        }
+    }
+
     fn work(&self, chunk: Chunk<A>, pace: &mut Pace) {
         let Chunk { first, mut items } = chunk;
         let mut results = Results::with_capacity(items.len());
@@ -361,7 +375,7 @@ where
             if !late && self.host.may_help() && self.host.refusal().is_none() {
                 if let Some(chunk) = track.claim(|unbegun| pace.next(unbegun, self.host.workers())) {
                     drop(track);
-                    self.work(chunk, &mut pace);
+                    self.work_nested(chunk, &mut pace);
                     track = self.track.lock();
                     continue;
                 }

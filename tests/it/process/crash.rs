@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concurrent_futures::{MapOptions, ProcessPoolExecutor, ReturnWhen, Stdio, TaskError, as_completed, wait};
+use concurrent_futures::{MapOptions, ProcessPoolExecutor, ReturnWhen, Stdio, TaskError, as_completed, promise, wait};
 use rustix::process::Signal;
 
 use super::support::*;
@@ -122,6 +122,32 @@ fn a_stack_overflow_is_told_as_one() {
         assert!(matches!(exit.signal_name(), Some("SIGSEGV" | "SIGABRT")), "{exit:?}");
         assert!(exit.crash_note().is_some_and(|note| note.contains("stack overflow")), "{exit:?}");
         assert!(exit.to_string().contains("stack overflow"), "{exit}");
+    });
+}
+
+/// Callbacks until the stack has ended and goes on elsewhere; there the last of them runs over its end.
+fn overflow_in_a_chain_of_callbacks(_: ()) {
+    let (first, mut last) = promise::<()>();
+    for _ in 0..20_000 {
+        let (next, future) = promise();
+        last.add_done_callback(move |_| next.set_result(()).unwrap());
+        last = future;
+    }
+    last.add_done_callback(|_| {
+        std::hint::black_box(recurse(0));
+    });
+    first.set_result(()).unwrap();
+}
+
+#[test]
+fn an_overflow_of_a_stack_that_has_grown_is_told_as_one() {
+    if !shares_memory() {
+        return;
+    }
+    guarded(|| {
+        let exit = exit_of(pool(1).submit(overflow_in_a_chain_of_callbacks, ()).result());
+        assert_eq!(exit.signal_name(), Some("SIGSEGV"));
+        assert!(exit.crash_note().is_some_and(|note| note.contains("stack overflow")), "{exit:?}");
     });
 }
 

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::body::{Body, Element};
+use super::codec::{self, NotEncoded};
 use super::shared_bytes::{self, SharedBytes};
 use super::wire::{LONGEST_REPORT, ReplyKind, Report};
 use crate::error::{CodecError, TaskError, TaskPanic};
@@ -355,12 +356,11 @@ pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (Strin
     };
     let mut short = [0; Payload::SHORT];
     let encoded = unwind::catch(|| {
-        let (encoded, attachments) =
-            shared_bytes::collecting(|| postcard::to_slice(&value, &mut short).map(|used| used.len()));
+        let (encoded, attachments) = shared_bytes::collecting(|| codec::to_slice(&value, &mut short));
         match encoded {
             Ok(used) if attachments.is_empty() => Ok(Payload::Short([0; Payload::SHORT], used as u8)),
-            Ok(_) | Err(postcard::Error::SerializeBufferFull) => {
-                let (encoded, attachments) = shared_bytes::collecting(|| postcard::to_stdvec(&value));
+            Ok(_) | Err(NotEncoded::NoRoom) => {
+                let (encoded, attachments) = shared_bytes::collecting(|| codec::to_vec(&value));
                 encoded.map(|bytes| match attachments.is_empty() {
                     true => Payload::Bytes(bytes),
                     false => Payload::Attached(bytes, attachments),
@@ -375,7 +375,8 @@ pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (Strin
             return Err((format!("it has more than {} SharedBytes", shared_bytes::MOST), value));
         }
         Ok(Ok(payload)) => payload,
-        Ok(Err(error)) => return Err((explain(error), value)),
+        Ok(Err(NotEncoded::Because(reason))) => return Err((reason, value)),
+        Ok(Err(NotEncoded::NoRoom)) => return Err(("there is not enough memory".to_owned(), value)),
         Err(panic) => return Err((format!("its Serialize panicked: {}", panic.message()), value)),
     };
     unwind::drop_quietly(value);
@@ -395,26 +396,9 @@ pub(super) fn decode<T: DeserializeOwned + 'static>(mut body: Body) -> Result<T,
 }
 
 fn decode_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    match unwind::catch(|| postcard::take_from_bytes(bytes)) {
-        Ok(Ok((value, []))) => Ok(value),
-        Ok(Ok(_)) => Err("there are bytes left over".to_owned()),
-        Ok(Err(error)) => Err(explain(error)),
+    match unwind::catch(|| codec::from_slice(bytes)) {
+        Ok(decoded) => decoded,
         Err(panic) => Err(format!("its Deserialize panicked: {}", panic.message())),
-    }
-}
-
-fn explain(error: postcard::Error) -> String {
-    match error {
-        postcard::Error::WontImplement | postcard::Error::NotYetImplemented => {
-            "its serde implementation needs a format that describes itself (`untagged`, `flatten` and the like do): \
-             send it in a form that does not, such as a text of your own"
-                .to_owned()
-        }
-        postcard::Error::SerializeSeqLengthUnknown => "a sequence has to know its length".to_owned(),
-        postcard::Error::SerdeSerCustom | postcard::Error::SerdeDeCustom => {
-            "its serde implementation reported an error".to_owned()
-        }
-        other => other.to_string(),
     }
 }
 

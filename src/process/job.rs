@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::body::{Body, Element};
 use super::call::{self, Function, Payload};
-use super::wire::{self, ReplyKind, Report};
+use super::codec;
+use super::wire::{Garbled, ReplyKind, Report};
 use crate::error::{Cause, CodecError, SizeLimit, TaskError, TaskPanic};
 use crate::executor::{Permit, Priority};
 use crate::future::{RemoteTask, Unpublished};
@@ -130,9 +131,9 @@ impl Raw {
         let bytes = body.as_slice();
         Err(match kind {
             ReplyKind::Value | ReplyKind::Mixed => return Ok((kind, body)),
-            ReplyKind::Panicked => match wire::decode::<Report>(bytes) {
+            ReplyKind::Panicked => match codec::from_slice::<Report>(bytes) {
                 Ok(report) => TaskError::Panicked(panic(report, pid, name)),
-                Err(garbled) => TaskError::Protocol(Cause::new(garbled)),
+                Err(_) => TaskError::Protocol(Cause::new(Garbled("a report that cannot be decoded"))),
             },
             ReplyKind::NotDecoded => TaskError::Decode(call::codec_error(bytes)),
             ReplyKind::NotEncoded => TaskError::Encode(call::codec_error(bytes)),

@@ -5,6 +5,7 @@
 //! | `builder`, `options`, `stderr` | what the user sees beside the pool itself |
 //! | `call` | how a function is named in another process, and how values become bytes |
 //! | `body` | bytes that can become a vector without being copied again |
+//! | `codec` | the format of arguments and results |
 //! | `wire` | what the two sides say to each other, as pure bytes |
 //! | `shared_bytes` | bytes that are not copied at all |
 //! | `job` | a task on its way |
@@ -18,6 +19,7 @@ mod body;
 mod builder;
 mod call;
 mod child;
+mod codec;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod job;

@@ -1,6 +1,6 @@
 //! Bytes that go to another process without being copied.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::ops::Deref;
@@ -16,11 +16,22 @@ use crate::os::shm::Frozen;
 /// The most values of this type in one argument or result.
 pub(super) const MOST: usize = 64;
 
+/// What the format of this crate takes for a value of this type, and others for a struct with one field.
+pub(super) const NAME: &str = "concurrent_futures::SharedBytes";
+
 thread_local! {
     /// While a value is being encoded: what has to travel beside its bytes.
-    static OUTGOING: RefCell<Option<Vec<SharedBytes>>> = const { RefCell::new(None) };
-    /// While a value is being decoded: what has travelled beside its bytes, last first.
-    static INCOMING: RefCell<Vec<OwnedFd>> = const { RefCell::new(Vec::new()) };
+    static OUTGOING: RefCell<Vec<SharedBytes>> = const { RefCell::new(Vec::new()) };
+    /// While a value is being decoded: what has travelled beside its bytes and has not been used.
+    static INCOMING: RefCell<Vec<Option<OwnedFd>>> = const { RefCell::new(Vec::new()) };
+    /// The format of this crate is about to write, or to read, a value of this type. With any other, which a serde
+    /// implementation may use in between, bytes are bytes.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The next value of this type travels beside the bytes.
+pub(super) fn expect() {
+    EXPECTED.set(true);
 }
 
 /// Bytes in shared memory that never change. As (part of) an argument or a result of a [`ProcessPoolExecutor`], they are
@@ -100,81 +111,103 @@ impl fmt::Debug for SharedBytes {
     }
 }
 
-/// Runs `f`, which encodes a value, and says what has to travel beside the bytes.
+/// Runs `f`, which encodes a value, and says what has to travel beside the bytes. A serde implementation may submit to a pool,
+/// so another value may be encoded in the middle of this.
 pub(super) fn collecting<T>(f: impl FnOnce() -> T) -> (T, Vec<SharedBytes>) {
-    /// Takes the list away again, even if `f` panics.
-    struct Reset;
-    impl Drop for Reset {
+    /// Puts the outer list back, even if `f` panics.
+    struct Outer(Vec<SharedBytes>);
+    impl Drop for Outer {
         fn drop(&mut self) {
-            OUTGOING.take();
+            OUTGOING.set(std::mem::take(&mut self.0));
         }
     }
-    OUTGOING.set(Some(Vec::new()));
-    let _reset = Reset;
+    let _outer = Outer(OUTGOING.take());
     let result = f();
-    (result, OUTGOING.take().unwrap_or_default())
+    (result, OUTGOING.take())
 }
 
-/// Runs `f`, which decodes a value, with what has travelled beside the bytes.
-pub(super) fn supplying<T>(mut attachments: Vec<OwnedFd>, f: impl FnOnce() -> T) -> T {
-    struct Reset;
-    impl Drop for Reset {
+/// Runs `f`, which decodes a value, with what has travelled beside the bytes. As [`collecting`], it may happen in the middle
+/// of itself.
+pub(super) fn supplying<T>(attachments: Vec<OwnedFd>, f: impl FnOnce() -> T) -> T {
+    struct Outer(Vec<Option<OwnedFd>>);
+    impl Drop for Outer {
         fn drop(&mut self) {
-            INCOMING.take();
+            INCOMING.set(std::mem::take(&mut self.0));
         }
     }
-    attachments.reverse();
-    INCOMING.set(attachments);
-    let _reset = Reset;
+    let _outer = Outer(INCOMING.replace(attachments.into_iter().map(Some).collect()));
     f()
 }
 
 impl Serialize for SharedBytes {
-    /// A pair: whether the bytes travel beside this, and else the bytes.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let beside = OUTGOING.with_borrow_mut(|outgoing| match outgoing {
-            Some(list) => {
-                list.push(self.clone());
-                true
-            }
-            None => false,
-        });
+        serializer.serialize_newtype_struct(NAME, &Pair(self))
+    }
+}
+
+/// Whether the bytes travel beside this; and which of those that do they are, or else the bytes.
+struct Pair<'a>(&'a SharedBytes);
+
+impl Serialize for Pair<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let beside = EXPECTED.replace(false);
         let mut pair = serializer.serialize_tuple(2)?;
         pair.serialize_element(&beside)?;
-        pair.serialize_element(if beside { &[][..] } else { &**self })?;
+        if beside {
+            let number = OUTGOING.with_borrow_mut(|list| {
+                list.push(self.0.clone());
+                list.len() - 1
+            });
+            pair.serialize_element(&(number as u32))?;
+        } else {
+            pair.serialize_element(&**self.0)?;
+        }
         pair.end()
     }
 }
 
+/// What was received as the given descriptor.
+fn received(number: u32) -> io::Result<Frozen> {
+    let fd = INCOMING.with_borrow_mut(|list| list.get_mut(number as usize)?.take());
+    Frozen::from_fd(fd.ok_or(io::ErrorKind::UnexpectedEof)?)
+}
+
 impl<'de> Deserialize<'de> for SharedBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Pair;
-        impl<'de> Visitor<'de> for Pair {
+        struct Reader {
+            /// There may be some that have travelled beside the bytes.
+            expected: bool,
+        }
+        impl<'de> Visitor<'de> for Reader {
             type Value = SharedBytes;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("shared bytes")
             }
 
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<SharedBytes, D::Error> {
+                deserializer.deserialize_tuple(2, Self { expected: EXPECTED.replace(false) })
+            }
+
             fn visit_seq<A: SeqAccess<'de>>(self, mut pair: A) -> Result<SharedBytes, A::Error> {
                 let beside: bool = pair.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
-                let bytes: Vec<u8> = pair.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
-                let frozen = match beside {
-                    true => INCOMING
-                        .with_borrow_mut(Vec::pop)
-                        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
-                        .and_then(Frozen::from_fd),
-                    false => Frozen::new(bytes.len(), |to| to.copy_from_slice(&bytes)),
+                let short = |reader: &Self| de::Error::invalid_length(1, reader);
+                let frozen = if beside && self.expected {
+                    received(pair.next_element()?.ok_or_else(|| short(&self))?)
+                } else {
+                    let bytes: Vec<u8> = pair.next_element()?.ok_or_else(|| short(&self))?;
+                    Frozen::new(bytes.len(), |to| to.copy_from_slice(&bytes))
                 };
                 frozen.map(|frozen| SharedBytes(Arc::new(frozen))).map_err(de::Error::custom)
             }
         }
-        deserializer.deserialize_tuple(2, Pair)
+        deserializer.deserialize_newtype_struct(NAME, Reader { expected: false })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::codec;
     use super::*;
 
     #[test]
@@ -184,15 +217,51 @@ mod tests {
         assert_eq!(postcard::from_bytes::<SharedBytes>(&encoded).unwrap(), bytes);
     }
 
+    fn fds(beside: &[SharedBytes]) -> Vec<OwnedFd> {
+        beside.iter().map(|bytes| bytes.fd().try_clone_to_owned().unwrap()).collect()
+    }
+
     #[test]
     fn with_an_executor_they_travel_beside() {
         let bytes = SharedBytes::copy_from(&[5; 10_000]).unwrap();
-        let (encoded, beside) = collecting(|| postcard::to_stdvec(&(1u8, bytes.clone(), bytes.clone())).unwrap());
-        assert!(encoded.len() < 10);
-        let fds = beside.iter().map(|bytes| bytes.fd().try_clone_to_owned().unwrap()).collect();
-        let decoded = supplying(fds, || postcard::from_bytes::<(u8, SharedBytes, SharedBytes)>(&encoded).unwrap());
+        let (encoded, beside) = collecting(|| codec::to_vec(&(1u8, bytes.clone(), bytes.clone())).unwrap());
+        assert!(encoded.len() < 12);
+        let decoded =
+            supplying(fds(&beside), || codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded).unwrap());
         assert_eq!(decoded, (1, bytes.clone(), bytes));
-        assert!(postcard::from_bytes::<(u8, SharedBytes, SharedBytes)>(&encoded).is_err());
+        assert!(codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded).is_err());
+    }
+
+    /// Its serde implementation uses the format of this crate, and another one, for values of their own.
+    #[derive(Debug, PartialEq)]
+    struct Busy(SharedBytes);
+
+    impl Serialize for Busy {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let other = SharedBytes::copy_from(b"other").unwrap();
+            let (_, beside) = collecting(|| codec::to_vec(&(other.clone(), other.clone())).unwrap());
+            assert_eq!(beside.len(), 2);
+            (postcard::to_stdvec(&other).unwrap(), &self.0).serialize(serializer)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Busy {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let (plain, bytes) = <(Vec<u8>, SharedBytes)>::deserialize(deserializer)?;
+            assert_eq!(&*postcard::from_bytes::<SharedBytes>(&plain).unwrap(), b"other");
+            let (encoded, beside) = collecting(|| codec::to_vec(&bytes).unwrap());
+            assert_eq!(supplying(fds(&beside), || codec::from_slice::<SharedBytes>(&encoded)).unwrap(), bytes);
+            Ok(Self(bytes))
+        }
+    }
+
+    #[test]
+    fn values_inside_values_do_not_mix() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| SharedBytes::copy_from(bytes).unwrap());
+        let value = (a, Busy(b), c);
+        let (encoded, beside) = collecting(|| codec::to_vec(&value).unwrap());
+        assert_eq!(beside.len(), 3);
+        assert_eq!(supplying(fds(&beside), || codec::from_slice::<(_, Busy, _)>(&encoded)).unwrap(), value);
     }
 
     #[test]

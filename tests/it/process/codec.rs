@@ -372,3 +372,412 @@ fn a_type_that_no_compact_format_can_carry() {
         assert!(pool.submit(|_: ()| Either::Text("a".to_owned()), ()).result().unwrap_err().is_decode());
     });
 }
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_empty(text: &str) -> bool {
+    text.is_empty()
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Order {
+    #[serde(skip_serializing_if = "is_false", default)]
+    urgent: bool,
+    level: Option<u8>,
+}
+
+const RUSHED: Order = Order { urgent: true, level: Some(0) };
+const CALM: Order = Order { urgent: false, level: Some(0) };
+
+/// What the text says of a field that was skipped.
+#[track_caller]
+fn names_the_field(codec: &str, field: &str, owner: &str) {
+    for part in [field, owner, "skip_serializing_if"] {
+        assert!(codec.contains(part), "`{part}` is not in: {codec}");
+    }
+}
+
+// Without its name in the bytes, the fields behind a skipped one would be read in its place.
+#[test]
+fn a_skipped_field_is_an_error_that_names_it() {
+    guarded(|| {
+        let pool = pool(1);
+        assert_eq!(pool.submit(|order: Order| order, RUSHED).result().unwrap(), RUSHED);
+        let TaskError::Encode(codec) = pool.submit(|order: Order| order, CALM).result().unwrap_err() else { panic!() };
+        assert!(codec.type_name().ends_with("Order"), "{codec}");
+        names_the_field(codec.reason(), "`urgent`", "`Order`");
+        let TaskError::Encode(codec) = pool.submit(|_: ()| CALM, ()).result().unwrap_err() else { panic!() };
+        names_the_field(codec.reason(), "`urgent`", "`Order`");
+    });
+}
+
+#[test]
+fn a_skipped_field_is_found_wherever_it_is() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Parcel {
+        Letter {
+            #[serde(skip_serializing_if = "is_empty", default)]
+            note: String,
+            weight: u8,
+        },
+        Box(Vec<Option<Order>>),
+    }
+    type Shelf = std::collections::BTreeMap<u8, (Parcel, [Parcel; 1])>;
+    guarded(|| {
+        let pool = pool(1);
+        let letter = |note: &str| Parcel::Letter { note: note.to_owned(), weight: 1 };
+        let same = |shelf: Shelf| shelf;
+        let shelf = |parcel: Parcel, note: &str| Shelf::from([(1, (parcel, [letter(note)]))]);
+        let whole = shelf(Parcel::Box(vec![None, Some(RUSHED)]), "fragile");
+        assert_eq!(pool.submit(same, whole).result().unwrap(), shelf(Parcel::Box(vec![None, Some(RUSHED)]), "fragile"));
+        let error = pool.submit(same, shelf(Parcel::Box(vec![None, Some(CALM)]), "fragile")).result().unwrap_err();
+        assert!(error.is_encode());
+        names_the_field(&error.to_string(), "`urgent`", "`Order`");
+        let error = pool.submit(same, shelf(letter("x"), "")).result().unwrap_err();
+        assert!(error.is_encode());
+        names_the_field(&error.to_string(), "`note`", "`Parcel::Letter`");
+        // Long values are encoded in another way.
+        let error = pool.submit(|_: (String, Order)| (), ("x".repeat(10_000), CALM)).result().unwrap_err();
+        names_the_field(&error.to_string(), "`urgent`", "`Order`");
+        // Every way in.
+        let mut builder = ProcessPoolExecutor::builder().max_workers(1);
+        builder = builder.initializer(|_: Order| (), CALM);
+        names_the_field(&builder.build().unwrap_err().to_string(), "`urgent`", "`Order`");
+        let error = pool.task(|_: Order| (), CALM).submit().result().unwrap_err();
+        names_the_field(&error.to_string(), "`urgent`", "`Order`");
+        let items = || (0..10).map(|n| if n == 7 { CALM } else { RUSHED });
+        let map = pool.map_with(MapOptions::new().chunk_size(5), |order: Order| order.urgent, items()).unwrap();
+        let failed: Vec<_> = map.enumerate().filter_map(|(n, result)| Some((n, result.err()?))).collect();
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].0, 7);
+        names_the_field(&failed[0].1.to_string(), "`urgent`", "`Order`");
+    });
+}
+
+// serde does not say that a field of a tuple was skipped; what tells is that there are fewer.
+#[test]
+fn a_skipped_field_of_a_tuple_is_found() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Pair(
+        #[serde(skip_serializing_if = "is_false", default)] bool,
+        #[serde(default)] Option<u8>,
+        #[serde(default)] bool,
+    );
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Either {
+        Pair(
+            #[serde(skip_serializing_if = "is_false", default)] bool,
+            #[serde(default)] Option<u8>,
+            #[serde(default)] bool,
+        ),
+        Nothing,
+    }
+    guarded(|| {
+        let pool = pool(1);
+        let (pair, either) = (|pair: Pair| pair, |either: Either| either);
+        assert_eq!(pool.submit(pair, Pair(true, None, false)).result().unwrap(), Pair(true, None, false));
+        assert_eq!(pool.submit(either, Either::Nothing).result().unwrap(), Either::Nothing);
+        for error in [
+            pool.submit(pair, Pair(false, Some(0), true)).result().unwrap_err(),
+            pool.submit(|_: ()| Pair(false, Some(0), true), ()).result().unwrap_err(),
+            pool.submit(either, Either::Pair(false, Some(0), true)).result().unwrap_err(),
+            pool.submit(|_: ()| Either::Pair(false, Some(0), true), ()).result().unwrap_err(),
+        ] {
+            let TaskError::Decode(codec) = error else { panic!("{error:?}") };
+            let text = codec.to_string();
+            assert!(text.contains("Pair") && text.contains('2') && text.contains('3'), "{text}");
+            assert!(text.contains("skip"), "{text}");
+        }
+        // The worker has read all of it, and goes on.
+        assert_eq!(pool.submit(pair, Pair(true, Some(1), true)).result().unwrap(), Pair(true, Some(1), true));
+    });
+}
+
+#[test]
+fn a_field_that_is_skipped_in_one_direction_is_found() {
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Sent {
+        #[serde(skip_serializing, default)]
+        secret: u8,
+        level: u8,
+        more: Vec<u8>,
+    }
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Read {
+        level: u8,
+        #[serde(skip_deserializing)]
+        more: Vec<u8>,
+    }
+    // serde has aliases among the names of the fields: so their number says little.
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct AliasedAndSent {
+        #[serde(skip_serializing, default)]
+        secret: u8,
+        #[serde(alias = "height")]
+        level: u8,
+        #[serde(default)]
+        less: u8,
+    }
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct AliasedAndRead {
+        #[serde(alias = "height")]
+        level: u8,
+        #[serde(skip_deserializing)]
+        more: u8,
+    }
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Neither {
+        #[serde(skip)]
+        secret: u8,
+        level: u8,
+    }
+    guarded(|| {
+        let pool = pool(1);
+        let error = pool.submit(|_: Sent| (), Sent { secret: 1, level: 2, more: vec![3, 4] }).result().unwrap_err();
+        assert!(error.is_decode() && error.to_string().contains("`Sent`"), "{error}");
+        let error = pool.submit(|_: ()| Sent { secret: 1, level: 2, more: vec![3] }, ()).result().unwrap_err();
+        assert!(error.is_decode() && error.to_string().contains("`Sent`"), "{error}");
+        let error = pool.submit(|_: Read| (), Read { level: 1, more: vec![] }).result().unwrap_err();
+        assert!(error.is_decode() && error.to_string().contains("`Read`"), "{error}");
+        let value = AliasedAndSent { secret: 1, level: 2, less: 3 };
+        let error = pool.submit(|_: AliasedAndSent| (), value).result().unwrap_err();
+        assert!(error.is_decode() && error.to_string().contains("`AliasedAndSent`"), "{error}");
+        let error = pool.submit(|_: AliasedAndRead| (), AliasedAndRead { level: 1, more: 2 }).result().unwrap_err();
+        assert!(error.is_decode() && error.to_string().contains("`AliasedAndRead`"), "{error}");
+        let neither = pool.submit(|value: Neither| value, Neither { secret: 1, level: 2 }).result().unwrap();
+        assert_eq!(neither, Neither { secret: 0, level: 2 }, "skipped in both directions, it is what serde says");
+    });
+}
+
+// serde counts skipped variants when it writes, and does not when it reads.
+#[test]
+fn variants_beside_a_skipped_one_arrive_as_they_were() {
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    enum Command {
+        Connect,
+        #[serde(skip)]
+        Internal,
+        Data(u8),
+        #[serde(skip_deserializing)]
+        Trace(u8),
+        Close(u8),
+        Quit(u8),
+    }
+    // Nor does it count aliases when it writes; and here the two mistakes add up to a number that another variant has.
+    #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+    enum Aliased {
+        #[serde(alias = "Zero", alias = "Alpha")]
+        First,
+        #[serde(skip)]
+        Hidden,
+        #[serde(alias = "Another")]
+        Second,
+        Third,
+        Fourth,
+    }
+    #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all(serialize = "camelCase", deserialize = "SCREAMING_SNAKE_CASE"))]
+    enum Case {
+        FirstOfAll,
+        SecondOfAll,
+    }
+    guarded(|| {
+        let pool = pool(1);
+        let same = |command: Command| command;
+        for command in [Command::Connect, Command::Data(1), Command::Close(2), Command::Quit(3)] {
+            assert_eq!(pool.submit(same, command.clone()).result().unwrap(), command);
+        }
+        let error = pool.submit(same, Command::Trace(1)).result().unwrap_err();
+        assert!(error.is_decode() && error.to_string().contains("`Command`"), "{error}");
+        assert!(pool.submit(same, Command::Internal).result().unwrap_err().is_encode());
+        assert!(pool.submit(|_: ()| Command::Internal, ()).result().unwrap_err().is_encode());
+        assert!(pool.submit(|_: Aliased| (), Aliased::Hidden).result().unwrap_err().is_encode());
+        for aliased in [Aliased::First, Aliased::Second, Aliased::Third, Aliased::Fourth] {
+            assert_eq!(pool.submit(|aliased: Aliased| aliased, aliased).result().unwrap(), aliased);
+        }
+        for case in [Case::FirstOfAll, Case::SecondOfAll] {
+            assert_eq!(pool.submit(|case: Case| case, case).result().unwrap(), case);
+        }
+    });
+}
+
+/// Says that it has so many fields or items, and has others.
+struct Miscounted {
+    says: usize,
+    has: usize,
+    list: bool,
+}
+
+impl Serialize for Miscounted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::{SerializeSeq, SerializeTuple};
+        if self.list {
+            let mut list = serializer.serialize_seq(Some(self.says))?;
+            (0..self.has).try_for_each(|n| list.serialize_element(&(n as u8)))?;
+            return list.end();
+        }
+        let mut tuple = serializer.serialize_tuple(self.says)?;
+        (0..self.has).try_for_each(|n| tuple.serialize_element(&(n as u8)))?;
+        tuple.end()
+    }
+}
+
+/// Asks for so many fields, or a list, and reads two.
+struct ReadsTwo<const FIELDS: usize>;
+
+impl<'de, const FIELDS: usize> Deserialize<'de> for ReadsTwo<FIELDS> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Two;
+        impl<'de> serde::de::Visitor<'de> for Two {
+            type Value = ();
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("two numbers")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+                (0..2).try_for_each(|_| list.next_element::<u8>().map(drop))
+            }
+        }
+        match FIELDS {
+            0 => deserializer.deserialize_seq(Two)?,
+            _ => deserializer.deserialize_tuple(FIELDS, Two)?,
+        }
+        Ok(Self)
+    }
+}
+
+impl<const FIELDS: usize> Serialize for ReadsTwo<FIELDS> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match FIELDS {
+            0 => vec![1u8; 3].serialize(serializer),
+            _ => Miscounted { says: FIELDS, has: FIELDS, list: false }.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Miscounted {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("nothing like it can have arrived"))
+    }
+}
+
+#[test]
+fn who_counts_wrongly_is_found() {
+    guarded(|| {
+        let pool = pool(1);
+        for (says, has) in [(2, 3), (3, 2), (0, 1), (1, 0)] {
+            for list in [false, true] {
+                let error = pool.submit(|_: Miscounted| (), Miscounted { says, has, list }).result().unwrap_err();
+                let TaskError::Encode(codec) = error else { panic!("{says} {has} {list}: {error:?}") };
+                let text = codec.reason();
+                assert!(text.contains(&says.to_string()), "{text}");
+            }
+        }
+        assert!(pool.submit(|_: ReadsTwo<2>| (), ReadsTwo).result().is_ok());
+        let error = pool.submit(|_: (ReadsTwo<3>, u8)| (), (ReadsTwo, 1)).result().unwrap_err();
+        assert!(error.is_decode(), "{error:?}");
+        let error = pool.submit(|_: (ReadsTwo<0>, u8)| (), (ReadsTwo, 1)).result().unwrap_err();
+        assert!(error.is_decode(), "{error:?}");
+    });
+}
+
+// Types of serde itself, and attributes that leave nothing out.
+#[test]
+fn what_skips_nothing_arrives() {
+    use std::net::{IpAddr, SocketAddr};
+    use std::ops::{Bound, Range};
+    use std::time::{Duration, SystemTime};
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", deny_unknown_fields)]
+    struct Everything {
+        unit: (),
+        nothing: Nothing,
+        empty: Empty,
+        wrapped: Wrapped,
+        #[serde(rename = "other")]
+        times: (Duration, SystemTime, Range<i8>, Bound<u8>),
+        #[serde(alias = "where")]
+        places: [SocketAddr; 2],
+        #[serde(with = "as_text")]
+        number: u64,
+        results: Vec<Result<IpAddr, String>>,
+        text: char,
+        nested: Option<Option<Box<(u8, i128, f32)>>>,
+        array: [(u8, u8); 32],
+    }
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Nothing;
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Empty {}
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(transparent)]
+    struct Wrapped(u16);
+    mod as_text {
+        use super::*;
+        pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_str(number)
+        }
+        pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        }
+    }
+    guarded(|| {
+        let everything = Everything {
+            unit: (),
+            nothing: Nothing,
+            empty: Empty {},
+            wrapped: Wrapped(3),
+            times: (Duration::from_millis(1), SystemTime::UNIX_EPOCH, -1..5, Bound::Excluded(4)),
+            places: ["1.2.3.4:5".parse().unwrap(), "[::1]:80".parse().unwrap()],
+            number: 7,
+            results: vec![Ok("::1".parse().unwrap()), Err("no".to_owned())],
+            text: 'ß',
+            nested: Some(Some(Box::new((1, i128::MIN, 0.5)))),
+            array: std::array::from_fn(|n| (n as u8, 1)),
+        };
+        let pool = pool(1);
+        let same = |everything: Everything| everything;
+        assert_eq!(pool.submit(same, everything.clone()).result().unwrap(), everything);
+    });
+}
+
+// What serde does only in formats that describe themselves: `flatten`, `untagged`, a tag inside.
+#[test]
+fn attributes_that_need_another_format_are_errors() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Outer {
+        id: u8,
+        #[serde(flatten)]
+        inner: Inner,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Inner {
+        level: u8,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        A { level: u8 },
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    struct Alone {
+        level: u8,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind", content = "content")]
+    enum Beside {
+        A(u8),
+        B,
+    }
+    guarded(|| {
+        let pool = pool(1);
+        let error = pool.submit(|_: Outer| (), Outer { id: 1, inner: Inner { level: 2 } }).result().unwrap_err();
+        assert!(error.is_encode(), "{error:?}");
+        assert!(pool.submit(|_: Tagged| (), Tagged::A { level: 2 }).result().unwrap_err().is_decode());
+        assert!(pool.submit(|_: Alone| (), Alone { level: 2 }).result().unwrap_err().is_decode());
+        assert!(pool.submit(|_: Beside| (), Beside::A(1)).result().unwrap_err().is_decode());
+        assert!(pool.submit(|_: Beside| (), Beside::B).result().unwrap_err().is_decode());
+    });
+}

@@ -55,10 +55,12 @@ pub enum TaskError {
     /// The worker process that ran the task has ended.
     #[error("{0}")]
     WorkerDied(WorkerExit),
-    /// The argument, or the result, could not be turned into bytes.
+    /// The argument, or the result, could not be turned into bytes; or a field of it was skipped
+    /// (`#[serde(skip_serializing_if)]`), so that it would arrive as another value.
     #[error("cannot be sent to or from a worker process: {0}")]
     Encode(#[source] CodecError),
-    /// The argument, or the result, could not be made of the bytes that arrived.
+    /// The argument, or the result, could not be made of the bytes that arrived; or these are of a type of which something is
+    /// skipped when it is written, and not when it is read.
     #[error("arrived, but cannot be decoded: {0}")]
     Decode(#[source] CodecError),
     /// The argument, or the result, is too long ([`max_payload`](crate::ProcessPoolBuilder::max_payload)).

@@ -39,6 +39,15 @@ use crate::stack;
 /// input is empty for them; standard output and error are the program's unless [`stdio`](ProcessPoolBuilder::stdio) says
 /// otherwise. Ctrl-C is left to the program.
 ///
+/// **Arguments and results arrive as they were sent, or as an error.** They are encoded without names, so serde attributes that
+/// leave something out are not carried: of a value with a field that `skip_serializing_if` skips the task fails with
+/// [`TaskError::Encode`], and where a field is skipped in one direction only, with [`TaskError::Decode`]. `flatten`, `untagged` and
+/// `tag` are errors, too. Not found is a type with one field that is skipped only when it is written, and another one that is
+/// skipped only when it is read.
+///
+/// A task may fork. A child that comes to the end of the task, or panics there, ends at once (`_exit`, with 0 or 101): only the
+/// worker answers.
+///
 /// Tasks of the same priority are handed out first in, first out. A worker that is quick gets some in advance; what it
 /// has not begun moves to another if that one has nothing to do, and is then begun in a different order.
 ///

@@ -244,7 +244,9 @@ fn a_full_queue_and_futures_that_spawn_their_successors() {
         })
     }
     guarded(|| {
-        let pool = Arc::new(ThreadPoolExecutor::builder().max_workers(1).queue_capacity(1, QueuePolicy::Block).build().unwrap());
+        let pool = Arc::new(
+            ThreadPoolExecutor::builder().max_workers(1).queue_capacity(1, QueuePolicy::Block).build().unwrap(),
+        );
         let ends = Arc::new(AtomicUsize::new(0));
         let (inner, counter) = (Arc::clone(&pool), Arc::clone(&ends));
         let filler = pool.submit(move || {

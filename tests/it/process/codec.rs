@@ -1,7 +1,7 @@
 //! Arguments and results whose way between the processes goes wrong: they cannot be encoded or decoded, or what encodes
 //! and decodes them panics, exits or crashes, in the parent or in the worker. Each ends with an error, and never hangs.
 
-use concurrent_futures::{MapOptions, ProcessPoolExecutor, Shutdown, TaskError};
+use concurrent_futures::{MapOptions, ProcessPoolExecutor, SharedBytes, Shutdown, TaskError};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -779,5 +779,68 @@ fn attributes_that_need_another_format_are_errors() {
         assert!(pool.submit(|_: Alone| (), Alone { level: 2 }).result().unwrap_err().is_decode());
         assert!(pool.submit(|_: Beside| (), Beside::A(1)).result().unwrap_err().is_decode());
         assert!(pool.submit(|_: Beside| (), Beside::B).result().unwrap_err().is_decode());
+    });
+}
+
+/// Its serde implementation submits to a pool, with shared bytes of its own; in the program only, for a worker would have to
+/// start a pool for it.
+struct Submits {
+    parent: u32,
+    first: SharedBytes,
+    second: SharedBytes,
+}
+
+impl Submits {
+    fn submit(&self) {
+        static POOL: std::sync::OnceLock<ProcessPoolExecutor> = std::sync::OnceLock::new();
+        if std::process::id() == self.parent {
+            let other = SharedBytes::copy_from(b"of its own").unwrap();
+            let pool = POOL.get_or_init(|| pool(1));
+            let back = pool.submit(|other: SharedBytes| other, other.clone()).result().unwrap();
+            assert_eq!(back, other);
+        }
+    }
+}
+
+impl Serialize for Submits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeTuple;
+        let mut tuple = serializer.serialize_tuple(3)?;
+        tuple.serialize_element(&self.parent)?;
+        tuple.serialize_element(&self.first)?;
+        self.submit();
+        tuple.serialize_element(&self.second)?;
+        tuple.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Submits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Submits;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("three elements")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Submits, A::Error> {
+                let short = || A::Error::custom("too short");
+                let parent = list.next_element()?.ok_or_else(short)?;
+                let first: SharedBytes = list.next_element()?.ok_or_else(short)?;
+                Submits { parent, first: first.clone(), second: first.clone() }.submit();
+                let second = list.next_element()?.ok_or_else(short)?;
+                Ok(Submits { parent, first, second })
+            }
+        }
+        deserializer.deserialize_tuple(3, Visitor)
+    }
+}
+
+#[test]
+fn shared_bytes_beside_a_serde_implementation_that_uses_a_pool() {
+    alone("codec::shared_bytes_beside_a_serde_implementation_that_uses_a_pool", || {
+        let [first, second] = [b"first", b"other"].map(|bytes| SharedBytes::copy_from(bytes).unwrap());
+        let value = Submits { parent: std::process::id(), first: first.clone(), second: second.clone() };
+        let back = pool(1).submit(|value: Submits| value, value).result().unwrap();
+        assert_eq!((back.first, back.second), (first, second));
     });
 }

@@ -7,4 +7,6 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/features"
 cargo check --no-default-features
 cargo check
 cargo check --no-default-features --features stream
+cargo check --no-default-features --features deep-stacks
+cargo check --no-default-features --features process
 cargo check --all-features

@@ -3,10 +3,18 @@
 //! A thread runs more than one task at a time when a task waits for another one and runs it in place. The chain
 //! answers two questions: what is the running task called, and would waiting for that task be waiting for
 //! oneself?
+//!
+//! Which thread is inside of a task is known to others only once that thread has been about to block: then it [enters](enter_chain)
+//! its chain into a table of the process. What is entered is not entered again by the next wait, so a wait costs the same however
+//! long the chain is.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use parking_lot::{Mutex, MutexGuard};
 
 thread_local! {
     /// The addresses of the running tasks, outermost first. They are compared, never followed.
@@ -14,7 +22,21 @@ thread_local! {
     static NAME: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
     /// False once the thread-locals above may be gone, so that a task in a thread-local's destructor still runs.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// How many tasks of the chain, from the outermost on, are in the table.
+    static ENTERED: Cell<usize> = const { Cell::new(0) };
+    /// What this thread is called in tables of threads; 0 before that is asked.
+    static KEY: Cell<usize> = const { Cell::new(0) };
 }
+
+/// The tasks that were entered, each with the thread that is inside of it.
+static INSIDE: Mutex<BTreeMap<usize, ThreadKey>> = Mutex::new(BTreeMap::new());
+
+/// Tells threads apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ThreadKey(usize);
+
+/// A chain is searched up to this length, and longer ones are entered instead.
+const SHORT: usize = 64;
 
 /// Keeps a task on the chain of this thread until it is dropped.
 #[must_use]
@@ -43,8 +65,21 @@ impl Drop for Running {
         if cfg!(loom) {
             return;
         }
-        DEPTH.set(DEPTH.get() - 1);
-        let _ = CHAIN.try_with(|chain| chain.borrow_mut().pop());
+        let depth = DEPTH.get() - 1;
+        DEPTH.set(depth);
+        let task = CHAIN.try_with(|chain| chain.borrow_mut().pop()).ok().flatten();
+        if depth < ENTERED.get() {
+            leave(depth, task);
+        }
+    }
+}
+
+/// A task ends that is in the table.
+#[cold]
+fn leave(depth: usize, task: Option<usize>) {
+    ENTERED.set(depth);
+    if let Some(task) = task {
+        INSIDE.lock().remove(&task);
     }
 }
 
@@ -55,12 +90,44 @@ pub(crate) fn in_task() -> bool {
 
 /// True if this thread is inside the given task.
 pub(crate) fn is_running(task: usize) -> bool {
-    in_task() && CHAIN.try_with(|chain| chain.borrow().contains(&task)).unwrap_or(false)
+    if !in_task() {
+        return false;
+    }
+    let found = |chain: &Vec<usize>| (chain.len() <= SHORT).then(|| chain.contains(&task));
+    match CHAIN.try_with(|chain| found(&chain.borrow())) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            let me = enter_chain();
+            INSIDE.lock().get(&task) == Some(&me)
+        }
+        Err(_) => false,
+    }
 }
 
-/// The tasks this thread is inside of, outermost first.
-pub(crate) fn chain() -> Vec<usize> {
-    CHAIN.try_with(|chain| chain.borrow().clone()).unwrap_or_default()
+/// Enters the tasks that this thread is inside of, as it is about to block.
+pub(crate) fn enter_chain() -> ThreadKey {
+    let _ = CHAIN.try_with(|chain| {
+        let (chain, me) = (chain.borrow(), key());
+        if ENTERED.get() < chain.len() {
+            INSIDE.lock().extend(chain[ENTERED.get()..].iter().map(|task| (*task, me)));
+            ENTERED.set(chain.len());
+        }
+    });
+    key()
+}
+
+/// Which threads are inside of which tasks, as far as they have been about to block.
+pub(crate) fn inside() -> MutexGuard<'static, BTreeMap<usize, ThreadKey>> {
+    INSIDE.lock()
+}
+
+fn key() -> ThreadKey {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    if KEY.get() == 0 {
+        // Relaxed: it has only to be different from all others.
+        KEY.set(LAST.fetch_add(1, Relaxed) + 1);
+    }
+    ThreadKey(KEY.get())
 }
 
 /// The name of the innermost task, if it was given one.

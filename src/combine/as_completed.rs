@@ -15,6 +15,10 @@ use crate::error::CompletionTimeout;
 /// its exact length, and a completion costs the same however many futures there are. Called on a worker, it runs
 /// tasks of the same pool that are still queued instead of waiting for them (those of `futures`, no others).
 ///
+/// In a task, a future that it would wait for in vain is yielded as well, when nothing else may come: one that is the calling
+/// task's own, or in a circle of tasks that wait for each other. It is not done, but asked for its result it says
+/// [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once.
+///
 /// Dropped half-way, it lets go of the rest of the futures: their tasks go on. For asynchronous code, `into_stream` makes a
 /// `Stream` of it (feature `stream`).
 ///

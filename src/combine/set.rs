@@ -20,7 +20,7 @@
 
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -28,8 +28,8 @@ use std::time::Instant;
 
 use crate::current;
 use crate::future::{
-    AlreadyFinal, Attendance, Attendant, Attending, Idle, Listener, SharedFuture, Source, TaskFuture, Waiter, is_past,
-    park,
+    AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, SharedFuture, Source, TaskFuture, Wait,
+    Waiter, enter_wait, is_past, park, polls_itself,
 };
 use crate::spin;
 use crate::sync::Mutex;
@@ -131,6 +131,12 @@ pub(super) struct CompletionSet<S: Completable> {
     attended_by: Option<u64>,
     /// The items that the waiting side has to look at, as they may be polled in place, or run.
     to_claim: VecDeque<usize>,
+    /// What counts as done although it is not, because this wait for it would never end. It is not registered any more.
+    refused: BTreeSet<usize>,
+    /// Whether the task that polls is among the items has been looked at.
+    own_refused: bool,
+    /// What any is waited for of, for the search for circles; made when it is first needed.
+    left: Option<Arc<Left>>,
 }
 
 impl<S: Completable> CompletionSet<S> {
@@ -156,6 +162,9 @@ impl<S: Completable> CompletionSet<S> {
             attending: Attending::new(),
             attended_by: None,
             to_claim: VecDeque::new(),
+            refused: BTreeSet::new(),
+            own_refused: false,
+            left: None,
         };
         for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
             let source = item.as_mut().expect("nothing was taken yet").source_mut();
@@ -195,6 +204,13 @@ impl<S: Completable> CompletionSet<S> {
                     self.attend(&own, |source, listener| source.attend(&own, listener));
                 }
             }
+            let _entered = match deadline {
+                None => match self.enter(count == self.items.len()) {
+                    Some(entered) => Some(entered),
+                    None => continue,
+                },
+                Some(_) => None,
+            };
             return self.sleep_for(demand, deadline);
         }
     }
@@ -203,6 +219,7 @@ impl<S: Completable> CompletionSet<S> {
     /// that may be so.
     pub(super) fn poll_for(&mut self, count: usize, context: &Context<'_>) -> Poll<()> {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
+        self.refuse_own(context.waker());
         let first = self.demand == 0;
         let in_place = Attendance::in_place();
         loop {
@@ -229,6 +246,67 @@ impl<S: Completable> CompletionSet<S> {
         }
         self.demand = demand;
         Poll::Pending
+    }
+
+    /// Before it sleeps for good inside a task, the thread enters what it waits for. What it would wait for in vain counts as
+    /// done from then on: `None` if there is such a future, and so perhaps nothing left to sleep for.
+    fn enter(&mut self, all: bool) -> Option<Entered> {
+        let (items, refused) = (&self.items, &self.refused);
+        // 0 for what is not waited for any more.
+        let task = |index: usize| {
+            let source = items[index].as_ref().map(S::source).filter(|source| !source.is_done());
+            source.filter(|_| !refused.contains(&index)).map_or(0, |source| source.address())
+        };
+        let tasks = || (0..items.len()).map(task);
+        let wait = || match all {
+            true => {
+                let mut tasks: Vec<usize> = tasks().filter(|task| *task != 0).collect();
+                tasks.sort_unstable();
+                Wait::All(tasks.into())
+            }
+            false => Wait::Any(Arc::clone(self.left.get_or_insert_with(|| Arc::new(Left::new(tasks()))))),
+        };
+        let mut in_vain = match enter_wait(wait) {
+            Ok(entered) => return Some(entered),
+            Err(in_vain) => in_vain,
+        };
+        in_vain.sort_unstable();
+        let is_in_vain = |index: &usize| in_vain.binary_search(&task(*index)).is_ok();
+        let in_vain: Vec<usize> = (0..items.len()).filter(is_in_vain).collect();
+        in_vain.into_iter().for_each(|index| self.refuse(index));
+        None
+    }
+
+    /// If the task that polls waits for itself, it would do so in vain.
+    fn refuse_own(&mut self, waker: &Waker) {
+        if std::mem::replace(&mut self.own_refused, true) {
+            return;
+        }
+        let is_own = |index: &usize| {
+            let source = self.items[*index].as_ref().map(S::source).filter(|source| !source.is_done());
+            source.is_some_and(|source| polls_itself(source.address(), waker))
+        };
+        let own: Vec<usize> = (0..self.items.len()).filter(is_own).collect();
+        own.into_iter().for_each(|index| self.refuse(index));
+    }
+
+    /// The future counts as done, and as failed, without being so: whoever asks for its result gets an error at once.
+    fn refuse(&mut self, index: usize) {
+        let node = &self.shared.nodes[index];
+        let Some(item) = &mut self.items[index] else { return };
+        if !self.refused.contains(&index) && item.source_mut().unregister(node.as_waiter()).is_ok() {
+            // SAFETY: as in `dissolve`, which leaves this one out.
+            unsafe { Arc::decrement_strong_count(node.shared) };
+            self.refused.insert(index);
+            self.shared.complete(node, true, &|| ());
+        }
+        self.forget_left(index);
+    }
+
+    fn forget_left(&self, index: usize) {
+        if let Some(left) = &self.left {
+            left.remove(index);
+        }
     }
 
     /// Runs the first task that is still queued and that this thread may run; what could not be claimed once never can
@@ -343,6 +421,7 @@ impl<S: Completable> CompletionSet<S> {
         // SAFETY: the stack holds nodes of `shared.nodes`, which lives as long as `self.shared`.
         while let Some(node) = unsafe { newest_first.as_ref() } {
             indices.push(node.index);
+            self.forget_left(node.index);
             newest_first = node.next.load(Relaxed);
         }
         to.extend(indices.into_iter().rev());
@@ -356,7 +435,7 @@ impl<S: Completable> CompletionSet<S> {
     /// Ends the registrations, and gives back what has not been taken, in the original order.
     pub(super) fn dissolve(&mut self) -> impl Iterator<Item = S> + use<S> {
         for (item, node) in self.items.iter_mut().zip(&self.shared.nodes).take(self.registered) {
-            let Some(item) = item else { continue };
+            let Some(item) = item.as_mut().filter(|_| !self.refused.contains(&node.index)) else { continue };
             if item.source_mut().unregister(node.as_waiter()).is_ok() {
                 // SAFETY: the registration is undone, so its strong reference, from `new`, is given up here. It is
                 // not the last one: `self` has its own.
@@ -364,12 +443,26 @@ impl<S: Completable> CompletionSet<S> {
             }
         }
         self.registered = 0;
+        self.refused.clear();
         (self.attending, self.attended_by) = (Attending::new(), None);
         self.to_claim.clear();
         let waker = self.shared.sleeper.lock().take();
         // A waker's destructor is the runtime's code.
         unwind::drop_quietly(waker);
         std::mem::take(&mut self.items).into_iter().flatten()
+    }
+}
+
+impl<S: Completable> CompletionSet<S> {
+    /// As [`dissolve`](Self::dissolve), where nothing has been taken: what counts as done, and the rest.
+    pub(super) fn partition(&mut self) -> (Vec<S>, Vec<S>) {
+        let refused = self.refused.clone();
+        let (mut done, mut not_done) = (Vec::new(), Vec::new());
+        for (index, item) in self.dissolve().enumerate() {
+            let is_done = item.source().is_done() || refused.contains(&index);
+            if is_done { done.push(item) } else { not_done.push(item) }
+        }
+        (done, not_done)
     }
 }
 

@@ -30,7 +30,7 @@ impl ReturnWhen {
 #[derive(Debug)]
 #[must_use = "the futures are in here"]
 pub struct Waited<F> {
-    /// The futures that are done.
+    /// The futures that are done, and those that the call would have waited for in vain (see [`wait`]).
     pub done: Vec<F>,
     /// The others. Their tasks go on.
     pub not_done: Vec<F>,
@@ -38,7 +38,7 @@ pub struct Waited<F> {
 
 impl<F: Completable> Waited<F> {
     pub(super) fn of(set: &mut CompletionSet<F>) -> Self {
-        let (done, not_done) = set.dissolve().partition(|item| item.source().is_done());
+        let (done, not_done) = set.partition();
         Self { done, not_done }
     }
 }
@@ -49,6 +49,11 @@ impl<F: Completable> Waited<F> {
 /// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs
 /// `(key, future)`. Called on a worker, it runs tasks of the same pool that are still queued instead of waiting for
 /// them (those of `futures`, no others).
+///
+/// Called in a task, without a time-out, a future counts as done if this call would wait for it in vain: it is that of the calling
+/// task, or in a circle of tasks that wait for each other. (If any one is enough, it counts only when nothing else may come.) It
+/// is in `done`, and asked for its result it says [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once; the task itself is
+/// not changed. Which circles are not found is said at [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
 ///
 /// [`wait_async`](crate::wait_async) is the same for asynchronous code.
 ///

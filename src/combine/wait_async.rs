@@ -10,6 +10,9 @@ use super::wait::{ReturnWhen, Waited};
 
 /// [`wait`](crate::wait()) to be awaited: ready when the futures are as `return_when` says. No futures: ready at once.
 ///
+/// Polled by a spawned future, or by a [`block_on`](crate::block_on) inside a task, it counts the handle of that very task as done,
+/// as [`wait`](crate::wait()) does.
+///
 /// It takes no time-out, as timers are the runtime's. Give it a foreign one by reference: when the time is up,
 /// [`into_waited`](WaitAsync::into_waited) tells what is done and what is not. It can be dropped at any time, which never
 /// blocks; the tasks go on.

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use crossbeam::sync::{Parker, Unparker};
 
 use super::attend::Attending;
+use super::deadlock::BlockingOn;
 use crate::current;
 
 thread_local! {
@@ -52,7 +53,8 @@ impl Wake for Bell {
 ///
 /// Called on a worker of a pool, it occupies that worker like any other blocking call. Handles of tasks of the same pool
 /// that the future polls do what [`TaskFuture::result`](crate::TaskFuture::result) would do: what is still queued is run in
-/// place, so a pool of one thread is enough. To occupy nobody, `.await` inside
+/// place, so a pool of one thread is enough. The handle of the very task that this is called in is ready with
+/// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). To occupy nobody, `.await` inside
 /// [`spawn`](crate::ThreadPoolExecutor::spawn).
 ///
 /// ```
@@ -75,6 +77,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let bench = CACHED.try_with(Cell::take).ok().flatten().unwrap_or_else(Bench::new);
     let mut context = Context::from_waker(&bench.waker);
     let (attending, in_task) = (Attending::new(), current::in_task());
+    let _blocking = BlockingOn::enter(&bench.waker);
     let output = loop {
         let polled = match in_task {
             true => attending.polling(|| future.as_mut().poll(&mut context)),

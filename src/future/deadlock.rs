@@ -1,21 +1,64 @@
 //! Who of the threads that run tasks is blocked, and on what: how a circle of waits is found.
 //!
-//! A thread that is about to block for good inside a task enters itself here. A circle consists of blocked
-//! threads only, so the last one to enter sees all the others and closes no circle: it gets an error instead.
-//! Waits with a deadline end by themselves and are not entered; neither are waits for several futures at once.
+//! A thread that is about to block for good inside a task enters here what it waits for: one task, all of some, or any of
+//! some. A thread is *stuck* if what it waits for will not come: one task, or one of all, or each of any, is being run by a thread
+//! that is stuck. The last thread to enter sees all the others; if it would be stuck, it is not entered and gets an error
+//! instead. So nobody who is entered is ever stuck. A thread that runs what it waits for, such as a future that was woken and that it
+//! polls in place, is entered all the while, and not stuck either.
+//!
+//! Waits with a deadline end by themselves and are not entered. Nor are futures that are suspended: a circle that leads through
+//! one is not found, except that a future which polls its own handle is told so ([`polls_itself`]).
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use crate::current;
+use super::spawned;
+use crate::current::{self, ThreadKey};
 
-/// A thread that is blocked: what it is inside of, and what it waits for (addresses of tasks, which are alive as
-/// long as the wait is).
-struct Blocked {
-    inside: Vec<usize>,
-    awaited: usize,
+/// What a blocked thread waits for: addresses of tasks, which are alive as long as the wait is.
+#[derive(Debug, Clone)]
+pub(crate) enum Wait {
+    One(usize),
+    /// In ascending order.
+    All(Arc<[usize]>),
+    Any(Arc<Left>),
 }
 
-static BLOCKED: Mutex<Vec<Blocked>> = Mutex::new(Vec::new());
+/// The tasks of which any is waited for, and which have not been done.
+#[derive(Debug)]
+pub(crate) struct Left {
+    tasks: Box<[AtomicUsize]>,
+    /// There is none before this one.
+    first: AtomicUsize,
+}
+
+// Relaxed: it is changed by the waiting thread, when it is not entered.
+impl Left {
+    pub(crate) fn new(tasks: impl Iterator<Item = usize>) -> Self {
+        Self { tasks: tasks.map(AtomicUsize::new).collect(), first: AtomicUsize::new(0) }
+    }
+
+    /// It has been done, or is not waited for any more.
+    pub(crate) fn remove(&self, index: usize) {
+        self.tasks[index].store(0, Relaxed);
+        while self.tasks.get(self.first.load(Relaxed)).is_some_and(|task| task.load(Relaxed) == 0) {
+            self.first.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        let rest = self.tasks.iter().skip(self.first.load(Relaxed));
+        rest.map(|task| task.load(Relaxed)).filter(|task| *task != 0)
+    }
+}
+
+/// The innermost wait of a thread is its last.
+static BLOCKED: Mutex<BTreeMap<ThreadKey, Vec<Wait>>> = Mutex::new(BTreeMap::new());
 
 /// The wait would close a circle.
 #[derive(Debug)]
@@ -24,33 +67,185 @@ pub(super) struct Circle;
 /// Keeps the calling thread entered until it is dropped.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Entered(Option<usize>);
+pub(crate) struct Entered(Option<ThreadKey>);
 
 /// Enters the calling thread as waiting for `awaited`, if it is inside a task.
 pub(super) fn enter(awaited: usize) -> Result<Entered, Circle> {
+    enter_wait(|| Wait::One(awaited)).map_err(|_| Circle)
+}
+
+/// Enters the calling thread, if it is inside a task. The error is what it waits for in vain.
+pub(crate) fn enter_wait(wait: impl FnOnce() -> Wait) -> Result<Entered, Vec<usize>> {
     if !current::in_task() {
         return Ok(Entered(None));
     }
-    let inside = current::chain();
-    let Some(&innermost) = inside.last() else { return Ok(Entered(None)) };
+    let (me, wait) = (current::enter_chain(), wait());
     let mut blocked = BLOCKED.lock();
-    let mut next = Some(awaited);
-    while let Some(task) = next {
-        if inside.contains(&task) {
-            return Err(Circle);
-        }
-        next = blocked.iter().find(|other| other.inside.contains(&task)).map(|other| other.awaited);
+    let in_vain = Waits { me, blocked: &blocked, inside: &current::inside() }.in_vain(&wait);
+    if !in_vain.is_empty() {
+        return Err(in_vain);
     }
-    blocked.push(Blocked { inside, awaited });
-    Ok(Entered(Some(innermost)))
+    blocked.entry(me).or_default().push(wait);
+    Ok(Entered(Some(me)))
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let Some(innermost) = self.0 else { return };
+        let Some(me) = self.0 else { return };
         let mut blocked = BLOCKED.lock();
-        if let Some(at) = blocked.iter().position(|own| own.inside.last() == Some(&innermost)) {
-            blocked.swap_remove(at);
+        let waits = blocked.get_mut(&me).expect("it was entered");
+        waits.pop();
+        if waits.is_empty() {
+            blocked.remove(&me);
         }
     }
+}
+
+/// Everything that is known at the moment when `me` enters.
+struct Waits<'a> {
+    me: ThreadKey,
+    blocked: &'a BTreeMap<ThreadKey, Vec<Wait>>,
+    inside: &'a BTreeMap<usize, ThreadKey>,
+}
+
+/// A thread that is blocked, or about to be.
+struct Node {
+    /// It is stuck if any of these is, or if all are.
+    needs: Vec<usize>,
+    all: bool,
+    stuck: bool,
+}
+
+impl Waits<'_> {
+    /// Who runs the task, if that thread is blocked, or `me`.
+    fn blocked_in(&self, task: usize) -> Option<ThreadKey> {
+        let thread = *self.inside.get(&task)?;
+        (thread == self.me || self.blocked.contains_key(&thread)).then_some(thread)
+    }
+
+    /// What of `wait` will not come if `me` blocks on it.
+    fn in_vain(&self, wait: &Wait) -> Vec<usize> {
+        if let Wait::One(task) = wait {
+            // By far the most frequent case, and mostly the end of it.
+            match self.follow(*task) {
+                Some(true) => return vec![*task],
+                Some(false) => return Vec::new(),
+                None => {}
+            }
+        }
+        let (mut threads, mut numbers) = (vec![self.me], BTreeMap::from([(self.me, 0)]));
+        let mut nodes: Vec<Node> = Vec::new();
+        while let Some(thread) = threads.get(nodes.len()).copied() {
+            let wait = match thread == self.me {
+                true => wait,
+                false => self.blocked[&thread].last().expect("a blocked thread waits"),
+            };
+            let mut number = |thread| {
+                *numbers.entry(thread).or_insert_with(|| {
+                    threads.push(thread);
+                    threads.len() - 1
+                })
+            };
+            nodes.push(match wait {
+                _ if thread != self.me && self.is_active(thread, wait) => {
+                    Node { needs: Vec::new(), all: false, stuck: false }
+                }
+                Wait::Any(left) => {
+                    let needs: Option<Vec<ThreadKey>> = left.iter().map(|task| self.blocked_in(task)).collect();
+                    let stuck = needs.is_some();
+                    Node { needs: needs.into_iter().flatten().map(number).collect(), all: true, stuck }
+                }
+                wait => Node {
+                    needs: self.stoppers(wait).map(|(_, thread)| number(thread)).collect(),
+                    all: false,
+                    stuck: true,
+                },
+            });
+        }
+        // All are taken to be stuck, until no more can be shown not to be.
+        loop {
+            let is_free = |node: &Node| {
+                let mut needs = node.needs.iter().map(|need| nodes[*need].stuck);
+                node.stuck && if node.all { needs.any(|stuck| !stuck) } else { !needs.any(|stuck| stuck) }
+            };
+            let free: Vec<usize> = (0..nodes.len()).filter(|number| is_free(&nodes[*number])).collect();
+            if free.is_empty() {
+                break;
+            }
+            free.into_iter().for_each(|number| nodes[number].stuck = false);
+        }
+        match (nodes[0].stuck, wait) {
+            (false, _) => Vec::new(),
+            (true, Wait::Any(left)) => left.iter().collect(),
+            (true, wait) => {
+                let is_stuck = |(_, thread): &(usize, ThreadKey)| nodes[numbers[thread]].stuck;
+                self.stoppers(wait).filter(is_stuck).map(|(task, _)| task).collect()
+            }
+        }
+    }
+
+    /// Follows waits for one task each: would `me` be stuck? `None` if there are other waits on the way.
+    fn follow(&self, awaited: usize) -> Option<bool> {
+        let mut task = awaited;
+        loop {
+            match self.blocked_in(task) {
+                None => return Some(false),
+                Some(thread) if thread == self.me => return Some(true),
+                // This comes to an end: there is no circle among those who are entered, except of one who is active.
+                Some(thread) => match self.blocked[&thread].last() {
+                    Some(Wait::One(next)) if self.inside.get(next) == Some(&thread) => return Some(false),
+                    Some(Wait::One(next)) => task = *next,
+                    _ => return None,
+                },
+            }
+        }
+    }
+
+    /// Does the thread run what it waits for?
+    fn is_active(&self, thread: ThreadKey, wait: &Wait) -> bool {
+        self.stoppers(wait).any(|(_, other)| other == thread)
+    }
+
+    /// What of the tasks of `wait` is being run by a thread that is blocked, and which.
+    fn stoppers<'a>(&'a self, wait: &'a Wait) -> Box<dyn Iterator<Item = (usize, ThreadKey)> + 'a> {
+        let with_thread = |task: usize| Some((task, self.blocked_in(task)?));
+        match wait {
+            Wait::One(task) => Box::new(with_thread(*task).into_iter()),
+            // Few tasks are entered, and many may be waited for.
+            Wait::All(tasks) => {
+                let entered = self.inside.keys().copied();
+                Box::new(entered.filter(|task| tasks.binary_search(task).is_ok()).filter_map(with_thread))
+            }
+            Wait::Any(left) => Box::new(left.iter().filter_map(with_thread)),
+        }
+    }
+}
+
+thread_local! {
+    /// What the waker of the innermost `block_on` of this thread points to.
+    static BLOCK_ON: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Notes that the calling thread blocks in `block_on`, with that waker, until the value is dropped.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct BlockingOn(*const ());
+
+impl BlockingOn {
+    pub(super) fn enter(waker: &Waker) -> Self {
+        Self(BLOCK_ON.replace(waker.data()))
+    }
+}
+
+impl Drop for BlockingOn {
+    fn drop(&mut self) {
+        BLOCK_ON.set(self.0);
+    }
+}
+
+/// Is that task what polls, so that it would wait for itself? The waker says who polls: the task itself if it is a spawned
+/// future, or a `block_on` inside of it. With other wakers, such as a set of futures gives to each of its own, that cannot be told.
+pub(crate) fn polls_itself(task: usize, waker: &Waker) -> bool {
+    spawned::is_waker_of(task, waker)
+        || current::in_task() && std::ptr::eq(waker.data(), BLOCK_ON.get()) && current::is_running(task)
 }

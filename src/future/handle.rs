@@ -355,6 +355,10 @@ impl<T> Source for TaskFuture<T> {
         self.header().state.phase().is_failure()
     }
 
+    fn address(&self) -> usize {
+        self.address()
+    }
+
     fn register(&mut self, waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
         self.forget_waker();
         self.header().state.set_waiter(waiter.as_ptr())

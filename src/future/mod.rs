@@ -54,6 +54,7 @@ mod waiter;
 pub(crate) use attend::{Attendance, Attendant, Attending, Listener};
 pub use block_on::block_on;
 pub(crate) use cell::{Idle, Owner};
+pub(crate) use deadlock::{Entered, Left, Wait, enter_wait, polls_itself};
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
@@ -66,6 +67,10 @@ pub(crate) use task::{Task, borrowing_task, task};
 pub(crate) use unfinished::Unfinished;
 pub(crate) use waiter::{Waiter, is_past, park};
 
+/// Closures and futures that are larger than so many bytes go to the heap first, as pointers to which they travel on. By value they
+/// would be on the stack several times over: that of the caller, and that of the worker.
+pub(crate) const LARGE: usize = 2048;
+
 /// What the combinators need of something they wait for.
 pub(crate) trait Source {
     /// True once the outcome is there.
@@ -76,6 +81,9 @@ pub(crate) trait Source {
 
     /// Whether the outcome is a failure (a cancelled task has not failed). Only for what is done.
     fn has_failed(&self) -> bool;
+
+    /// What the task is called among the running and the blocked ones.
+    fn address(&self) -> usize;
 
     /// Puts a waiter in place, which must obey the contract in `waiter`.
     fn register(&mut self, waiter: std::ptr::NonNull<Waiter>) -> Result<(), AlreadyFinal>;

@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
 use super::Source;
+use super::deadlock::polls_itself;
 use super::handle::{CancelOnDrop, TaskFuture};
 use super::waiter::Waiter;
 use crate::error::TaskError;
@@ -112,6 +113,9 @@ impl Drop for WakerBox {
 impl<T> Future for TaskFuture<T> {
     type Output = Result<T, TaskError>;
 
+    /// Polled by its own task (a spawned future, or a `block_on` inside the task), it is ready with
+    /// [`TaskError::WouldDeadlock`]; the handle stays good.
+    ///
     /// The first poll may look on for up to 2 µs before it is pending, if the CPUs are free and that has paid off on this thread
     /// of late: to leave a waker and to be woken costs more.
     ///
@@ -127,6 +131,9 @@ impl<T> Future for TaskFuture<T> {
         }
         let waker = match self.take_waker() {
             Some(old) if old.waker().will_wake(context.waker()) => old,
+            _ if polls_itself(self.address(), context.waker()) => {
+                return Poll::Ready(Err(TaskError::WouldDeadlock));
+            }
             Some(mut old) => {
                 old.set_waker(context.waker());
                 old

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::attend::{Attendance, Attending, Listener};
-use super::deadlock;
+use super::deadlock::{self, polls_itself};
 use super::handle::{TaskFuture, TaskId};
 use super::state::AlreadyFinal;
 use super::waiter::{ThreadWaiter, Waiter};
@@ -320,6 +320,10 @@ impl<T> Source for SharedFuture<T> {
         self.inner.future.has_failed()
     }
 
+    fn address(&self) -> usize {
+        self.inner.future.address()
+    }
+
     fn register(&mut self, waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
         self.forget_waker();
         self.key = Some(self.inner.add(Entry::Waiter(waiter))?);
@@ -358,6 +362,9 @@ impl<T: Clone> Future for SharedFuture<T> {
         if self.is_done() || self.key.is_none() && self.glance() {
             self.forget_waker();
             return Poll::Ready(self.outcome().cloned());
+        }
+        if polls_itself(self.inner.future.address(), context.waker()) {
+            return Poll::Ready(Err(TaskError::WouldDeadlock));
         }
         let left = match self.key {
             Some(key) => self.inner.set_waker(key, context.waker()).map(|()| key),

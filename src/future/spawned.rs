@@ -461,6 +461,11 @@ fn raw_waker(cell: NonNull<Header>) -> RawWaker {
     RawWaker::new(cell.as_ptr().cast_const().cast(), &WAKER)
 }
 
+/// Is that the waker of the future with that address?
+pub(super) fn is_waker_of(cell: usize, waker: &Waker) -> bool {
+    waker.data().addr() == cell && std::ptr::eq(waker.vtable(), &WAKER)
+}
+
 fn cell_of(data: *const ()) -> NonNull<Header> {
     NonNull::new(data.cast_mut().cast()).expect("a waker is made of a cell")
 }

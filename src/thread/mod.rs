@@ -42,7 +42,7 @@ use self::core::{Core, MapHost};
 use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, MapError, ShutdownError, SubmitError, TaskError};
 use crate::executor::{Priority, QueuePolicy, Shutdown, check_workers};
-use crate::future::{Owner, TaskFuture, task};
+use crate::future::{LARGE, Owner, TaskFuture, task};
 use crate::stack;
 
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
@@ -105,6 +105,8 @@ impl ThreadPoolExecutor {
 
     /// Submits a closure, and returns a handle to its result at once.
     ///
+    /// The closure may be large: above 2 KiB it is put into the heap before it goes anywhere.
+    ///
     /// It never panics, and blocks only if the pool was built with a bounded queue that is full
     /// ([`QueuePolicy::Block`]). On a pool that is shut down or broken, or if no thread could be started to run the task,
     /// the future is resolved already, to the reason: [`TaskError::ShutDown`], [`TaskError::Broken`],
@@ -133,7 +135,10 @@ impl ThreadPoolExecutor {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_with(f, Priority::Normal)
+        match const { size_of::<F>() > LARGE } {
+            true => self.submit_with(Box::new(f) as Box<dyn FnOnce() -> T + Send>, Priority::Normal),
+            false => self.submit_with(f, Priority::Normal),
+        }
     }
 
     /// Like [`submit`](Self::submit), but never blocks, and gives the closure back if the pool does not take it.
@@ -157,7 +162,10 @@ impl ThreadPoolExecutor {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.try_submit_with(f, Priority::Normal, |f| f)
+        match const { size_of::<F>() > LARGE } {
+            true => self.try_submit_with(Box::new(f), Priority::Normal, into_dyn).map_err(SubmitError::unboxed),
+            false => self.try_submit_with(f, Priority::Normal, |f| f),
+        }
     }
 
     /// Submits many closures at once: cheaper than one by one, because the workers are told once. Handles come in the
@@ -178,6 +186,17 @@ impl ThreadPoolExecutor {
         T: Send + 'static,
     {
         let closures = closures.into_iter();
+        match const { size_of::<F>() > LARGE } {
+            true => self.submit_batch(closures.map(|f| into_dyn(Box::new(f)))),
+            false => self.submit_batch(closures),
+        }
+    }
+
+    fn submit_batch<F, T>(&self, closures: impl Iterator<Item = F>) -> Vec<TaskFuture<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         if self.core.capacity.is_some() || self.core.closed_because().is_some() {
             return closures.map(|f| self.submit(f)).collect();
         }
@@ -214,7 +233,10 @@ impl ThreadPoolExecutor {
     /// The handle is that of any task: block on it, `.await` it, collect it with others. [`cancel`](TaskFuture::cancel) also
     /// ends a future that has begun, at the `.await` at which it is suspended: it is dropped there and then. A panic is
     /// [`TaskError::Panicked`]. A future that nobody can wake any more, because the last of its wakers was dropped, resolves
-    /// to [`TaskError::Abandoned`].
+    /// to [`TaskError::Abandoned`]. A future that awaits its own handle gets [`TaskError::WouldDeadlock`] from it; two that await each
+    /// other wait for ever.
+    ///
+    /// The future may be large: above 2 KiB it is put into the heap before it goes anywhere.
     ///
     /// Never panics. Blocks only on a bounded queue ([`queue_capacity`](ThreadPoolBuilder::queue_capacity)) with
     /// [`QueuePolicy::Block`] that is full: a future counts as queued until its first poll. Where `submit` would run the
@@ -238,7 +260,10 @@ impl ThreadPoolExecutor {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        spawn::spawn(&self.core, future)
+        match const { size_of::<F>() > LARGE } {
+            true => spawn::spawn(&self.core, Box::pin(future)),
+            false => spawn::spawn(&self.core, future),
+        }
     }
 
     /// Calls `f` with every item of `items`, on the workers, and yields the results in the order of the items. Each is a
@@ -477,6 +502,14 @@ impl ThreadPoolExecutor {
             None => Err(SubmitError::new(f, TaskError::QueueFull)),
         }
     }
+}
+
+/// A closure in the heap, called there: as its own type it would be moved to the stack first.
+fn into_dyn<F, T>(f: Box<F>) -> Box<dyn FnOnce() -> T + Send>
+where
+    F: FnOnce() -> T + Send + 'static,
+{
+    f
 }
 
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::ThreadPoolExecutor;
+use super::{ThreadPoolExecutor, into_dyn};
 use crate::current;
 use crate::error::SubmitError;
 use crate::executor::Priority;
-use crate::future::TaskFuture;
+use crate::future::{LARGE, TaskFuture};
 
 /// A task that is not submitted yet: made by [`ThreadPoolExecutor::task`], to be given a name or a priority.
 ///
@@ -51,6 +51,10 @@ impl<'pool, F> TaskOptions<'pool, F> {
         T: Send + 'static,
     {
         let Self { pool, f, name, priority } = self;
+        if const { size_of::<F>() > LARGE } {
+            let f = Box::new(f) as Box<dyn FnOnce() -> T + Send>;
+            return TaskOptions { pool, f, name, priority }.submit();
+        }
         match name {
             None => pool.submit_with(f, priority),
             Some(name) => pool.submit_with(move || current::named(name, f), priority),
@@ -68,6 +72,16 @@ impl<'pool, F> TaskOptions<'pool, F> {
         T: Send + 'static,
     {
         let Self { pool, f, name, priority } = self;
+        if const { size_of::<F>() > LARGE } {
+            return match name {
+                None => pool.try_submit_with(Box::new(f), priority, into_dyn),
+                Some(name) => pool.try_submit_with(Box::new(f), priority, |f| {
+                    let f = into_dyn(f);
+                    move || current::named(name, f)
+                }),
+            }
+            .map_err(SubmitError::unboxed);
+        }
         match name {
             None => pool.try_submit_with(f, priority, |f| f),
             Some(name) => pool.try_submit_with(f, priority, |f| move || current::named(name, f)),

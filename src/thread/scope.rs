@@ -28,7 +28,7 @@ use super::core::PoolId;
 use crate::combine::AsSource;
 use crate::error::{TaskError, TaskPanic};
 use crate::executor::Priority;
-use crate::future::{Owner, Source, TaskFuture, borrowing_task};
+use crate::future::{LARGE, Owner, Source, TaskFuture, borrowing_task};
 use crate::unwind::{self, AbortOnUnwind};
 
 /// Where tasks that borrow are submitted; made by [`ThreadPoolExecutor::scope`].
@@ -211,6 +211,9 @@ impl<'scope> Scope<'scope, '_> {
         F: FnOnce() -> T + Send + 'scope,
         T: Send + 'scope,
     {
+        if const { size_of::<F>() > LARGE } {
+            return self.submit(Box::new(f) as Box<dyn FnOnce() -> T + Send + 'scope>);
+        }
         let core = &self.pool.core;
         // Relaxed: the numbers only have to be in the order in which each thread submits.
         let number = self.data.submitted.fetch_add(1, Relaxed);

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::fork::PerProcess;
+
 thread_local! {
     /// The addresses of the running tasks, outermost first. They are compared, never followed.
     static CHAIN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -29,7 +31,7 @@ thread_local! {
 }
 
 /// The tasks that were entered, each with the thread that is inside of it.
-static INSIDE: Mutex<BTreeMap<usize, ThreadKey>> = Mutex::new(BTreeMap::new());
+static INSIDE: PerProcess<Mutex<BTreeMap<usize, ThreadKey>>> = PerProcess::new();
 
 /// Tells threads apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +81,7 @@ impl Drop for Running {
 fn leave(depth: usize, task: Option<usize>) {
     ENTERED.set(depth);
     if let Some(task) = task {
-        INSIDE.lock().remove(&task);
+        INSIDE.get().lock().remove(&task);
     }
 }
 
@@ -98,7 +100,7 @@ pub(crate) fn is_running(task: usize) -> bool {
         Ok(Some(found)) => found,
         Ok(None) => {
             let me = enter_chain();
-            INSIDE.lock().get(&task) == Some(&me)
+            INSIDE.get().lock().get(&task) == Some(&me)
         }
         Err(_) => false,
     }
@@ -109,7 +111,7 @@ pub(crate) fn enter_chain() -> ThreadKey {
     let _ = CHAIN.try_with(|chain| {
         let (chain, me) = (chain.borrow(), key());
         if ENTERED.get() < chain.len() {
-            INSIDE.lock().extend(chain[ENTERED.get()..].iter().map(|task| (*task, me)));
+            INSIDE.get().lock().extend(chain[ENTERED.get()..].iter().map(|task| (*task, me)));
             ENTERED.set(chain.len());
         }
     });
@@ -118,7 +120,7 @@ pub(crate) fn enter_chain() -> ThreadKey {
 
 /// Which threads are inside of which tasks, as far as they have been about to block.
 pub(crate) fn inside() -> MutexGuard<'static, BTreeMap<usize, ThreadKey>> {
-    INSIDE.lock()
+    INSIDE.get().lock()
 }
 
 fn key() -> ThreadKey {

@@ -6,6 +6,7 @@ mod combine;
 mod current;
 mod error;
 mod executor;
+mod fork;
 mod future;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod os;

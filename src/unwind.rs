@@ -9,11 +9,13 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
 use crate::current;
 use crate::error::{PanicLocation, TaskPanic};
+use crate::fork::PerProcess;
 
 thread_local! {
     static LAST: RefCell<Option<Note>> = const { RefCell::new(None) };
@@ -32,12 +34,15 @@ struct Note {
 /// Puts the note-taking hook in front of the current one, once a process. Pools call it when they are built. On a thread
 /// that is panicking the hook cannot be changed: then the next pool does it.
 pub(crate) fn install_hook() {
-    static INSTALLED: Mutex<bool> = Mutex::new(false);
+    // A forked child inherits the hook, but perhaps a lock that nobody will ever release.
+    static INSTALLED: AtomicBool = AtomicBool::new(false);
+    static INSTALLING: PerProcess<Mutex<()>> = PerProcess::new();
     if std::thread::panicking() {
         return;
     }
-    let mut installed = INSTALLED.lock();
-    if !std::mem::replace(&mut *installed, true) {
+    let _installing = INSTALLING.get().lock();
+    // Relaxed: under the lock.
+    if !INSTALLED.swap(true, Relaxed) {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             previous(info);

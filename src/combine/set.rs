@@ -27,9 +27,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::current;
+use crate::fork;
 use crate::future::{
-    AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, SharedFuture, Source, TaskFuture, Wait,
-    Waiter, enter_wait, is_past, park, polls_itself,
+    AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, SharedFuture, Source, TaskFuture,
+    Wait, Waiter, enter_wait, is_past, park, polls_itself,
 };
 use crate::spin;
 use crate::sync::Mutex;
@@ -190,7 +191,7 @@ impl<S: Completable> CompletionSet<S> {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
         loop {
             // There is no demand outside `sleep_for`. Acquire pairs with the Release of `complete`.
-            if self.shared.balance.load(Acquire) >= demand {
+            if self.shared.balance.load(Acquire) >= demand || fork::is_child() && self.meets_without_foreign(demand) {
                 return true;
             }
             let late = is_past(deadline);
@@ -227,7 +228,9 @@ impl<S: Completable> CompletionSet<S> {
                 self.claim_in_place(attendance, demand);
             }
             // AcqRel here and below: as in `sleep_for`.
-            if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand {
+            if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand
+                || fork::is_child() && self.meets_without_foreign(demand)
+            {
                 return Poll::Ready(());
             }
             if first && !current::in_task() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
@@ -307,6 +310,16 @@ impl<S: Completable> CompletionSet<S> {
         if let Some(left) = &self.left {
             left.remove(index);
         }
+    }
+
+    /// In a forked child: resolves what belongs to pools of the parent's, and says whether the demand is met then. There is no
+    /// demand at the moment, so nobody is woken.
+    #[cold]
+    fn meets_without_foreign(&self, demand: isize) -> bool {
+        for item in self.items.iter().flatten() {
+            item.source().is_done();
+        }
+        self.shared.balance.load(Acquire) >= demand
     }
 
     /// Runs the first task that is still queued and that this thread may run; what could not be claimed once never can

@@ -78,6 +78,10 @@ pub enum TaskError {
     /// The executor had been shut down when the task was submitted.
     #[error("the executor has been shut down")]
     ShutDown,
+    /// The executor was built in another process, from which this one was forked: a child has none of its workers. Build
+    /// executors after the fork, in the process that uses them.
+    #[error("the executor was built in another process, from which this one was forked")]
+    WrongProcess,
     /// The queue of the executor was full and its policy is [`QueuePolicy::Fail`](crate::QueuePolicy::Fail).
     #[error("the queue of the executor is full")]
     QueueFull,
@@ -165,6 +169,11 @@ impl TaskError {
     /// True for [`TaskError::ShutDown`].
     pub fn is_shut_down(&self) -> bool {
         matches!(self, Self::ShutDown)
+    }
+
+    /// True for [`TaskError::WrongProcess`].
+    pub fn is_wrong_process(&self) -> bool {
+        matches!(self, Self::WrongProcess)
     }
 
     /// True for [`TaskError::QueueFull`].
@@ -489,6 +498,10 @@ pub enum BuildError {
         /// The limit.
         limit: u32,
     },
+    /// The executor belongs to another process, from which this one was forked: see
+    /// [`TaskError::WrongProcess`]. Only where an executor that exists is to be changed.
+    #[error("the executor was built in another process, from which this one was forked")]
+    WrongProcess,
     /// The operating system refused what every executor of this kind needs.
     #[error("the operating system refuses: {}", std::io::Error::from_raw_os_error(*code))]
     System {
@@ -563,6 +576,10 @@ pub enum ShutdownError {
     /// The caller runs on a worker of this very executor, which would have to wait for itself.
     #[error("a worker cannot wait for the end of its own executor")]
     WouldDeadlock,
+    /// The executor belongs to another process, from which this one was forked: see [`TaskError::WrongProcess`]. Nothing
+    /// happens to it.
+    #[error("the executor was built in another process, from which this one was forked")]
+    WrongProcess,
     /// The time given to [`Shutdown::Within`](crate::Shutdown::Within) passed. What had not started is
     /// cancelled; what runs goes on, as no thread can be stopped from outside.
     #[error("{running} workers were still busy after {waited:?}")]

@@ -25,6 +25,7 @@ use std::task::{Wake, Waker};
 
 use parking_lot::Mutex;
 
+use crate::fork::PerProcess;
 use crate::sync::thread::{self, Thread};
 use crate::unwind;
 
@@ -84,19 +85,19 @@ type Place = (usize, u64);
 
 /// Who is entered, in the order of the futures, and the same in the order of the attendances. Both are ordered, so that
 /// entering, telling and leaving cost the same (but for a logarithm) however many futures are attended.
-static BY_FUTURE: [Mutex<BTreeMap<Place, Entered>>; SHARDS] = [const { Mutex::new(BTreeMap::new()) }; SHARDS];
-static BY_ATTENDANCE: [Mutex<BTreeSet<(u64, usize)>>; SHARDS] = [const { Mutex::new(BTreeSet::new()) }; SHARDS];
+static BY_FUTURE: PerProcess<[Mutex<BTreeMap<Place, Entered>>; SHARDS]> = PerProcess::new();
+static BY_ATTENDANCE: PerProcess<[Mutex<BTreeSet<(u64, usize)>>; SHARDS]> = PerProcess::new();
 
 /// Locks that unrelated threads mostly do not share.
 const SHARDS: usize = 16;
 
 fn of_future(awaited: usize) -> &'static Mutex<BTreeMap<Place, Entered>> {
     // The low bits are the same for cells of one size.
-    &BY_FUTURE[(awaited >> 7) % SHARDS]
+    &BY_FUTURE.get()[(awaited >> 7) % SHARDS]
 }
 
 fn of_attendance(attendance: u64) -> &'static Mutex<BTreeSet<(u64, usize)>> {
-    &BY_ATTENDANCE[attendance as usize % SHARDS]
+    &BY_ATTENDANCE.get()[attendance as usize % SHARDS]
 }
 
 const NONE: u64 = 0;

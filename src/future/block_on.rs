@@ -11,6 +11,7 @@ use crossbeam::sync::{Parker, Unparker};
 use super::attend::Attending;
 use super::deadlock::BlockingOn;
 use crate::current;
+use crate::fork;
 
 thread_local! {
     /// What a call needs, from one call to the next. A nested call finds it taken, and makes its own.
@@ -78,6 +79,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut context = Context::from_waker(&bench.waker);
     let (attending, in_task) = (Attending::new(), current::in_task());
     let _blocking = BlockingOn::enter(&bench.waker);
+    let mut witness = fork::Witness::new();
     let output = loop {
         let polled = match in_task {
             true => attending.polling(|| future.as_mut().poll(&mut context)),
@@ -85,6 +87,8 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         };
         match polled {
             Poll::Ready(output) => break output,
+            // In a forked child nobody wakes what waits for the parent's tasks. Polled once more, it sees that.
+            Poll::Pending if witness.has_forked() => {}
             Poll::Pending => bench.parker.park(),
         }
     };

@@ -13,7 +13,7 @@
 //!    CANCELLING the thread that made the transition; in a final phase whoever owns the handle, by shared
 //!    reference, or alone if it owns the handle by value.
 //! 3. The payload is `work` in PENDING, nothing while the work runs, `value` in VALUE, `error` in ERROR, nothing
-//!    in CANCELLED and TAKEN.
+//!    in CANCELLED and TAKEN, and unknown in FOREIGN, where nobody reads, writes or drops it.
 //!    (Of a spawned future, RUNNING includes that it waits: then `spawned` says who may touch it, and when it is dropped.)
 //! 4. Between publishing with `release` and the end of the function, the runner touches the cell no more.
 //! 5. A `Vtable`'s functions are called only with cells that were made with that vtable, so the casts from
@@ -30,6 +30,7 @@ use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, S
 use super::waiter::Waiter;
 use crate::current;
 use crate::error::TaskError;
+use crate::fork;
 use crate::stack::{self, NoRoom};
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
@@ -53,6 +54,11 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
 
     /// The calling thread has claimed a queued task, run it, and published its outcome.
     fn claimed(self) {}
+
+    /// Does the executor belong to another process, from which this one was forked? Asked in forked children only.
+    fn is_foreign(self) -> bool {
+        false
+    }
 
     /// The task has run, was cancelled, or failed without being begun; its outcome is published, and nobody but its handles will
     /// touch its payload again. Called once for a task that this process runs. One whose outcome comes from elsewhere
@@ -114,6 +120,7 @@ pub(super) struct Vtable {
     pub(super) has_begun: unsafe fn(NonNull<Header>) -> bool,
     pub(super) is_at_work: unsafe fn(NonNull<Header>) -> bool,
     pub(super) help: Help,
+    pub(super) is_foreign: unsafe fn(NonNull<Header>) -> bool,
     pub(super) take: unsafe fn(NonNull<Header>, *mut ()),
     pub(super) outcome: unsafe fn(NonNull<Header>) -> *const (),
     pub(super) free: unsafe fn(NonNull<Header>, Phase),
@@ -254,6 +261,7 @@ where
         has_begun: Self::has_begun,
         is_at_work: |_| true,
         help: Self::help,
+        is_foreign: Self::is_foreign,
         take: Self::take,
         outcome: Self::outcome,
         free: Self::free,
@@ -325,6 +333,10 @@ where
         // read out once.
         let work = this.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
         let outcome = unwind::catch(work).map_err(TaskError::Panicked);
+        if fork::is_child() && owner.is_foreign() {
+            // It has forked, and returned in the child as well. What comes next is the parent's to do.
+            fork::end_child(outcome.is_err());
+        }
         // SAFETY: as the caller's contract; the work is gone from the payload.
         unsafe { Self::resolve(cell, outcome, release, running, about_to_publish) };
         owner.released();
@@ -419,6 +431,13 @@ where
     unsafe fn help(cell: NonNull<Header>, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
         // SAFETY: rules 1 and 5.
         unsafe { cell.cast::<Self>().as_ref() }.owner.help(done, deadline, may)
+    }
+
+    /// # Safety
+    /// The caller holds a reference.
+    unsafe fn is_foreign(cell: NonNull<Header>) -> bool {
+        // SAFETY: rules 1 and 5.
+        unsafe { cell.cast::<Self>().as_ref() }.owner.is_foreign()
     }
 }
 
@@ -573,6 +592,7 @@ where
         // SAFETY: the payload is read out once; the union has no destructor of its own, so the box does not drop it.
         let mut payload = this.payload.with_mut(|payload| unsafe { payload.read() });
         drop(this);
+        // In FOREIGN nobody knows how far its runner had come; the parent has a copy of its own.
         if matches!(phase, Phase::Pending | Phase::Value | Phase::Error) {
             // SAFETY: rule 3.
             stack::deepen_if_possible(|| unsafe {
@@ -670,6 +690,28 @@ pub(super) unsafe fn help(
     unsafe { (cell.as_ref().vtable.help)(cell, done, deadline, may) }
 }
 
+/// In a forked child: if the task is that of a pool of the parent's and not done, it never will be here, so it is resolved to
+/// [`TaskError::WrongProcess`], in this copy of it. Its callbacks are left to the parent. True if that is how it is resolved.
+///
+/// A task that this thread is inside of (the fork happened in it) is left as it is.
+///
+/// # Safety
+/// The caller holds the handle.
+#[cold]
+pub(super) unsafe fn disown(cell: NonNull<Header>) -> bool {
+    // SAFETY: alive by the handle's reference.
+    let header = unsafe { cell.as_ref() };
+    // SAFETY: passed on.
+    let is_foreign = || unsafe { (header.vtable.is_foreign)(cell) };
+    if !header.state.phase().is_final() && is_foreign() && !current::is_running(cell.addr().get()) {
+        if let Some(waiter) = header.state.disown().ok().and_then(NonNull::new) {
+            // SAFETY: `disown` has taken it out of the word for this thread to notify.
+            unsafe { Waiter::notify(waiter, true, &|| ()) };
+        }
+    }
+    header.state.phase() == Phase::Foreign
+}
+
 /// # Safety
 /// The caller owns the handle of a `T` by value (or may never use the value again), and the phase is final.
 pub(super) unsafe fn take<T>(cell: NonNull<Header>) -> Result<T, TaskError> {
@@ -688,6 +730,7 @@ pub(super) unsafe fn take<T>(cell: NonNull<Header>) -> Result<T, TaskError> {
                 Err(*error.assume_init())
             }
             Phase::Cancelled => Err(TaskError::Cancelled),
+            Phase::Foreign => Err(TaskError::WrongProcess),
             Phase::Taken => panic!("the result of this future was taken before"),
             Phase::Pending | Phase::Running | Phase::Cancelling => unreachable!("the phase is final"),
         }
@@ -706,6 +749,7 @@ pub(super) unsafe fn peek<'a, T>(cell: NonNull<Header>) -> Option<Result<&'a T, 
             Phase::Value => Some(Ok(&*(header.vtable.outcome)(cell).cast::<T>())),
             Phase::Error => Some(Err(&**(header.vtable.outcome)(cell).cast::<Box<TaskError>>())),
             Phase::Cancelled => Some(Err(&TaskError::Cancelled)),
+            Phase::Foreign => Some(Err(&TaskError::WrongProcess)),
             _ => None,
         }
     }

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::spawned;
 use crate::current::{self, ThreadKey};
+use crate::fork::PerProcess;
 
 /// What a blocked thread waits for: addresses of tasks, which are alive as long as the wait is.
 #[derive(Debug, Clone)]
@@ -58,7 +59,7 @@ impl Left {
 }
 
 /// The innermost wait of a thread is its last.
-static BLOCKED: Mutex<BTreeMap<ThreadKey, Vec<Wait>>> = Mutex::new(BTreeMap::new());
+static BLOCKED: PerProcess<Mutex<BTreeMap<ThreadKey, Vec<Wait>>>> = PerProcess::new();
 
 /// The wait would close a circle.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ pub(crate) fn enter_wait(wait: impl FnOnce() -> Wait) -> Result<Entered, Vec<usi
         return Ok(Entered(None));
     }
     let (me, wait) = (current::enter_chain(), wait());
-    let mut blocked = BLOCKED.lock();
+    let mut blocked = BLOCKED.get().lock();
     let in_vain = Waits { me, blocked: &blocked, inside: &current::inside() }.in_vain(&wait);
     if !in_vain.is_empty() {
         return Err(in_vain);
@@ -92,8 +93,9 @@ pub(crate) fn enter_wait(wait: impl FnOnce() -> Wait) -> Result<Entered, Vec<usi
 impl Drop for Entered {
     fn drop(&mut self) {
         let Some(me) = self.0 else { return };
-        let mut blocked = BLOCKED.lock();
-        let waits = blocked.get_mut(&me).expect("it was entered");
+        let mut blocked = BLOCKED.get().lock();
+        // In a forked child the table is another one.
+        let Some(waits) = blocked.get_mut(&me) else { return };
         waits.pop();
         if waits.is_empty() {
             blocked.remove(&me);

@@ -16,6 +16,7 @@ use super::state::{AlreadyFinal, Phase};
 use super::waiter::{ThreadWaiter, Waiter};
 use super::{Idle, Source, block, poll};
 use crate::error::TaskError;
+use crate::fork;
 use crate::unwind;
 
 /// The result of a task, now or later: block on it, `.await` it, cancel it, collect it with others.
@@ -147,6 +148,7 @@ impl<T> TaskFuture<T> {
     /// assert_eq!(future.peek().unwrap().unwrap(), "done");
     /// ```
     pub fn peek(&self) -> Option<Result<&T, &TaskError>> {
+        self.is_foreign();
         // SAFETY: the handle is borrowed for as long as the result is, and taking needs it by value or `&mut`.
         unsafe { cell::peek(self.cell) }
     }
@@ -162,6 +164,8 @@ impl<T> TaskFuture<T> {
     /// returns, and its value with it if it has one; until then it [is running](Self::is_running). (If that poll panics, the
     /// panic is the outcome.)
     ///
+    /// In a forked child nothing that belongs to a pool of the parent's can be cancelled: this is `false`.
+    ///
     /// The done-callbacks run in this thread. That, and the meaning of the answer for threads, are as in Python.
     ///
     /// ```
@@ -174,17 +178,25 @@ impl<T> TaskFuture<T> {
     /// ```
     pub fn cancel(&self) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::cancel(self.cell) }
+        !self.is_foreign() && unsafe { cell::cancel(self.cell) }
     }
 
     /// True once the task has ended, in whatever way: no call on this handle blocks any more.
     pub fn is_done(&self) -> bool {
-        self.header().state.phase().is_final()
+        self.header().state.phase().is_final() || self.is_foreign()
+    }
+
+    /// Is this a forked child, and the task that of a pool of its parent's? Then it is resolved.
+    #[inline]
+    fn is_foreign(&self) -> bool {
+        // SAFETY: the handle's reference.
+        fork::is_child() && unsafe { cell::disown(self.cell) }
     }
 
     /// True while a worker is at it. A spawned future is running from its first poll on, also while it waits.
     pub fn is_running(&self) -> bool {
         match self.header().state.phase() {
+            Phase::Running | Phase::Pending if self.is_foreign() => false,
             Phase::Running => true,
             // SAFETY: the handle's reference.
             Phase::Pending => unsafe { cell::has_begun(self.cell) },
@@ -220,6 +232,9 @@ impl<T> TaskFuture<T> {
     ///
     /// If the result has been taken by polling the handle.
     pub fn add_done_callback(&self, callback: impl FnOnce(Result<&T, &TaskError>) + Send + 'static) {
+        if self.is_foreign() {
+            return unwind::call_quietly(|| callback(Err(&TaskError::WrongProcess)));
+        }
         // SAFETY: the handle is borrowed during the call, and taking needs it by value or `&mut`.
         unsafe { cell::add_callback(self.cell, Box::new(callback)) }
     }
@@ -406,6 +421,7 @@ impl<T> fmt::Debug for TaskFuture<T> {
             Phase::Value => "finished",
             Phase::Error => "failed",
             Phase::Taken => "taken",
+            Phase::Foreign => "in another process",
         };
         f.debug_struct("TaskFuture")
             .field("id", &format_args!("{}", self.id()))

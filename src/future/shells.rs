@@ -10,9 +10,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+
+use crate::fork::PerProcess;
 
 /// The queues of an executor.
 pub(crate) trait Sweep: Send + Sync {
@@ -25,6 +27,8 @@ pub(crate) struct Shells {
     /// Those that were left, less those that have come out again. Below 0 while a shell came out before it was counted.
     count: AtomicIsize,
     queues: Mutex<Option<Weak<dyn Sweep>>>,
+    /// The number of the pool (see `fork`).
+    origin: AtomicUsize,
 }
 
 /// So many shells are not worth a sweep.
@@ -34,27 +38,40 @@ const FEW: isize = 64;
 const STEP: isize = 32;
 
 /// The counts of pools that have ended, oldest first. Those at hand are used last, for a count may come late.
-static ENDED: Mutex<VecDeque<&'static Shells>> = Mutex::new(VecDeque::new());
+static ENDED: PerProcess<Mutex<VecDeque<&'static Shells>>> = PerProcess::new();
 
 /// So many counts are kept unused.
 const KEPT: usize = 64;
 
 impl Shells {
     /// The count of a new pool.
-    pub(crate) fn lease(queues: Weak<dyn Sweep>) -> &'static Self {
-        let mut ended = ENDED.lock();
+    pub(crate) fn lease(queues: Weak<dyn Sweep>, origin: usize) -> &'static Self {
+        let mut ended = ENDED.get().lock();
         let ended = if ended.len() > KEPT { ended.pop_front() } else { None };
-        let shells =
-            ended.unwrap_or_else(|| Box::leak(Box::new(Self { count: AtomicIsize::new(0), queues: Mutex::new(None) })));
+        let shells = ended.unwrap_or_else(|| {
+            Box::leak(Box::new(Self {
+                count: AtomicIsize::new(0),
+                queues: Mutex::new(None),
+                origin: AtomicUsize::new(0),
+            }))
+        });
+        // Relaxed: before any task of the pool has the address.
+        shells.origin.store(origin, Relaxed);
         shells.count.store(0, Relaxed);
         *shells.queues.lock() = Some(queues);
         shells
     }
 
+    /// The number of the pool that has it. A task that is not done keeps its pool from ending, so for such a task this is its
+    /// own pool's.
+    pub(crate) fn origin(&self) -> usize {
+        self.origin.load(Relaxed)
+    }
+
     /// The pool has ended.
     pub(crate) fn give_back(&'static self) {
         let queues = self.queues.lock().take();
-        ENDED.lock().push_back(self);
+        ENDED.get().lock().push_back(self);
         drop(queues);
     }
 

@@ -39,6 +39,7 @@ use super::task::Task;
 use super::unfinished::Unfinished;
 use crate::current;
 use crate::error::TaskError;
+use crate::fork;
 use crate::stack::{self, NoRoom};
 use crate::unwind;
 
@@ -50,6 +51,11 @@ pub(crate) trait Scheduler: Send + Sync {
     /// Queues a future that is to be polled; behind everything else if it has `yielded`, that is, if it was woken while it
     /// was being polled. May be called in any thread.
     fn schedule(&self, task: Task, yielded: bool);
+
+    /// Does the executor belong to another process, from which this one was forked? Asked in forked children only.
+    fn is_foreign(&self) -> bool {
+        false
+    }
 
     /// The calling thread has polled a future in place, to its end.
     fn claimed(&self);
@@ -141,6 +147,7 @@ where
         has_begun: |_| false,
         is_at_work,
         help: |_, _, _, _| false,
+        is_foreign,
         take: Cell::<F, F::Output, Seat>::take,
         outcome: Cell::<F, F::Output, Seat>::outcome,
         free: Cell::<F, F::Output, Seat>::free,
@@ -215,6 +222,10 @@ where
                 future.poll(&mut context)
             })
         });
+        if fork::is_child() && this.owner.host.is_foreign() {
+            // It has forked, and returned in the child as well. What comes next is the parent's to do.
+            fork::end_child(polled.is_err());
+        }
         drop(running);
         let outcome = match polled {
             Ok(Poll::Pending) => match this.owner.schedule.suspend() {
@@ -448,6 +459,13 @@ unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, listener: Liste
 
 /// # Safety
 /// The caller holds a reference.
+unsafe fn is_foreign(cell: NonNull<Header>) -> bool {
+    // SAFETY: alive by the caller's reference, and the executor with it.
+    unsafe { seat_of(cell) }.host.is_foreign()
+}
+
+/// # Safety
+/// The caller holds a reference.
 unsafe fn is_at_work(cell: NonNull<Header>) -> bool {
     // SAFETY: alive by the caller's reference.
     unsafe { seat_of(cell) }.schedule.is_owned()
@@ -489,6 +507,10 @@ unsafe fn wake_by_ref(data: *const ()) {
     let cell = cell_of(data);
     // SAFETY: alive by this waker.
     unsafe {
+        if fork::is_child() && is_foreign(cell) {
+            // The parent has this future, and wakers of its own.
+            return;
+        }
         let woken = seat_of(cell).schedule.wake();
         announce(cell, woken, false);
     }
@@ -501,6 +523,7 @@ unsafe fn drop_waker(data: *const ()) {
         match seat_of(cell).schedule.drop_waker() {
             DropWaker::Dropped => {}
             DropWaker::Last => release(cell, &|_| ()),
+            DropWaker::Lost(_) if fork::is_child() && is_foreign(cell) => {}
             DropWaker::Lost(woken) => {
                 // The future is not dropped here, where its destructor might meet a lock that the dropper of the waker
                 // holds, but by whoever takes it from the queue.

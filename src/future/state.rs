@@ -19,6 +19,10 @@
 //! - VALUE, ERROR, CANCELLED are final: the payload belongs to the handle's side, which reads it, or takes it
 //!   (TAKEN) if it owns the handle by value.
 //!
+//! - FOREIGN is final too, and reached from any phase that is not (`disown`): the handle has found that it is in a forked child,
+//!   and that the task is its parent's, so nobody will ever resolve this copy of it. The payload stays as it is, whatever
+//!   that is, and is never touched again.
+//!
 //! Beside the phase, the word holds:
 //! - how many parties keep the cell alive (the runner's half and the handle: at most 2);
 //! - CALLBACKS: the callback list may have entries, and the resolver has to run them before it publishes;
@@ -51,6 +55,8 @@ pub(crate) enum Phase {
     Error = 4,
     Cancelled = 5,
     Taken = 6,
+    /// The task belongs to a pool of another process, from which this one was forked.
+    Foreign = 7,
 }
 
 impl Phase {
@@ -63,7 +69,7 @@ impl Phase {
             4 => Self::Error,
             5 => Self::Cancelled,
             6 => Self::Taken,
-            _ => unreachable!("no transition leads to a seventh phase"),
+            _ => Self::Foreign,
         }
     }
 
@@ -73,7 +79,7 @@ impl Phase {
 
     /// An outcome that somebody who waits for a failure should hear of. Cancelled is not a failure, as in Python.
     pub(crate) fn is_failure(self) -> bool {
-        self == Self::Error
+        matches!(self, Self::Error | Self::Foreign)
     }
 }
 
@@ -282,6 +288,16 @@ impl State {
         self.update(|now| match now.phase().is_final() {
             true => Err(Err(AlreadyFinal)),
             false => Ok((Ok(now.waiter()), now.with_waiter(std::ptr::null_mut()))),
+        })
+    }
+
+    /// Any phase that is not final → FOREIGN, which takes the waiter out. Only in a forked child, of a task that is its parent's
+    /// and that no thread of the child is inside of: so whoever has started it, if anybody has, does not exist here.
+    #[cold]
+    pub(crate) fn disown(&self) -> Result<*mut Waiter, AlreadyFinal> {
+        self.update(|now| match now.phase().is_final() {
+            true => Err(Err(AlreadyFinal)),
+            false => Ok((Ok(now.waiter()), now.with_phase(Phase::Foreign).with_waiter(std::ptr::null_mut()))),
         })
     }
 

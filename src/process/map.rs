@@ -347,6 +347,10 @@ where
     A: Serialize + DeserializeOwned + Send + 'static,
     R: DeserializeOwned + Send + 'static,
 {
+    fn is_elsewhere(&self) -> bool {
+        !self.core.is_here()
+    }
+
     fn put(&self, items: Vec<A>) {
         // Before anybody can see what there is to send.
         self.core.hold();

@@ -58,6 +58,10 @@ use crate::stack;
 /// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then ends the
 /// workers. Dropped while the thread unwinds from a panic, it cancels what has not started first.
 ///
+/// **A pool belongs to the process that built it.** In a child that is forked from that process everything that is asked of the pool
+/// fails at once with [`TaskError::WrongProcess`], futures of its tasks included, and dropping it does nothing; the parent's
+/// pool goes on undisturbed. So a daemon builds its pools after it has detached itself.
+///
 /// After Python's
 /// [`ProcessPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor).
 ///
@@ -215,13 +219,17 @@ impl ProcessPoolExecutor {
         ProcessTask::new(self, f, argument)
     }
 
-    /// How the pool is doing.
+    /// How the pool is doing. In a child that was forked from the process of the pool, all numbers are 0.
     pub fn stats(&self) -> ProcessPoolStats {
+        if !self.core.is_here() {
+            return ProcessPoolStats { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0 };
+        }
         let (workers, busy, queued, completed) = self.core.tally();
         ProcessPoolStats { max_workers: self.core.max_workers(), workers, busy, queued, completed }
     }
 
-    /// The process ids of the workers that there are at the moment, those that are just starting or ending included.
+    /// The process ids of the workers that there are at the moment, those that are just starting or ending included. In a
+    /// forked child there are none: they are its parent's.
     pub fn worker_pids(&self) -> Vec<u32> {
         self.core.pids()
     }
@@ -231,9 +239,13 @@ impl ProcessPoolExecutor {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`](crate::MAX_WORKERS); the pool stays as it was.
+    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`](crate::MAX_WORKERS), or in a forked child
+    /// ([`BuildError::WrongProcess`]); the pool stays as it was.
     pub fn resize(&self, max_workers: usize) -> Result<(), BuildError> {
         check_workers(max_workers)?;
+        if !self.core.is_here() {
+            return Err(BuildError::WrongProcess);
+        }
         self.core.resize(max_workers);
         Ok(())
     }
@@ -244,14 +256,14 @@ impl ProcessPoolExecutor {
     /// # Errors
     ///
     /// [`ShutdownError::WouldDeadlock`] if it is called in a done-callback and would wait;
-    /// [`ShutdownError::TimedOut`] after [`Shutdown::Within`].
+    /// [`ShutdownError::TimedOut`] after [`Shutdown::Within`]; [`ShutdownError::WrongProcess`] in a forked child.
     pub fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError> {
         self.core.shut_down(how)
     }
 
     /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and
     /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`]. Does not
-    /// wait.
+    /// wait. In a forked child it does nothing: the workers are its parent's.
     ///
     /// After Python's
     /// [`terminate_workers`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor.terminate_workers).
@@ -281,6 +293,9 @@ impl ProcessPoolExecutor {
         A: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
+        if !self.core.is_here() {
+            return TaskFuture::ready(Err(TaskError::WrongProcess));
+        }
         if let Some(capacity) = &self.core.capacity {
             if let Some(reason) = self.core.closed_because() {
                 return TaskFuture::ready(Err(reason));
@@ -387,6 +402,11 @@ impl Executor for ProcessPoolExecutor {
 
 impl Drop for ProcessPoolExecutor {
     fn drop(&mut self) {
+        if !self.core.is_here() {
+            // What is left of the pool in a forked child stays as it is, for ever: rings, descriptors and workers are the parent's.
+            std::mem::forget(Arc::clone(&self.core));
+            return;
+        }
         let how = match std::thread::panicking() {
             true => Shutdown::CancelPending,
             false => Shutdown::Wait,

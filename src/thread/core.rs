@@ -15,6 +15,7 @@ use super::worker;
 use crate::combine::Host;
 use crate::error::{Cause, TaskError, spawn_error};
 use crate::executor::{Capacity, Priority};
+use crate::fork::{self, Origin};
 use crate::future::{Idle, Owner, Shells, Sweep, Task, TaskFuture, Unfinished, task};
 use crate::spin;
 use crate::unwind;
@@ -52,6 +53,8 @@ pub(super) struct Core {
     pub(super) unfinished: Unfinished,
     /// A worker sleeps longer than its keep-alive says, because of them.
     pub(super) someone_stays: AtomicBool,
+    /// The process that the pool was built in.
+    origin: Origin,
     /// For starting threads, which hold the core.
     me: Weak<Self>,
     /// Why the pool is broken, once it is.
@@ -67,6 +70,14 @@ pub(super) struct Core {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct PoolId(&'static Shells);
 
+impl PoolId {
+    /// Was the pool built in another process, from which this one was forked?
+    #[inline]
+    pub(super) fn is_elsewhere(self) -> bool {
+        fork::is_child() && fork::is_foreign(self.0.origin())
+    }
+}
+
 impl Owner for PoolId {
     #[inline]
     fn may_claim(self) -> bool {
@@ -75,6 +86,10 @@ impl Owner for PoolId {
 
     fn claimed(self) {
         worker::with_current(worker::Worker::count_claimed);
+    }
+
+    fn is_foreign(self) -> bool {
+        self.is_elsewhere()
     }
 
     #[inline]
@@ -113,17 +128,20 @@ impl Sweep for Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        self.shells.give_back();
+        if self.is_here() {
+            self.shells.give_back();
+        }
     }
 }
 
 impl Core {
     pub(super) fn new(config: Config, hooks: Hooks, max_workers: usize, capacity: Option<Arc<Capacity>>) -> Arc<Self> {
+        let origin = Origin::new();
         Arc::new_cyclic(|me: &Weak<Self>| Self {
             config,
             hooks: Mutex::new(hooks),
             queues: Shared::new(),
-            shells: Shells::lease(Weak::<Self>::clone(me)),
+            shells: Shells::lease(Weak::<Self>::clone(me), origin.number()),
             swept: Mutex::new(0),
             sleep: CachePadded::new(Sleep::new()),
             max_workers: AtomicUsize::new(max_workers),
@@ -131,6 +149,7 @@ impl Core {
             capacity,
             unfinished: Unfinished::new(),
             someone_stays: AtomicBool::new(false),
+            origin,
             me: Weak::clone(me),
             broken: OnceLock::new(),
             no_thread: Mutex::new(None),
@@ -141,8 +160,18 @@ impl Core {
         PoolId(self.shells)
     }
 
+    /// Is this the process that the pool was built in? In a child that was forked from it there are no workers, and the locks may
+    /// be held by nobody: nothing of the pool may be touched there. One load.
+    #[inline(always)]
+    pub(super) fn is_here(&self) -> bool {
+        self.origin.is_here()
+    }
+
     /// Why nothing new is taken, if so.
     pub(super) fn closed_because(&self) -> Option<TaskError> {
+        if !self.is_here() {
+            return Some(TaskError::WrongProcess);
+        }
         let counts = self.sleep.counts();
         counts.is_closed().then(|| self.reason(counts, TaskError::ShutDown))
     }
@@ -379,6 +408,10 @@ impl Host for MapHost {
     fn refusal(&self) -> Option<TaskError> {
         let counts = self.0.sleep.counts();
         counts.is_refusing().then(|| self.0.reason(counts, TaskError::Cancelled))
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        !self.0.is_here()
     }
 
     fn may_help(&self) -> bool {

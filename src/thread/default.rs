@@ -1,8 +1,7 @@
 //! How many workers, and the pool that is always there.
 
-use std::sync::OnceLock;
-
 use super::ThreadPoolExecutor;
+use crate::fork::PerProcess;
 use crate::spin;
 
 /// How many workers suit a CPU-bound job: one for each logical CPU that this process may use, cgroup quotas and CPU
@@ -37,7 +36,7 @@ pub fn io_workers() -> usize {
 /// The executor that is always there, shared by the whole process: what `run_in_executor(None, ..)` uses in Python.
 ///
 /// It has [`io_workers()`] workers, starts them on demand and never ends; when the program ends, what it is doing is cut
-/// off.
+/// off. A child that is forked has one of its own, which starts afresh.
 ///
 /// ```
 /// use concurrent_futures::default_executor;
@@ -47,8 +46,8 @@ pub fn io_workers() -> usize {
 /// # Ok::<(), concurrent_futures::TaskError>(())
 /// ```
 pub fn default_executor() -> &'static ThreadPoolExecutor {
-    static DEFAULT: OnceLock<ThreadPoolExecutor> = OnceLock::new();
-    DEFAULT.get_or_init(|| {
+    static DEFAULT: PerProcess<ThreadPoolExecutor> = PerProcess::new();
+    DEFAULT.get_or_make(|| {
         let builder = ThreadPoolExecutor::builder().thread_name_prefix("default");
         builder.build().expect("the default settings are valid")
     })

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
 use std::thread;
 
 use super::worker::Worker;
+use crate::error::TaskError;
 use crate::spin;
 use crate::unwind::{self, AbortOnUnwind};
 
@@ -96,6 +97,7 @@ where
         // SAFETY: rule 2: nobody else takes the closure.
         let f = unsafe { (*this.f.get()).take() }.expect("a job is executed once");
         let result = catch_unwind(AssertUnwindSafe(f));
+        worker.end_forked_child(result.is_err());
         // SAFETY: the owner reads the result only after the latch is set.
         unsafe { *this.result.get() = Some(result) };
         this.end(SET);
@@ -126,6 +128,8 @@ where
     /// Helps the thief, then spins, then sleeps, until the job has ended.
     fn wait(&self, worker: &Worker) {
         while !self.has_ended() {
+            // The thief is in the parent, and has a copy of this job.
+            assert!(worker.core.is_here(), "nothing can be joined: {}", TaskError::WrongProcess);
             if self.help(worker) || spin::until(|| self.has_ended()) || self.help(worker) {
                 continue;
             }

@@ -29,6 +29,7 @@ mod worker;
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -57,6 +58,11 @@ use crate::stack;
 /// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then joins the
 /// threads. Dropped while the thread unwinds from a panic, it cancels what has not started first; dropped inside one of
 /// its own tasks, it does not wait. [`shutdown`](Self::shutdown) offers the other ways.
+///
+/// **A pool belongs to the process that built it.** After `fork` the child has no worker threads: there everything that is asked of
+/// the pool fails at once with [`TaskError::WrongProcess`], futures of its tasks included, and dropping it does nothing. The
+/// parent's pool goes on undisturbed. A task that forks has to end the child itself (`_exit`, `exec`): if the task returns in the
+/// child, the child ends there, without callbacks or destructors, with exit code 0, or 101 if it panicked. The child may build pools of its own.
 ///
 /// After Python's
 /// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor).
@@ -392,8 +398,11 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// How the pool is doing.
+    /// How the pool is doing. In a child that was forked from the process of the pool, all numbers are 0.
     pub fn stats(&self) -> ThreadPoolStats {
+        if !self.core.is_here() {
+            return ThreadPoolStats::NOTHING;
+        }
         let counts = self.core.sleep.counts();
         let (completed, busy) = self.core.roster.tally().read();
         ThreadPoolStats {
@@ -421,9 +430,13 @@ impl ThreadPoolExecutor {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`](crate::MAX_WORKERS); the pool stays as it was.
+    /// [`BuildError`] if `max_workers` is 0 or above [`MAX_WORKERS`](crate::MAX_WORKERS), or in a forked child
+    /// ([`BuildError::WrongProcess`]); the pool stays as it was.
     pub fn resize(&self, max_workers: usize) -> Result<(), BuildError> {
         check_workers(max_workers)?;
+        if !self.core.is_here() {
+            return Err(BuildError::WrongProcess);
+        }
         let before = self.core.max_workers.swap(max_workers, Relaxed);
         if max_workers < before {
             self.core.sleep.wake_all();
@@ -450,7 +463,7 @@ impl ThreadPoolExecutor {
     /// # Errors
     ///
     /// [`ShutdownError::WouldDeadlock`] if a worker of this pool would wait for its own end;
-    /// [`ShutdownError::TimedOut`] after [`Shutdown::Within`].
+    /// [`ShutdownError::TimedOut`] after [`Shutdown::Within`]; [`ShutdownError::WrongProcess`] in a forked child.
     pub fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError> {
         shutdown::shut_down(&self.core, how)
     }
@@ -461,6 +474,9 @@ impl ThreadPoolExecutor {
         T: Send + 'static,
     {
         let Some(capacity) = &self.core.capacity else { return self.core.submit(f, priority) };
+        if !self.core.is_here() {
+            return TaskFuture::ready(Err(TaskError::WrongProcess));
+        }
         let (policy, inside) = (capacity.policy, self.core.id().may_claim());
         let permit = capacity.try_acquire().or_else(|| match policy {
             QueuePolicy::Block if !inside => capacity.acquire(),
@@ -543,6 +559,11 @@ impl crate::executor::Executor for ThreadPoolExecutor {
 
 impl Drop for ThreadPoolExecutor {
     fn drop(&mut self) {
+        if !self.core.is_here() {
+            // What is left of the pool in a forked child stays as it is, for ever: what is queued is the parent's to run or to drop.
+            mem::forget(Arc::clone(&self.core));
+            return;
+        }
         let how = match std::thread::panicking() {
             true => Shutdown::CancelPending,
             false => Shutdown::Wait,

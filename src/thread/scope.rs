@@ -84,6 +84,10 @@ impl Owner for ScopeOwner {
         self.pool.shell_gone();
     }
 
+    fn is_foreign(self) -> bool {
+        self.pool.is_foreign()
+    }
+
     fn released(self) {
         // SAFETY: `submit` leaked this reference for this call, which comes once (rule 1).
         let data = unsafe { Arc::from_raw(self.data) };
@@ -240,6 +244,12 @@ impl<'scope> Scope<'scope, '_> {
             // Acquire pairs with the Release of `released`. Read before the list: a task that is discounted has dropped the
             // handles that it held, and finishing a handle may submit.
             let tasks = self.data.tasks.load(Acquire);
+            if tasks > 0 && self.data.pool.is_elsewhere() {
+                // The tasks run in the parent, on the parent's memory. Nobody here touches what they borrow, but what they were
+                // to do to it is not done.
+                mem::forget(abort);
+                panic!("the tasks of this scope are not done: {}", TaskError::WrongProcess);
+            }
             if self.data.finish_one_detached() {
                 continue;
             }
@@ -358,6 +368,8 @@ impl<'scope, T: Send + 'scope> Drop for ScopedFuture<'scope, T> {
         let entry = Entry { number: self.number, handle: Box::new(future) };
         match entry.handle.is_done() {
             true => self.data.finish(entry.handle),
+            // A forked child, which is inside of that very task: see `wait`.
+            false if self.data.pool.is_elsewhere() => drop(entry),
             // SAFETY: a `ScopedFuture` cannot outlive its scope, and this one is alive.
             false => unsafe { self.data.detach(entry) },
         }

@@ -9,6 +9,9 @@ use crate::executor::Shutdown;
 
 /// Closes the pool and waits as told.
 pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError> {
+    if !core.is_here() {
+        return Err(ShutdownError::WrongProcess);
+    }
     let start = Instant::now();
     match how {
         Shutdown::CancelPending => core.close_and_cancel(),

@@ -1,6 +1,7 @@
 //! Futures on the pool: the workers poll them.
 
 use std::future::Future;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::*, fence};
 
@@ -17,6 +18,9 @@ where
     F::Output: Send + 'static,
 {
     let Some(capacity) = &core.capacity else { return queue(core, future) };
+    if !core.is_here() {
+        return TaskFuture::ready(Err(TaskError::WrongProcess));
+    }
     let permit = capacity.try_acquire().or_else(|| match capacity.policy {
         QueuePolicy::Block if !core.id().may_claim() => capacity.acquire(),
         _ => None,
@@ -72,11 +76,19 @@ where
 }
 
 impl Scheduler for Core {
+    fn is_foreign(&self) -> bool {
+        !self.is_here()
+    }
+
     fn may_poll(&self) -> bool {
         self.id().may_claim()
     }
 
     fn schedule(&self, task: Task, yielded: bool) {
+        if !self.is_here() {
+            // A forked child: the parent's workers have their own copy.
+            return mem::forget(task);
+        }
         self.push_quietly(task, Priority::Normal);
         // The worker that has just polled it looks for work next, and calls others if there is more. To wake somebody else
         // for it would make it wander.

@@ -34,6 +34,11 @@ impl Tally {
     }
 }
 
+impl ThreadPoolStats {
+    /// What a forked child has of its parent's pool.
+    pub(super) const NOTHING: Self = Self { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0, spawned: 0 };
+}
+
 /// A snapshot of a [`ThreadPoolExecutor`](crate::ThreadPoolExecutor). The numbers are read one after the other while the
 /// pool goes on, so they need not add up; when nothing happens they are exact.
 ///

@@ -17,6 +17,7 @@ use super::sleep::{Bed, Counts, Woken};
 use crate::current;
 use crate::error::Cause;
 use crate::executor::Priority;
+use crate::fork;
 use crate::future::Task;
 use crate::spin::{self, ONE_WAKE_UP, Patience};
 use crate::unwind::{self, AbortOnUnwind};
@@ -86,7 +87,7 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
 
 /// The pool whose worker the calling thread is.
 pub(super) fn current_pool() -> Option<PoolId> {
-    with_current(|worker| worker.core.id())
+    with_current(|worker| worker.core.is_here().then(|| worker.core.id())).flatten()
 }
 
 /// True if the calling thread is a worker of the pool, or was one and is about to end; or if it is dropping a future of the
@@ -134,6 +135,7 @@ impl Worker {
         if worker.initialize(&hooks) {
             worker.run();
             Self::finalize(&hooks);
+            worker.end_forked_child(false);
         } else {
             while !worker.leave() {
                 worker.refuse_all();
@@ -170,10 +172,19 @@ impl Worker {
     fn initialize(&self, hooks: &Hooks) -> bool {
         let Some(initializer) = &hooks.initializer else { return true };
         let outcome = unwind::catch(|| initializer());
+        self.end_forked_child(outcome.is_err());
         if let Err(panic) = &outcome {
             self.core.break_down(Cause::new(format!("the initializer of a worker panicked: {}", panic.message())));
         }
         outcome.is_ok()
+    }
+
+    /// Something of the user's has forked, and has returned in the child as well: the child must not go on as a worker.
+    #[inline]
+    pub(super) fn end_forked_child(&self, panicked: bool) {
+        if !self.core.is_here() {
+            fork::end_child(panicked);
+        }
     }
 
     fn finalize(hooks: &Hooks) {

@@ -11,6 +11,8 @@ mod costs;
 mod depth;
 mod drops;
 mod executor;
+#[cfg(unix)]
+mod fork;
 mod future;
 mod init;
 mod join;

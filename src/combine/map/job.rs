@@ -28,6 +28,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// Why nothing more should be begun, if so.
     fn refusal(&self) -> Option<TaskError>;
 
+    /// Does the executor belong to another process, from which this one was forked?
+    fn is_elsewhere(&self) -> bool;
+
     /// May the calling thread, which is about to wait, work on the lane?
     fn may_help(&self) -> bool;
 
@@ -350,6 +353,10 @@ where
     R: Send + 'static,
     F: Fn(A) -> R + Send + Sync + 'static,
 {
+    fn is_elsewhere(&self) -> bool {
+        self.host.is_elsewhere()
+    }
+
     fn put(&self, items: Vec<A>) {
         let mut track = self.track.lock();
         let first = track.end;

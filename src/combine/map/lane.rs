@@ -7,6 +7,9 @@ use crate::error::TaskError;
 
 /// The consumer's view of a map; it hides the type of the function.
 pub(crate) trait Lane<A, R>: Send + Sync {
+    /// Is this a forked child, and the lane its parent's? Then nothing else is called.
+    fn is_elsewhere(&self) -> bool;
+
     /// Takes the next inputs.
     fn put(&self, items: Vec<A>);
 

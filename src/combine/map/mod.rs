@@ -190,7 +190,7 @@ impl<I: Iterator, R> Map<I, R> {
                 self.input = None;
             }
             self.taken += items.len();
-            if !items.is_empty() {
+            if !items.is_empty() && !self.lane.is_elsewhere() {
                 self.lane.put(items);
             }
             block = (2 * block).min(LONGEST_BLOCK);
@@ -205,6 +205,11 @@ impl<I: Iterator, R> Map<I, R> {
         self.take_input();
         if self.arrived == self.taken {
             return None;
+        }
+        if self.lane.is_elsewhere() {
+            self.chunk = Results::failed(self.taken - self.arrived, &TaskError::WrongProcess).into_iter();
+            self.arrived = self.taken;
+            return self.chunk.next();
         }
         match self.lane.next_chunk(self.arrived, self.deadline) {
             Some(chunk) => {
@@ -261,6 +266,10 @@ impl<I: Iterator + FusedIterator, R> FusedIterator for Map<I, R> {}
 
 impl<I: Iterator, R> Drop for Map<I, R> {
     fn drop(&mut self) {
+        if self.lane.is_elsewhere() {
+            // What it has not begun is the parent's to begin or to drop.
+            return std::mem::forget(Arc::clone(&self.lane));
+        }
         self.lane.cancel();
     }
 }

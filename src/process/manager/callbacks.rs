@@ -15,11 +15,11 @@ use crate::future::Unpublished;
 
 thread_local! {
     /// The pool whose callbacks the calling thread runs, or 0.
-    static RUNS_FOR: Cell<u64> = const { Cell::new(0) };
+    static RUNS_FOR: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Is the calling thread inside a callback of that pool?
-pub(super) fn is_inside(pool: u64) -> bool {
+pub(super) fn is_inside(pool: usize) -> bool {
     RUNS_FOR.get() == pool
 }
 
@@ -63,7 +63,7 @@ impl Callbacks {
     }
 
     fn run(&self, core: &Core) {
-        RUNS_FOR.set(core.id);
+        RUNS_FOR.set(core.id());
         let mut queue = self.queue.lock();
         loop {
             if let Some(unpublished) = queue.waiting.pop_front() {

@@ -20,6 +20,7 @@ use super::state::{Outbox, Phase, State};
 use super::{help, supervise};
 use crate::error::{Cause, ShutdownError, TaskError};
 use crate::executor::{Capacity, Shutdown};
+use crate::fork::Origin;
 use crate::os::events::Events;
 use crate::unwind;
 
@@ -51,8 +52,8 @@ pub(in crate::process) struct Config {
 }
 
 pub(in crate::process) struct Core {
-    /// No other pool of this process has the same.
-    pub(super) id: u64,
+    /// The process that the pool was built in, and a number that no other pool has.
+    origin: Origin,
     pub(in crate::process) config: Config,
     pub(super) state: Mutex<State>,
     pub(super) events: Events,
@@ -73,11 +74,10 @@ impl Core {
         max_workers: usize,
         capacity: Option<Arc<Capacity>>,
     ) -> std::io::Result<Arc<Self>> {
-        static IDS: AtomicU64 = AtomicU64::new(1);
         let state = State::new(max_workers, &config);
         let events = Events::new()?;
         let core = Arc::new_cyclic(|this| Self {
-            id: IDS.fetch_add(1, Relaxed),
+            origin: Origin::new(),
             config,
             state: Mutex::new(state),
             events,
@@ -93,8 +93,15 @@ impl Core {
         Ok(core)
     }
 
-    pub(in crate::process) fn id(&self) -> u64 {
-        self.id
+    pub(in crate::process) fn id(&self) -> usize {
+        self.origin.number()
+    }
+
+    /// Is this the process that the pool was built in? In a child that was forked from it the locks may be held by nobody, and
+    /// descriptors, rings and workers are the parent's: nothing of the pool may be touched there. One load.
+    #[inline(always)]
+    pub(in crate::process) fn is_here(&self) -> bool {
+        self.origin.is_here()
     }
 
     pub(in crate::process) fn next_task_id(&self) -> u64 {
@@ -102,6 +109,9 @@ impl Core {
     }
 
     pub(in crate::process) fn closed_because(&self) -> Option<TaskError> {
+        if !self.is_here() {
+            return Some(TaskError::WrongProcess);
+        }
         self.state.lock().closed_because()
     }
 
@@ -287,6 +297,9 @@ impl Core {
 
     /// The processes of all workers.
     pub(in crate::process) fn pids(&self) -> Vec<u32> {
+        if !self.is_here() {
+            return Vec::new();
+        }
         self.state.lock().children.iter().map(|child| child.process.id()).collect()
     }
 
@@ -301,6 +314,9 @@ impl Core {
 
     /// Ends all workers at once, and with them the pool: SIGTERM and, `grace` later, SIGKILL.
     pub(in crate::process) fn end_workers(&self, grace: Duration, why: &'static str) {
+        if !self.is_here() {
+            return;
+        }
         self.change(|state, out| {
             if matches!(state.phase, Phase::Open | Phase::Draining) {
                 state.phase = Phase::Cancelled;
@@ -324,6 +340,9 @@ impl Core {
     }
 
     pub(in crate::process) fn shut_down(&self, how: Shutdown) -> Result<(), ShutdownError> {
+        if !self.is_here() {
+            return Err(ShutdownError::WrongProcess);
+        }
         let start = Instant::now();
         self.close(how == Shutdown::CancelPending);
         if let Some(capacity) = &self.capacity {
@@ -332,7 +351,7 @@ impl Core {
         if how == Shutdown::NoWait {
             return Ok(());
         }
-        if callbacks::is_inside(self.id) {
+        if callbacks::is_inside(self.id()) {
             return Err(ShutdownError::WouldDeadlock);
         }
         let deadline = match how {

@@ -2,7 +2,7 @@
 //! round trip costs two wake-ups and not four.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::RwLock;
@@ -10,38 +10,44 @@ use parking_lot::RwLock;
 use super::super::child::Child;
 use super::super::transport::Shared;
 use super::core::Core;
+use crate::fork::{self, PerProcess};
 use crate::future::{Idle, Owner};
 use crate::spin;
 
 /// All pools of this process. A task may outlive its pool, so it knows it by number only.
-static POOLS: LazyLock<RwLock<HashMap<u64, Weak<Core>>>> = LazyLock::new(Default::default);
+static POOLS: PerProcess<RwLock<HashMap<usize, Weak<Core>>>> = PerProcess::new();
 
 pub(super) fn enter(core: &Arc<Core>) {
-    POOLS.write().insert(core.id, Arc::downgrade(core));
+    POOLS.get().write().insert(core.id(), Arc::downgrade(core));
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
-        POOLS.write().remove(&self.id);
+        POOLS.get().write().remove(&self.id());
     }
 }
 
 /// What a task knows of its pool.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::process) struct TaskOwner {
-    pub(in crate::process) pool: u64,
+    pub(in crate::process) pool: usize,
     pub(in crate::process) task: u64,
 }
 
 impl TaskOwner {
     fn core(self) -> Option<Arc<Core>> {
-        POOLS.read().get(&self.pool)?.upgrade()
+        // In a forked child there is none of the parent's pools in the list.
+        POOLS.get().read().get(&self.pool)?.upgrade()
     }
 }
 
 impl Owner for TaskOwner {
     fn may_claim(self) -> bool {
         false
+    }
+
+    fn is_foreign(self) -> bool {
+        fork::is_child() && fork::is_foreign(self.pool)
     }
 
     fn released(self) {

@@ -8,6 +8,7 @@ mod crash;
 mod descriptors;
 mod floods;
 mod forked;
+mod forked_host;
 mod grandchildren;
 mod hybrid;
 mod hygiene;

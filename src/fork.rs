@@ -1,0 +1,336 @@
+//! Whether this process is still the one in which something was made, or one that was forked from it.
+//!
+//! A forked child has a copy of all memory, but only the thread that called `fork`. A pool of the parent has no workers there,
+//! and any lock may be held by a thread that does not exist. So a pool has to know, before it takes a lock, and at the cost of
+//! one load: `getpid` is a system call.
+//!
+//! # Rules
+//!
+//! 1. Each process that makes a pool has a *mark*: [`Mark::valid`] is true, and is false in every child that is forked later.
+//! 2. On Linux the mark has a page of its own, which the kernel fills with zeros in a child (`MADV_WIPEONFORK`, Linux 4.14). That
+//!    holds for every kind of fork, the bare system call included, and before the first instruction of the child.
+//!    Everywhere on Unix a `pthread_atfork` handler also clears the marks; it is all there is where the kernel does not wipe, and
+//!    it does not see forks that go round the C library. A child that shares the memory of its parent (`vfork`,
+//!    `posix_spawn`) is not told apart, as its writes are the parent's.
+//! 3. A child makes a mark of its own when it first needs one. Marks are never freed.
+//! 4. Numbers ([`Origin::number`]) are never given out twice in a line of processes: a mark is made with the lowest number that
+//!    its process will give out. So a number below it belongs to an ancestor.
+//! 5. Nothing here takes a lock.
+//!
+//! This module is an unsafe island: it calls the C library, and follows pointers to marks and to values of [`PerProcess`],
+//! all of which were leaked.
+
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
+
+/// What tells a process from its children. All zero: it is that of another process.
+#[repr(C)]
+pub(crate) struct Mark {
+    valid: AtomicBool,
+    /// Lower numbers were given out by ancestors of this process.
+    lowest: AtomicUsize,
+}
+
+/// Stands for the mark of a process that has made none. It is never cleared: there is nothing yet that a child could inherit.
+static NONE: Mark = Mark { valid: AtomicBool::new(true), lowest: AtomicUsize::new(0) };
+
+/// The first mark that this process, or an ancestor, has made.
+static FIRST: AtomicPtr<Mark> = AtomicPtr::new((&raw const NONE).cast_mut());
+
+/// The newest one.
+static NEWEST: AtomicPtr<Mark> = AtomicPtr::new((&raw const NONE).cast_mut());
+
+/// The next number. In ordinary memory, so a child goes on where its parent was.
+static NUMBERS: AtomicUsize = AtomicUsize::new(1);
+
+fn follow(mark: &AtomicPtr<Mark>) -> &'static Mark {
+    // SAFETY: `NONE`, or a mark that was leaked. Acquire pairs with the Release with which it was put there.
+    unsafe { &*mark.load(Acquire) }
+}
+
+/// True in a child that was forked from a process that had pools, and in the children of such a child. Three instructions.
+#[inline(always)]
+pub(crate) fn is_child() -> bool {
+    // Relaxed: a fork orders everything, and nobody else clears a mark.
+    cfg!(all(unix, not(loom))) && !follow(&FIRST).valid.load(Relaxed)
+}
+
+/// Was this number given out by an ancestor of this process?
+#[cold]
+pub(crate) fn is_foreign(number: usize) -> bool {
+    let mark = follow(&NEWEST);
+    is_child() && (!mark.valid.load(Relaxed) || number < mark.lowest.load(Relaxed))
+}
+
+/// The process in which something was made, and a number that nothing else has.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin {
+    mark: &'static Mark,
+    number: usize,
+}
+
+impl Origin {
+    /// This process.
+    pub(crate) fn new() -> Self {
+        let mark = mark();
+        // Relaxed: it only has to be different from all others. It is taken after the mark is there (rule 4).
+        Self { mark, number: NUMBERS.fetch_add(1, Relaxed) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_here(&self) -> bool {
+        !cfg!(all(unix, not(loom))) || self.mark.valid.load(Relaxed)
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("number", &self.number).field("is_here", &self.is_here()).finish()
+    }
+}
+
+/// Tells whether the process that it was made in has been left by a fork, for code that makes no pool.
+pub(crate) struct Witness(&'static Mark);
+
+impl Witness {
+    pub(crate) fn new() -> Self {
+        Self(follow(&NEWEST))
+    }
+
+    /// Has this process been forked since, from one that had pools? Said once.
+    #[inline]
+    pub(crate) fn has_forked(&mut self) -> bool {
+        let has = !self.0.valid.load(Relaxed);
+        if has {
+            self.0 = &NONE;
+        }
+        has
+    }
+}
+
+/// The mark of this process, which is made if there is none.
+fn mark() -> &'static Mark {
+    if cfg!(any(not(unix), loom)) {
+        return &NONE;
+    }
+    loop {
+        let newest = follow(&NEWEST);
+        if !ptr::eq(newest, &NONE) && newest.valid.load(Relaxed) {
+            return newest;
+        }
+        let made = ptr::from_ref(system::new_mark(NUMBERS.load(Relaxed))).cast_mut();
+        let newest = ptr::from_ref(newest).cast_mut();
+        // Before it is the newest one: no pool has a mark while `FIRST` is still `NONE`.
+        let _ = FIRST.compare_exchange((&raw const NONE).cast_mut(), made, AcqRel, Acquire);
+        if NEWEST.compare_exchange(newest, made, AcqRel, Acquire).is_ok() {
+            return follow(&NEWEST);
+        }
+    }
+}
+
+/// A value that every process has for itself: a forked child makes a new one, and leaves alone what it has inherited, in which
+/// there may be locks that are held by nobody.
+pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Made<T>>);
+
+struct Made<T> {
+    mark: &'static Mark,
+    value: T,
+}
+
+impl<T: Send + Sync> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// The value of this process. Of several threads that find none, all call `make`, and one value is kept.
+    pub(crate) fn get_or_make(&self, make: impl Fn() -> T) -> &'static T {
+        loop {
+            let now = self.0.load(Acquire);
+            // SAFETY: null, or a box that was leaked below.
+            let made = unsafe { now.as_ref() };
+            if let Some(made) = made.filter(|made| !cfg!(all(unix, not(loom))) || made.mark.valid.load(Relaxed)) {
+                return &made.value;
+            }
+            let new = Box::into_raw(Box::new(Made { mark: mark(), value: make() }));
+            if self.0.compare_exchange(now, new, AcqRel, Acquire).is_err() {
+                // SAFETY: leaked above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+            }
+        }
+    }
+
+    pub(crate) fn get(&self) -> &'static T
+    where
+        T: Default,
+    {
+        self.get_or_make(T::default)
+    }
+}
+
+/// Ends a forked child in which a closure of its parent's pool has returned: the thread that it has returned to is a worker of
+/// the parent, and would go on with the parent's tasks. No destructor and no exit handler runs. The exit code is 0, or that of a
+/// program that has panicked.
+#[cold]
+pub(crate) fn end_child(panicked: bool) -> ! {
+    system::exit(if panicked { 101 } else { 0 })
+}
+
+#[cfg(all(unix, not(loom)))]
+mod system {
+    use std::ffi::c_int;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
+
+    use super::{FIRST, Mark, NEWEST, NONE, follow};
+
+    unsafe extern "C" {
+        fn pthread_atfork(
+            prepare: Option<unsafe extern "C" fn()>,
+            parent: Option<unsafe extern "C" fn()>,
+            child: Option<unsafe extern "C" fn()>,
+        ) -> c_int;
+
+        fn _exit(code: c_int) -> !;
+    }
+
+    pub(super) fn exit(code: c_int) -> ! {
+        // SAFETY: it can be called at any time.
+        unsafe { _exit(code) }
+    }
+
+    pub(super) fn new_mark(lowest: usize) -> &'static Mark {
+        clear_in_children();
+        let mark = Mark { valid: AtomicBool::new(true), lowest: AtomicUsize::new(lowest) };
+        match wiped_page() {
+            Some(page) => {
+                // SAFETY: the page is aligned, longer than a mark, leaked, and nobody else's.
+                unsafe {
+                    page.write(mark);
+                    &*page
+                }
+            }
+            None => Box::leak(Box::new(mark)),
+        }
+    }
+
+    /// Has the C library clear the marks in every child.
+    fn clear_in_children() {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        unsafe extern "C" fn clear() {
+            for mark in [follow(&FIRST), follow(&NEWEST)] {
+                if !std::ptr::eq(mark, &NONE) {
+                    mark.valid.store(false, Relaxed);
+                }
+            }
+        }
+        // Twice is no harm, and never too late: it is done before this thread's mark is seen by anybody.
+        if !DONE.load(Acquire) {
+            // SAFETY: the handler does nothing but store to memory that lasts for ever. If there is no memory for it, which is
+            // all that can go wrong, there is still the page.
+            unsafe { pthread_atfork(None, None, Some(clear)) };
+            DONE.store(true, Release);
+        }
+    }
+
+    /// A page that is all zero in every child, if the system knows such pages.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn wiped_page() -> Option<*mut Mark> {
+        use std::alloc::{Layout, alloc, dealloc};
+        use std::ffi::c_void;
+
+        unsafe extern "C" {
+            fn getpagesize() -> c_int;
+            fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
+        }
+        /// The same on all architectures that Rust knows.
+        const MADV_WIPEONFORK: c_int = 18;
+
+        // SAFETY: it has no conditions.
+        let page = usize::try_from(unsafe { getpagesize() }).ok()?;
+        let layout = Layout::from_size_align(page, page).ok()?;
+        // SAFETY: the layout is not of size zero. The advice concerns exactly the pages of this block, which is private and
+        // anonymous unless the program has an allocator of another kind; then it is refused. The block is never freed, as its
+        // memory stays what it has been made, and given back if it has not.
+        unsafe {
+            let block = alloc(layout);
+            if block.is_null() {
+                return None;
+            }
+            if madvise(block.cast(), page, MADV_WIPEONFORK) != 0 {
+                dealloc(block, layout);
+                return None;
+            }
+            Some(block.cast())
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn wiped_page() -> Option<*mut Mark> {
+        None
+    }
+}
+
+#[cfg(any(not(unix), loom))]
+mod system {
+    use super::Mark;
+
+    pub(super) fn exit(_code: std::ffi::c_int) -> ! {
+        unreachable!("without fork there are no children")
+    }
+
+    pub(super) fn new_mark(_lowest: usize) -> &'static Mark {
+        unreachable!("without fork one mark is enough")
+    }
+}
+
+#[cfg(all(test, unix, not(loom)))]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
+        fn _exit(code: i32) -> !;
+    }
+
+    /// What `f` says in a forked child.
+    fn in_child(f: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child runs code of this module only, which takes no lock but the allocator's, and `_exit`s.
+        unsafe {
+            let pid = fork();
+            assert!(pid >= 0);
+            if pid == 0 {
+                _exit(i32::from(!f()));
+            }
+            let mut status = -1;
+            assert_eq!(waitpid(pid, &mut status, 0), pid);
+            status == 0
+        }
+    }
+
+    #[test]
+    fn a_child_and_its_child_know_that_they_are_others() {
+        static VALUE: PerProcess<AtomicUsize> = PerProcess::new();
+        let ours = Origin::new();
+        assert!(ours.is_here() && !is_child() && !is_foreign(ours.number()));
+        VALUE.get().store(7, Relaxed);
+        let further = in_child(|| {
+            let before = !ours.is_here() && is_child() && is_foreign(ours.number());
+            let own = Origin::new();
+            let value = VALUE.get().swap(8, Relaxed) == 0;
+            let after = own.is_here() && !is_foreign(own.number()) && !ours.is_here() && is_foreign(ours.number());
+            let grandchild = in_child(|| {
+                !own.is_here() && is_foreign(own.number()) && is_foreign(ours.number()) && Origin::new().is_here()
+            });
+            before && value && after && grandchild && own.is_here()
+        });
+        assert!(further);
+        assert!(ours.is_here() && !is_child() && VALUE.get().load(Relaxed) == 7);
+    }
+}

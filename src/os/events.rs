@@ -13,8 +13,9 @@ use super::futex::timespec;
 /// What [`Events::wait`] reports for [`Events::wake`].
 pub(crate) const WOKEN: u64 = u64::MAX;
 
-/// The longest sleep. More milliseconds than fit into an `int` are for newer kernels only; to be woken now and then is no harm.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest sleep. More milliseconds than fit into an `int` are for newer kernels only. And whoever sleeps here while the program
+/// closes these descriptors (which it should not) is woken by nothing else, and then sees it.
+const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -48,22 +49,30 @@ impl Events {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Makes [`wait`](Self::wait) return, now or when it is next called.
-    pub(crate) fn wake(&self) {
-        // It fails only if the counter is about to overflow; then it has long been woken.
-        if rustix::io::write(&self.bell, &1u64.to_ne_bytes()) == Err(Errno::AGAIN) {
-            let _ = rustix::io::read(&self.bell, &mut [0; 8]);
-            let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+    /// Makes [`wait`](Self::wait) return, now or when it is next called. False if the program has closed the descriptors.
+    #[must_use = "nobody can be woken by descriptors that are closed"]
+    pub(crate) fn wake(&self) -> bool {
+        match rustix::io::write(&self.bell, &1u64.to_ne_bytes()) {
+            // The counter is about to overflow; then it has long been woken.
+            Err(Errno::AGAIN) => {
+                let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+                rustix::io::write(&self.bell, &1u64.to_ne_bytes()).is_ok()
+            }
+            written => written.is_ok(),
         }
     }
 
-    /// Sleeps until something happens or the time is up; what happened goes to `to`.
-    pub(crate) fn wait(&self, timeout: Option<Duration>, to: &mut Vec<u64>) {
+    /// Sleeps until something happens or the time is up; what happened goes to `to`. False if the program has closed the
+    /// descriptors: then nothing will ever be reported.
+    #[must_use = "nothing is reported by descriptors that are closed"]
+    pub(crate) fn wait(&self, timeout: Option<Duration>, to: &mut Vec<u64>) -> bool {
         let mut events = Vec::with_capacity(64);
         let timeout = timeout.map(|timeout| timespec(timeout.min(LONGEST)));
         // An interrupted wait is one in which nothing happened.
-        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
+        let waited = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
         to.clear();
         to.extend(events.iter().map(|event| event.data.u64()));
+        // The number may be that of another file by now.
+        !matches!(waited, Err(Errno::BADF | Errno::INVAL))
     }
 }

@@ -5,10 +5,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, waitpid};
 
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -16,6 +17,7 @@ pub(crate) struct Process {
     pidfd: Option<OwnedFd>,
     /// How it has ended, if it has.
     ended: Option<Ended>,
+    is_traced_and_stopped: bool,
 }
 
 /// How a process has ended; `None` if somebody else has reaped it, and nobody here can know.
@@ -26,7 +28,7 @@ impl Process {
     pub(crate) fn new(child: Child, by_fd: bool) -> Self {
         let pid = pid(&child).filter(|_| by_fd);
         let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
-        Self { child, pidfd, ended: None }
+        Self { child, pidfd, ended: None, is_traced_and_stopped: false }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -41,14 +43,32 @@ impl Process {
     /// How the process has ended, if it has; then it is reaped.
     pub(crate) fn try_reap(&mut self) -> Option<Ended> {
         if self.ended.is_none() {
-            self.ended = match self.child.try_wait() {
-                Ok(status) => status.map(Some),
+            self.ended = match waitpid(pid(&self.child), WaitOptions::NOHANG) {
+                Ok(Some((_, status))) if status.stopped() => {
+                    self.is_traced_and_stopped = true;
+                    None
+                }
+                Ok(status) => status.map(|(_, status)| Some(ExitStatus::from_raw(status.as_raw()))),
                 // Somebody else has reaped it: `waitpid(-1)`, or SIGCHLD is ignored. All that is known is that it is gone.
-                Err(error) if error.raw_os_error() == Some(Errno::CHILD.raw_os_error()) => Some(None),
+                Err(Errno::CHILD) => Some(None),
                 Err(_) => None,
             };
         }
         self.ended
+    }
+
+    /// Has the process made this one its tracer (`PTRACE_TRACEME`), and is stopped? Nobody here will let it go on. Looks at its
+    /// threads, and collects those of a traced process that have ended: the process does not end before they are.
+    pub(crate) fn is_traced_and_stopped(&mut self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return false };
+        let ids = threads.flatten().filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+        for thread in ids.filter_map(Pid::from_raw).filter(|thread| Some(*thread) != pid(&self.child)) {
+            // Of threads that are not traced by this process, the system says that they are no children of it.
+            if matches!(waitpid(Some(thread), WaitOptions::NOHANG), Ok(Some((_, status))) if status.stopped()) {
+                self.is_traced_and_stopped = true;
+            }
+        }
+        self.is_traced_and_stopped
     }
 
     /// Sends a signal, unless the process has been reaped.
@@ -58,8 +78,8 @@ impl Process {
         }
         if let Some(pidfd) = &self.pidfd {
             match rustix::process::pidfd_send_signal(pidfd, signal) {
-                // Some sandboxes know one of the two calls only.
-                Err(Errno::NOSYS | Errno::PERM) => {}
+                // Some sandboxes know one of the two calls only; and the program may have closed the descriptor.
+                Err(Errno::NOSYS | Errno::PERM | Errno::BADF) => {}
                 sent => return Ok(sent?),
             }
         }

@@ -78,7 +78,7 @@ impl Callbacks {
                 return;
             } else {
                 // The pool may have waited for the last of them.
-                core.events.wake();
+                core.wake_supervisor();
                 self.changed.wait(&mut queue);
             }
         }

@@ -169,7 +169,7 @@ impl Core {
             let is_last = state.posting == 0 && state.closed_because().is_some();
             drop(state);
             if is_last {
-                self.events.wake();
+                self.wake_supervisor();
             }
         }
     }
@@ -180,6 +180,34 @@ impl Core {
         let thread = std::thread::Builder::new().name(name).spawn(move || supervise::run(&core))?;
         *self.supervisor.lock() = Some(thread);
         Ok(())
+    }
+
+    /// Makes the supervisor look. If that cannot be, since the program has closed the pool's descriptors, the pool ends.
+    pub(super) fn wake_supervisor(&self) {
+        if !self.events.wake() {
+            self.end_without_descriptors();
+        }
+    }
+
+    /// The supervisor may sleep where nothing wakes it, so somebody else does what it would do.
+    #[cold]
+    fn end_without_descriptors(&self) {
+        let Some(core) = self.this.upgrade() else { return };
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.lost, true) {
+            return;
+        }
+        let supervised = state.supervised;
+        drop(state);
+        let name = format!("{}-end", self.config.name);
+        let ended = std::thread::Builder::new().name(name).spawn(move || supervise::end_without_descriptors(&core));
+        if ended.is_err() || !supervised {
+            self.change(|state, out| {
+                state.break_down(supervise::descriptors_lost(), out);
+                (state.ended, state.gone) = (true, true);
+            });
+            self.ended.notify_all();
+        }
     }
 
     /// Takes in what has come back; says whether there was anything to look at.
@@ -217,7 +245,7 @@ impl Core {
             shared.wake_sleepers();
         }
         if wake_supervisor {
-            self.events.wake();
+            self.wake_supervisor();
         }
     }
 
@@ -261,7 +289,7 @@ impl Core {
         let last = state.holds == 0 && state.closed_because().is_some();
         drop(state);
         if last {
-            self.events.wake();
+            self.wake_supervisor();
         }
     }
 
@@ -398,10 +426,11 @@ impl Core {
                 }
             }
         }
+        let lost = state.lost;
         drop(state);
-        // It has nothing left to do but to return.
+        // It has nothing left to do but to return; unless it sleeps where only time wakes it.
         let supervisor = self.supervisor.lock().take();
-        if let Some(thread) = supervisor {
+        if let Some(thread) = supervisor.filter(|_| !lost) {
             let _ = thread.join();
         }
         true

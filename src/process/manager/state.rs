@@ -70,6 +70,8 @@ pub(super) struct State {
     pub(super) ended: bool,
     /// The supervisor is gone, and all workers with it.
     pub(super) gone: bool,
+    /// The program has closed the descriptors of the pool.
+    pub(super) lost: bool,
     /// How many maps have parts that they have not submitted.
     pub(super) holds: usize,
     /// How many threads are doing what has to be done outside the lock.
@@ -124,6 +126,7 @@ impl State {
             idle_timeout: config.idle_timeout,
             ended: false,
             gone: false,
+            lost: false,
             holds: 0,
             posting: 0,
         }

@@ -30,6 +30,10 @@ const LULLS: usize = 8;
 /// Without a descriptor that tells of a child's end, it is looked that often.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// While a worker is to end, and while it has something to do, it is looked that often whether all is as it should be: whether
+/// the program has left the pool its descriptors, and whether the worker has made this process its tracer and is stopped.
+const HEARTBEAT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+
 /// Whether a task with a shorter time limit has begun is looked at that often.
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -40,31 +44,67 @@ const HANG_UP: Duration = Duration::from_secs(60 * 60);
 const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 pub(super) fn run(core: &Arc<Core>) {
-    let supervised = unwind::catch(|| Supervisor { core, serial: 0, refused: 0, events: Vec::new() }.run());
-    if let Err(panic) = supervised {
+    let supervised =
+        unwind::catch(|| Supervisor { core, serial: 0, refused: 0, events: Vec::new(), looked: Instant::now() }.run());
+    match supervised {
+        Ok(Ok(())) => {}
+        Ok(Err(DescriptorsLost)) => break_down(core, descriptors_lost(), true),
         // Nobody must wait for ever, whatever has gone wrong here.
-        let children = core.change(|state, out| {
-            state.break_down(Cause::new(format!("internal error: {panic}")), out);
-            state.ended = true;
-            std::mem::take(&mut state.children)
-        });
-        for mut child in children {
-            let ended = loop {
-                match child.process.try_reap() {
-                    Some(ended) => break ended,
-                    None => std::thread::sleep(Duration::from_millis(1)),
-                }
-            };
-            let exit = describe(&mut child, ended, &core.config);
-            let Remains { begun, not_begun } = child.remains();
-            let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
-            core.change(|_, out| jobs.for_each(|job| out.fail(job, TaskError::WorkerDied(exit.clone()))));
-        }
+        Err(panic) => break_down(core, Cause::new(format!("internal error: {panic}")), false),
     }
+    end(core);
+}
+
+/// What the supervisor does when it finds that it has no descriptors any more, in another thread.
+pub(super) fn end_without_descriptors(core: &Arc<Core>) {
+    break_down(core, descriptors_lost(), true);
+    end(core);
+}
+
+/// The program has closed file descriptors that it has not opened: those of the pool.
+struct DescriptorsLost;
+
+pub(super) fn descriptors_lost() -> Cause {
+    Cause::new("the program has closed file descriptors of this executor")
+}
+
+fn end(core: &Core) {
     core.callbacks.end();
     *core.rings.write() = Arc::new([]);
     core.state.lock().gone = true;
     core.ended.notify_all();
+}
+
+/// Ends everything, and does not return before the workers are gone.
+fn break_down(core: &Arc<Core>, cause: Cause, lost: bool) {
+    let children = core.change(|state, out| {
+        state.lost |= lost;
+        state.break_down(cause, out);
+        state.ended = true;
+        std::mem::take(&mut state.children)
+    });
+    for mut child in children {
+        let ended = loop {
+            match child.process.try_reap() {
+                Some(ended) => break ended,
+                None => {
+                    child.process.is_traced_and_stopped();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        };
+        let exit = describe(&mut child, ended, &core.config);
+        let Remains { begun, not_begun } = child.remains();
+        let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
+        core.change(|_, out| jobs.for_each(|job| out.fail(job, TaskError::WorkerDied(exit.clone()))));
+        if lost {
+            // The numbers of its descriptors may be those of other files by now.
+            std::mem::forget(child);
+        }
+    }
+    if lost {
+        std::mem::forget(Arc::clone(core));
+    }
 }
 
 struct Supervisor<'a> {
@@ -73,6 +113,8 @@ struct Supervisor<'a> {
     /// How many times in a row the system has refused a new process.
     refused: u32,
     events: Vec<u64>,
+    /// When it was last looked at all children, whether anything was reported or not.
+    looked: Instant,
 }
 
 /// What an event is about: the low bits of its number.
@@ -81,10 +123,13 @@ const END: u64 = 1;
 const OUTPUT: u64 = 2;
 
 impl Supervisor<'_> {
-    fn run(&mut self) {
+    fn run(&mut self) -> Result<(), DescriptorsLost> {
         loop {
             let mut out = Outbox::default();
             let mut state = self.core.state.lock();
+            if state.lost {
+                return Err(DescriptorsLost);
+            }
             state.asleep = false;
             self.attend(&mut state, &mut out);
             state.collect(&mut out);
@@ -94,7 +139,7 @@ impl Supervisor<'_> {
             if out.settle.is_empty() && self.is_over(&state) {
                 // From here on nothing is taken, whoever asks.
                 state.ended = true;
-                return;
+                return Ok(());
             }
             let wanted = state.wanted() > 0;
             state.starting += usize::from(wanted);
@@ -103,17 +148,24 @@ impl Supervisor<'_> {
             self.core.release(state, out);
             if wanted {
                 self.start_one();
-                self.core.events.wait(Some(Duration::ZERO), &mut self.events);
+                self.wait(Some(Duration::ZERO))?;
                 continue;
             }
             if busy {
                 self.lull();
                 if self.core.has_replies() {
-                    self.core.events.wait(Some(Duration::ZERO), &mut self.events);
+                    self.wait(Some(Duration::ZERO))?;
                     continue;
                 }
             }
-            self.sleep();
+            self.sleep()?;
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), DescriptorsLost> {
+        match self.core.events.wait(timeout, &mut self.events) {
+            true => Ok(()),
+            false => Err(DescriptorsLost),
         }
     }
 
@@ -135,7 +187,7 @@ impl Supervisor<'_> {
     }
 
     /// Sleeps until there is something to do, and in any case looks what has happened.
-    fn sleep(&mut self) {
+    fn sleep(&mut self) -> Result<(), DescriptorsLost> {
         let mut state = self.core.state.lock();
         // From here on others arm the bells of the workers that they hand something to.
         state.asleep = true;
@@ -145,7 +197,16 @@ impl Supervisor<'_> {
             quiet &= (child.is_idle() || child.is_mad || child.link.arm_bell()) && !child.has_more;
         }
         let is_deaf = |child: &Child| child.process.fd().is_none() || child.is_deaf;
-        let polled = state.children.iter().any(is_deaf).then_some(LOOK);
+        let ends = |child: &Child| !matches!(child.stage, Stage::Starting(_) | Stage::Ready);
+        let polled = if state.children.iter().any(is_deaf) {
+            Some(LOOK)
+        } else if state.children.iter().any(ends) {
+            Some(HEARTBEAT[0])
+        } else if state.children.iter().any(|child| !child.is_idle()) {
+            Some(HEARTBEAT[1])
+        } else {
+            None
+        };
         let by_the_clock = state.wake_at.map(|time| time.saturating_duration_since(Instant::now()));
         let over = self.is_over(&state);
         drop(state);
@@ -153,7 +214,7 @@ impl Supervisor<'_> {
             true => [by_the_clock, polled].into_iter().flatten().min(),
             false => Some(Duration::ZERO),
         };
-        self.core.events.wait(timeout, &mut self.events);
+        self.wait(timeout)
     }
 
     /// What the events were about.
@@ -256,9 +317,16 @@ impl Supervisor<'_> {
     fn bury(&mut self, state: &mut State, out: &mut Outbox) {
         let mut buried = false;
         let mut at = 0;
+        let looks = self.looked.elapsed() >= HEARTBEAT[0];
+        if looks {
+            self.looked = Instant::now();
+        }
         while at < state.children.len() {
             let child = &mut state.children[at];
-            let may_have_ended = child.has_ended || child.process.fd().is_none();
+            if looks && !child.is_idle() && child.process.is_traced_and_stopped() {
+                child.kill("it was traced by its executor, and stopped");
+            }
+            let may_have_ended = looks || child.has_ended || child.process.fd().is_none();
             let Some(ended) = may_have_ended.then(|| child.process.try_reap()).flatten() else {
                 at += 1;
                 continue;

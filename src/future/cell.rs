@@ -26,7 +26,7 @@ use std::ptr::{self, NonNull};
 use std::time::Instant;
 
 use super::attend::{Attendance, Listener, elsewhere};
-use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Start, State};
+use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Share, Start, State};
 use super::waiter::Waiter;
 use crate::current;
 use crate::error::TaskError;
@@ -224,9 +224,9 @@ pub(super) unsafe fn settle_with<T: Send, O: Owner>(
     unsafe {
         let phase = this.fill(outcome);
         match may_call_back {
-            true => Promised::<T, O>::publish(cell, phase, true, running, &|_| ()),
+            true => Promised::<T, O>::publish(cell, phase, Share::Released, running, &|_| ()),
             false if this.header.state.has_callbacks() => return Some(phase),
-            false => Promised::<T, O>::publish(cell, phase, true, running, &|_| ()),
+            false => Promised::<T, O>::publish(cell, phase, Share::Released, running, &|_| ()),
         }
     }
     None
@@ -240,7 +240,7 @@ pub(super) unsafe fn settle_with<T: Send, O: Owner>(
 pub(super) unsafe fn publish_later<T: Send, O: Owner>(cell: NonNull<Header>, phase: Phase) {
     let running = current::Running::enter(cell.addr().get());
     // SAFETY: `settle_with` won `start` and filled the payload as `phase` says; the reference is passed on.
-    unsafe { Cell::<fn() -> T, T, O>::publish(cell, phase, true, running, &|_| ()) };
+    unsafe { Cell::<fn() -> T, T, O>::publish(cell, phase, Share::Released, running, &|_| ()) };
 }
 
 impl<W, T, O> Cell<W, T, O>
@@ -358,7 +358,7 @@ where
         unsafe { this.drop_work() };
         unwind::call_quietly(|| owner.revoke());
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
-        unsafe { Self::publish(cell, Phase::Cancelled, false, running, &|_| ()) };
+        unsafe { Self::publish(cell, Phase::Cancelled, Share::Kept, running, &|_| ()) };
         owner.released();
         owner.shell_left();
         true
@@ -416,7 +416,8 @@ where
         // SAFETY: alive by the caller's reference; `start` was won and the work is gone.
         let phase = unsafe { cell.cast::<Self>().as_ref().fill(outcome) };
         // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
-        unsafe { Self::publish(cell, phase, release, running, about_to_publish) };
+        let share = if release { Share::Released } else { Share::Kept };
+        unsafe { Self::publish(cell, phase, share, running, about_to_publish) };
     }
 
     /// # Safety
@@ -480,11 +481,11 @@ where
 
     /// # Safety
     /// The payload is what `phase` says and belongs to this thread alone; the caller holds a reference, which goes
-    /// into this call if `release`.
+    /// into this call if it is `Released`, and is the runner's if it is `RunnersKept`.
     pub(super) unsafe fn publish(
         cell: NonNull<Header>,
         phase: Phase,
-        release: bool,
+        share: Share,
         running: current::Running,
         about_to_publish: &dyn Fn(bool),
     ) {
@@ -492,7 +493,7 @@ where
         let this = unsafe { cell.cast::<Self>().as_ref() };
         let mut running = Some(running);
         loop {
-            let announced = this.header.state.would_publish(release);
+            let announced = this.header.state.would_publish(share);
             if announced {
                 // Once the outcome is out the cell may be freed, and its address be another task's: so the thread is not
                 // inside this task any more.
@@ -504,7 +505,7 @@ where
                     about_to_publish(false);
                 }
             };
-            match this.header.state.publish(phase, release) {
+            match this.header.state.publish(phase, share) {
                 Publish::RunCallbacks => {
                     retract();
                     running = running.or_else(|| Some(current::Running::enter(cell.addr().get())));
@@ -521,12 +522,33 @@ where
                 Publish::Alone => {
                     retract();
                     drop(running);
-                    // SAFETY: the caller's reference is the last one, so the cell is this thread's.
-                    unwind::call_quietly(|| unsafe { Self::free(cell, phase) });
+                    if share == Share::Released {
+                        // SAFETY: the caller's reference is the last one, so the cell is this thread's.
+                        unwind::call_quietly(|| unsafe { Self::free(cell, phase) });
+                    } else {
+                        this.header.state.discard();
+                        // SAFETY: there is no handle, so the payload stays this thread's; TAKEN keeps it from being read again.
+                        unwind::drop_quietly(unsafe { this.take_unpublished(phase) });
+                    }
                     return;
                 }
             }
         }
+    }
+
+    /// Reads an outcome out that nobody will see.
+    ///
+    /// # Safety
+    /// The payload is what `phase` says, belongs to this thread alone, and is not read again.
+    unsafe fn take_unpublished(&self, phase: Phase) -> Option<Result<T, Box<TaskError>>> {
+        // SAFETY: the caller's contract, and rule 3 for which field it is.
+        self.payload.with_mut(|payload| unsafe {
+            match phase {
+                Phase::Value => Some(Ok(ManuallyDrop::take(&mut (*payload).value))),
+                Phase::Error => Some(Err(ManuallyDrop::take(&mut (*payload).error))),
+                _ => None,
+            }
+        })
     }
 
     /// Empties the callback list and runs what was in it, oldest first.

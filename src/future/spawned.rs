@@ -34,7 +34,7 @@ use super::cell::{Cell, Header, Payload, Vtable};
 use super::handle::TaskFuture;
 use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
 use super::shells::Shells;
-use super::state::{BeginCancel, Phase, Release, Start};
+use super::state::{BeginCancel, Phase, Release, Share, Start};
 use super::task::Task;
 use super::unfinished::Unfinished;
 use crate::current;
@@ -268,7 +268,8 @@ where
         End::Outcome(Err(TaskError::Abandoned))
     }
 
-    /// Drops the future, publishes the outcome, and lets go.
+    /// Drops the future, publishes the outcome, and lets go. Without a handle the outcome is dropped here: the wakers that
+    /// keep the cell do not keep the outcome, which may own one of them.
     ///
     /// # Safety
     /// The caller owns the future, and the word is closed.
@@ -299,7 +300,7 @@ where
                 End::Cancelled => Phase::Cancelled,
                 End::Outcome(outcome) => this.fill(outcome),
             };
-            Cell::<F, F::Output, Seat>::publish(cell, phase, false, running, about_to_publish);
+            Cell::<F, F::Output, Seat>::publish(cell, phase, Share::RunnersKept, running, about_to_publish);
             finish(cell, about_to_publish);
         }
     }
@@ -381,7 +382,8 @@ unsafe fn drop_shell(
     }
 }
 
-/// Gives the runner's reference up. A result that is left goes with it, and its destructor is the user's code.
+/// Gives the runner's reference up. If it was the last, the cell goes, whose payload was dropped before. The executor goes
+/// with it, perhaps.
 ///
 /// # Safety
 /// `schedule` has told the caller to.

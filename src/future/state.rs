@@ -16,6 +16,8 @@
 //! - A spawned future is RUNNING from its first poll to its end, however often it is suspended in between; who may touch
 //!   it then is said by its own second word (`schedule`), and `cancel_begun` is for it alone.
 //! - RUNNING and CANCELLING: the one who made the transition owns the payload alone, until it publishes.
+//! - A spawned future that has no handle when it ends goes from RUNNING or CANCELLING to TAKEN (`discard`): its wakers may
+//!   keep the cell for long, and its outcome must not wait for them.
 //! - VALUE, ERROR, CANCELLED are final: the payload belongs to the handle's side, which reads it, or takes it
 //!   (TAKEN) if it owns the handle by value.
 //!
@@ -148,6 +150,24 @@ pub(crate) enum BeginCancel {
     TooLate,
 }
 
+/// What becomes of the reference of whoever publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// It is given up, in the same step.
+    Released,
+    /// It stays, and may be the handle's.
+    Kept,
+    /// It stays, and is the runner's: if it is the only one, there is no handle any more.
+    RunnersKept,
+}
+
+impl Share {
+    /// So many references show that somebody may want the outcome.
+    fn is_wanted(self, refs: usize) -> bool {
+        refs > 1 || self == Self::Kept
+    }
+}
+
 /// What [`State::publish`] did.
 #[must_use]
 #[derive(Debug)]
@@ -159,8 +179,9 @@ pub(crate) enum Publish {
         /// Who has to be notified now, or null.
         waiter: *mut Waiter,
     },
-    /// Nobody is left to see the outcome, so the phase did not change and the caller owns the whole cell: it
-    /// drops the payload and frees the cell.
+    /// Nobody is left to see the outcome, so the phase did not change. If the caller's reference was to be released, the
+    /// caller owns the whole cell: it drops the payload and frees the cell. If not, it drops the payload
+    /// ([`State::discard`]).
     Alone,
 }
 
@@ -236,31 +257,40 @@ impl State {
         })
     }
 
-    /// RUNNING or CANCELLING → a final phase, which takes the waiter out and, if `release`, gives up one
+    /// RUNNING or CANCELLING → a final phase, which takes the waiter out and, if the share is released, gives up one
     /// reference, all in one step: after it the caller must not touch the cell unless it holds another reference.
     /// Release: the outcome and all that the task did is visible to whoever sees the phase.
-    pub(crate) fn publish(&self, outcome: Phase, release: bool) -> Publish {
+    pub(crate) fn publish(&self, outcome: Phase, share: Share) -> Publish {
         debug_assert!(outcome.is_final());
         self.update(|now| {
             debug_assert!(matches!(now.phase(), Phase::Running | Phase::Cancelling));
             if now.has_callbacks() {
                 return Err(Publish::RunCallbacks);
             }
-            if release && now.refs() == 1 {
+            if !share.is_wanted(now.refs()) {
                 return Err(Publish::Alone);
             }
             let waiter = now.waiter();
             let next = now.with_phase(outcome).with_waiter(std::ptr::null_mut());
-            let next = if release { next.with_ref_less() } else { next };
+            let next = if share == Share::Released { next.with_ref_less() } else { next };
             Ok((Publish::Published { waiter }, next))
         })
     }
 
     /// Whether [`publish`](Self::publish), called now, would publish. Another thread may still add a callback or drop
     /// the handle before the call.
-    pub(crate) fn would_publish(&self, release: bool) -> bool {
+    pub(crate) fn would_publish(&self, share: Share) -> bool {
         let now = self.load();
-        !now.has_callbacks() && (!release || now.refs() > 1)
+        !now.has_callbacks() && share.is_wanted(now.refs())
+    }
+
+    /// RUNNING or CANCELLING → TAKEN, by whoever was told [`Publish::Alone`] and keeps its reference: the payload is its to
+    /// drop.
+    pub(super) fn discard(&self) {
+        self.update(|now| {
+            debug_assert!(matches!(now.phase(), Phase::Running | Phase::Cancelling) && now.refs() == 1);
+            Ok(((), now.with_phase(Phase::Taken)))
+        })
     }
 
     /// VALUE or ERROR → TAKEN, by the owner of the handle.

@@ -1,7 +1,8 @@
 //! Who drops closures and results, when, and how often: exactly once, on every path.
 
-use std::future::Future;
-use std::sync::Arc;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Poll, Waker};
 
 use concurrent_futures::{ReturnWhen, ThreadPoolExecutor, as_completed, promise, wait};
 
@@ -304,5 +305,122 @@ fn a_handle_dropped_while_the_task_ends() {
         }
         drop(pool);
         assert_eq!((captured.count(), results.count()), (ROUNDS, ROUNDS));
+    });
+}
+
+/// Counts its drops, and owns a waker of the future that it is the output of.
+struct OwnsItsWaker {
+    _waker: Waker,
+    _token: Token,
+}
+
+/// Ready at the first poll.
+fn owns_its_waker(token: Token) -> impl Future<Output = OwnsItsWaker> + Send + 'static {
+    let mut token = Some(token);
+    poll_fn(move |context| {
+        let _token = token.take().expect("polled once");
+        Poll::Ready(OwnsItsWaker { _waker: context.waker().clone(), _token })
+    })
+}
+
+#[test]
+fn the_output_of_a_future_without_a_handle_that_owns_its_waker() {
+    guarded(|| {
+        let pool = pool(1);
+        let drops = Drops::new();
+        let plug = Plug::new(&pool, 1);
+        pool.spawn(owns_its_waker(drops.token())).detach();
+        drop(pool.spawn(owns_its_waker(drops.token())).cancel_on_drop().into_inner());
+        drop(pool.spawn(owns_its_waker(drops.token())).shared());
+        let called = Arc::new(Mutex::new(None));
+        let seen = (Arc::clone(&called), drops.clone());
+        pool.spawn(owns_its_waker(drops.token())).add_done_callback(move |outcome| {
+            assert!(outcome.is_ok());
+            *seen.0.lock().unwrap() = Some(seen.1.count());
+        });
+        plug.release();
+        // Behind them in the queue.
+        pool.submit(|| ()).result().unwrap();
+        assert_eq!(drops.count(), 4);
+        // A callback sees the output, which is dropped after it.
+        assert_eq!(*called.lock().unwrap(), Some(3));
+    });
+}
+
+/// Tells in which thread it is dropped.
+struct TellsThread(mpsc::Sender<Option<String>>);
+
+impl Drop for TellsThread {
+    fn drop(&mut self) {
+        let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+    }
+}
+
+#[test]
+fn the_output_of_a_future_without_a_handle_while_others_hold_its_wakers() {
+    guarded(|| {
+        let pool = pool(1);
+        let (wakers, waker) = mpsc::channel::<Waker>();
+        let (dropped, dropped_in) = mpsc::channel();
+        let plug = Plug::new(&pool, 1);
+        pool.spawn(poll_fn(move |context| {
+            wakers.send(context.waker().clone()).unwrap();
+            Poll::Ready(TellsThread(dropped.clone()))
+        }))
+        .detach();
+        plug.release();
+        let waker = waker.recv().unwrap();
+        let name = dropped_in.recv().unwrap();
+        assert!(name.as_ref().is_some_and(|name| name.starts_with("ThreadPoolExecutor")), "{name:?}");
+        waker.wake_by_ref();
+        drop(waker);
+        assert!(dropped_in.recv().is_err());
+    });
+}
+
+#[test]
+fn the_panic_of_a_future_without_a_handle() {
+    guarded(|| {
+        let pool = pool(1);
+        let drops = Drops::new();
+        let plug = Plug::new(&pool, 1);
+        let (held, mut payload) = (drops.token(), Some(drops.token()));
+        pool.spawn(poll_fn(move |context| -> Poll<()> {
+            held.touch();
+            std::panic::panic_any((context.waker().clone(), payload.take()));
+        }))
+        .detach();
+        plug.release();
+        pool.submit(|| ()).result().unwrap();
+        // What the future owned, and the payload.
+        assert_eq!(drops.count(), 2);
+    });
+}
+
+// The handle goes while the future ends: whoever of the two comes second drops the output.
+#[test]
+fn the_output_when_the_handle_is_dropped_while_the_future_ends() {
+    guarded(|| {
+        let pool = pool(1);
+        for _ in rounds(10_000) {
+            let drops = Drops::new();
+            drop(pool.spawn(owns_its_waker(drops.token())));
+            until(|| drops.count() == 1);
+        }
+    });
+}
+
+#[cfg(all(feature = "process", target_os = "linux"))]
+#[test]
+fn what_a_select_leaves_behind_is_dropped_with_its_output() {
+    guarded(|| {
+        let pool = pool(1);
+        let (go, gate) = mpsc::channel::<()>();
+        pool.submit(move || gate.recv()).detach();
+        let (tx, rx) = futures::channel::oneshot::channel::<()>();
+        pool.spawn(futures::future::select(rx, futures::future::ready(()))).detach();
+        go.send(()).unwrap();
+        drop(pool);
+        assert!(tx.is_canceled());
     });
 }

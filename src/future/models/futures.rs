@@ -333,3 +333,24 @@ fn cancel_all_against_the_end() {
         assert_eq!(Arc::strong_count(&script), 1);
     });
 }
+
+/// The outcome owns a waker of its own future, and the handle is dropped while the future ends: the outcome is dropped once,
+/// by one of the two, and the cell with it.
+#[test]
+fn an_outcome_that_owns_its_waker_against_the_drop_of_the_handle() {
+    loom::model(|| {
+        let bench = Bench::new();
+        let drops = Arc::new(AtomicUsize::new(0));
+        let counted = Mutex::new(Some(Counted(Arc::clone(&drops))));
+        let future = bench
+            .spawn(std::future::poll_fn(move |context| Poll::Ready((context.waker().clone(), counted.lock().take()))));
+        let worker = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.drain())
+        };
+        drop(future);
+        worker.join().unwrap();
+        assert_eq!(drops.load(SeqCst), 1);
+        assert_eq!(Arc::strong_count(&bench), 1);
+    });
+}

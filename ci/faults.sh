@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the process pool survives that needs something from outside: control groups and another user (as root), strace, a build
 # of its own. What this machine lacks is skipped, with a message; what fails is named, and the exit status says that there was.
-# Usage: ci/faults.sh [memory|pids|user|signals|panic-abort|long-run ...] (all of them unless told otherwise)
+# Usage: ci/faults.sh [memory|pids|user|signals|panic-abort|valgrind|long-run ...] (all of them unless told otherwise)
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -66,7 +66,7 @@ one() {
 }
 
 wanted=("$@")
-[ "$#" -gt 0 ] || wanted=(memory pids user signals panic-abort long-run)
+[ "$#" -gt 0 ] || wanted=(memory pids user signals panic-abort valgrind long-run)
 binary=$(executable) || exit 1
 [ -x "$binary" ] || { echo "the tests were not built"; exit 1; }
 tests=(timeout 300 "$binary")
@@ -129,6 +129,15 @@ for what in "${wanted[@]}"; do
         status=$?
         [ "$status" -eq 0 ] || cat "$work/log"
         verdict "$status" "panic-abort"
+        ;;
+    valgrind)
+        step "under valgrind, and the workers, too"
+        if command -v valgrind >/dev/null; then
+            one checkers::valgrind_with_the_workers "${tests[@]}"
+            verdict $? "valgrind"
+        else
+            skip "valgrind: apt-get install valgrind"
+        fi
         ;;
     long-run)
         step "what is left of a million tasks"

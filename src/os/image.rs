@@ -7,11 +7,13 @@
 //!   read for as long as the process lives.
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{OsStr, c_int, c_void};
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::OnceLock;
 
@@ -41,6 +43,33 @@ pub(crate) fn executable() -> &'static Image {
 pub(crate) fn is_secure() -> bool {
     // SAFETY: reads a word that the kernel gave the process.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// What to execute for another process of this program: the very file that runs, even if it has been replaced or deleted on disk.
+pub(crate) fn file() -> &'static Path {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let running = Path::new("/proc/self/exe");
+        // Of a program that another one has loaded into its own process (valgrind, or the dynamic loader called by its name) this is
+        // the other one. The file that this code is mapped from is the program.
+        let here: fn() -> &'static Path = file;
+        let is_other = |path: &PathBuf| {
+            let id = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+            id(path).is_some_and(|mapped| id(running).is_some_and(|running| running != mapped))
+        };
+        let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
+        mapped_at(&maps, here as usize).filter(is_other).unwrap_or_else(|| running.to_owned())
+    })
+}
+
+/// The path of the file that is mapped at that address.
+fn mapped_at(maps: &[u8], address: usize) -> Option<PathBuf> {
+    maps.split(|byte| *byte == b'\n').find_map(|line| {
+        let (start, rest) = std::str::from_utf8(line.split(|byte| *byte == b' ').next()?).ok()?.split_once('-')?;
+        let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(rest, 16).ok()?;
+        let path = line.iter().position(|byte| *byte == b'/').filter(|_| range.contains(&address))?;
+        Some(PathBuf::from(OsStr::from_bytes(&line[path..])))
+    })
 }
 
 impl Image {
@@ -289,6 +318,18 @@ mod tests {
         let hash = executable().hash_file();
         assert_ne!(hash, 0);
         assert_eq!(Image::find().hash_file(), hash);
+    }
+
+    #[test]
+    fn the_file_that_runs_is_the_one_that_is_mapped() {
+        assert_eq!(file(), Path::new("/proc/self/exe"));
+        let maps = std::fs::read("/proc/self/maps").expect("proc is mounted");
+        let here: fn() -> &'static Path = file;
+        let mapped = mapped_at(&maps, here as usize).expect("this code is mapped from a file");
+        assert_eq!(mapped, std::env::current_exe().expect("there is one"));
+        assert_eq!(mapped_at(&maps, (&raw const mapped).addr()), None, "the stack");
+        let spaces = b"10-20 r--p 0 00:00 5      /a b/c\n20-30 r-xp 0 00:00 5      /a b/d\n";
+        assert_eq!(mapped_at(spaces, 0x20), Some(PathBuf::from("/a b/d")));
     }
 
     #[test]

@@ -53,8 +53,7 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
             command
         }
         _ => {
-            // This very file, even if it has been replaced or deleted on disk.
-            let mut command = Command::new("/proc/self/exe");
+            let mut command = Command::new(image::file());
             if let Some(name) = std::env::args_os().next() {
                 command.arg0(name);
             }

@@ -3,6 +3,7 @@
 mod basics;
 mod cancel;
 mod chaos;
+mod checkers;
 mod codec;
 mod crash;
 mod descriptors;

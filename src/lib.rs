@@ -38,8 +38,8 @@ pub use combine::{
     as_completed_timeout, wait, wait_async,
 };
 pub use error::{
-    BuildError, Cause, CodecError, CompletionTimeout, MapError, PanicLocation, ShutdownError, SizeLimit, StartError,
-    SubmitError, TaskError, TaskPanic, WorkerExit,
+    BuildError, Cause, CodecError, CompletionTimeout, DifferentIds, MapError, PanicLocation, ShutdownError, SizeLimit,
+    StartError, SubmitError, TaskError, TaskPanic, WorkerExit,
 };
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub use executor::Executor;

@@ -16,7 +16,7 @@ mod worker;
 
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) use worker::ExitInner;
-pub use worker::{CodecError, SizeLimit, StartError, WorkerExit};
+pub use worker::{CodecError, DifferentIds, SizeLimit, StartError, WorkerExit};
 
 /// Why a task has no value.
 ///
@@ -473,6 +473,13 @@ pub enum BuildError {
     /// A limit, a number of threads, of tasks or of attempts was 0: nothing could ever be run.
     #[error("`{0}` cannot be 0")]
     Zero(&'static str),
+    /// A variable for the workers that the crate sets itself ([`env`](crate::ProcessPoolBuilder::env)).
+    #[error("the environment variable `{0}` is set by the pool itself")]
+    ReservedVariable(&'static str),
+    /// The effective user or group of this process is not the real one. The system distrusts what such a process starts: the
+    /// dynamic loader and this crate ignore its environment, so no worker could be started.
+    #[error("{0}")]
+    DifferentIds(DifferentIds),
     /// The command that starts workers was empty.
     #[error("the command that starts workers is empty")]
     NoCommand,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::{self, Function};
-use super::manager::{Config, Core, Hook};
+use super::manager::{Config, Core, Hook, check_ids};
 use super::pool::ProcessPoolExecutor;
 use super::stderr::Stdio;
 use super::transport::Transport;
@@ -313,6 +313,9 @@ impl ProcessPoolBuilder {
         if self.worker_command.as_ref().is_some_and(Vec::is_empty) {
             return Err(BuildError::NoCommand);
         }
+        if self.env.iter().any(|(key, _)| key == worker::VARIABLE) {
+            return Err(BuildError::ReservedVariable(worker::VARIABLE));
+        }
         let initializer = self.initializer.transpose()?;
         check_surroundings(self.worker_command.is_some())?;
         unwind::install_hook();
@@ -346,6 +349,7 @@ fn check_surroundings(has_command: bool) -> Result<(), BuildError> {
     if image::is_secure() {
         return Err(BuildError::Privileged);
     }
+    check_ids().map_err(BuildError::DifferentIds)?;
     if worker::depth() >= worker::MAX_DEPTH {
         return Err(BuildError::TooDeep { limit: worker::MAX_DEPTH });
     }

@@ -26,3 +26,4 @@ mod supervise;
 
 pub(super) use self::core::{Config, Core, Hook};
 pub(super) use self::help::TaskOwner;
+pub(super) use self::spawn::check_ids;

@@ -15,11 +15,13 @@ use super::super::transport::{ParentLink, Transport};
 use super::super::wire::{self, Hello, PROTOCOL, message};
 use super::super::worker;
 use super::core::Config;
+use crate::error::{DifferentIds, StartError};
 use crate::os::pidfd::Process;
 use crate::os::{image, socket};
 
 /// Starts a worker. It has not answered yet when this returns, but can be handed calls.
 pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
+    check_ids().map_err(|ids| io::Error::other(StartError::DifferentIds(ids)))?;
     let (ours, theirs) = socket::pair()?;
     let (mut link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
     let nonce = RandomState::new().build_hasher().finish();
@@ -87,6 +89,17 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     let process = Process::new(command.spawn()?, config.transport != Transport::Socket);
     let deadline = later(Instant::now(), config.start_timeout);
     Ok(Child::new(serial, process, link, deadline, captured, oom_kills, initializer))
+}
+
+/// Whether the system would trust a program that this process starts: not if its effective ids are not the real ones.
+pub(in crate::process) fn check_ids() -> Result<(), DifferentIds> {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+    let ids =
+        DifferentIds { user: (getuid().as_raw(), geteuid().as_raw()), group: (getgid().as_raw(), getegid().as_raw()) };
+    match ids.user.0 == ids.user.1 && ids.group.0 == ids.group.1 {
+        true => Ok(()),
+        false => Err(ids),
+    }
 }
 
 /// How many processes the kernel has killed for want of memory since it was booted.

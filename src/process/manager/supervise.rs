@@ -512,7 +512,10 @@ impl Supervisor<'_> {
         self.refused += 1;
         state.cautious = true;
         if state.children.is_empty() && self.refused >= self.core.config.restart_limit {
-            let cause = Cause::new(error);
+            let cause = match error.downcast::<StartError>() {
+                Ok(error) => Cause::new(error),
+                Err(error) => Cause::new(error),
+            };
             for queue in 0..state.queues.len() {
                 for job in std::mem::take(&mut state.queues[queue]) {
                     out.fail(job, TaskError::Spawn(cause.clone()));

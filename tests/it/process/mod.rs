@@ -21,6 +21,7 @@ mod map;
 mod order;
 mod orphans;
 mod outside;
+mod privileges;
 mod reaped;
 mod refused;
 mod seccomp;

@@ -270,3 +270,25 @@ pub(super) fn may_choose() -> bool {
 pub(super) fn shares_memory() -> bool {
     std::env::var("CONCURRENT_FUTURES_TRANSPORT").as_deref() != Ok("socket")
 }
+
+/// Only root can change its user. False, with a message, for anybody else.
+pub(super) fn may_change_user() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("not tested: only root can change its user");
+    }
+    is_root
+}
+
+/// The user and group that tests change to.
+pub(super) const NOBODY: u32 = 65_534;
+
+/// Changes the group and the user of this process, for good.
+#[allow(unsafe_code)]
+pub(super) fn become_nobody() {
+    // SAFETY: the calls have no conditions.
+    unsafe {
+        assert_eq!(libc::setgid(NOBODY), 0);
+        assert_eq!(libc::setuid(NOBODY), 0);
+    }
+}

@@ -8,6 +8,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
 
+use super::fd::above_standard;
 use super::futex::timespec;
 
 /// What [`Events::wait`] reports for [`Events::wake`].
@@ -25,8 +26,8 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new() -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = above_standard(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
+        let bell = above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
         // Edge-triggered: the counter need not be read back, every write is an edge.
         epoll::add(&epoll, &bell, epoll::EventData::new_u64(WOKEN), epoll::EventFlags::IN | epoll::EventFlags::ET)?;
         Ok(Self { epoll, bell })

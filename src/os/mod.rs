@@ -5,6 +5,7 @@
 //! | `shm` | memory that two processes share |
 //! | `futex` | sleeping on a word of such memory |
 //! | `socket` | a pair of connected sockets that carry messages and descriptors |
+//! | `fd` | descriptors that are no standard ones |
 //! | `events` | waiting for many descriptors at once |
 //! | `pidfd` | a process that is known by a descriptor |
 //! | `cpu` | which processor a thread is on |
@@ -15,6 +16,7 @@
 pub(crate) mod cpu;
 pub(crate) mod events;
 pub(crate) mod fault;
+pub(crate) mod fd;
 pub(crate) mod forked;
 pub(crate) mod futex;
 pub(crate) mod image;

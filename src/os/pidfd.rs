@@ -11,6 +11,13 @@ use std::process::{Child, ExitStatus};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, waitpid};
 
+use super::fd::above_standard;
+
+/// Readable when the process of that number has ended. `None`: the system has nothing like it, or there is no such process.
+pub(crate) fn open(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok().and_then(|fd| above_standard(fd).ok())
+}
+
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -27,7 +34,7 @@ impl Process {
     /// With `by_fd`, known by a descriptor if there can be one.
     pub(crate) fn new(child: Child, by_fd: bool) -> Self {
         let pid = pid(&child).filter(|_| by_fd);
-        let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        let pidfd = pid.and_then(open);
         Self { child, pidfd, ended: None, is_traced_and_stopped: false }
     }
 
@@ -69,6 +76,16 @@ impl Process {
             }
         }
         self.is_traced_and_stopped
+    }
+
+    /// Has it begun to end? Then it closes its descriptors some time before it can be reaped. False if that cannot be seen.
+    pub(crate) fn is_ending(&self) -> bool {
+        /// See `include/linux/sched.h` in the kernel.
+        const PF_EXITING: u32 = 4;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap_or_default();
+        // The name may contain anything. Behind it come the state and five numbers, and then the flags.
+        let flags = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(6)?.parse::<u32>().ok());
+        flags.is_some_and(|flags| flags & PF_EXITING != 0)
     }
 
     /// Sends a signal, unless the process has been reaped.

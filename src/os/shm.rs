@@ -20,14 +20,21 @@ use rustix::io::Errno;
 use rustix::mm::{self, MapFlags, ProtFlags};
 use rustix::process::{Resource, getrlimit};
 
+use super::fd::above_standard;
+
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// A new file of so many bytes, all zero.
 pub(crate) fn create(size: usize) -> io::Result<OwnedFd> {
-    let file = fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let file = file()?;
     reserve(&file, size)?;
     fs::fcntl_add_seals(&file, SEALS)?;
     Ok(file)
+}
+
+/// A new file without a size.
+fn file() -> io::Result<OwnedFd> {
+    above_standard(fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?)
 }
 
 /// Can this system do it, for files of that size?
@@ -138,7 +145,7 @@ const FROZEN: SealFlags = SEALS.union(SealFlags::WRITE);
 impl Frozen {
     /// So many bytes, which `fill` may write once.
     pub(crate) fn new(length: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
-        let file = fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let file = file()?;
         if length > 0 {
             reserve(&file, length)?;
             let writable = map_once(&file, length, ProtFlags::READ | ProtFlags::WRITE)?;

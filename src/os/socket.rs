@@ -1,14 +1,21 @@
 //! Connected sockets that carry messages (whole or not at all), and descriptors with them.
+//!
+//! This module is an unsafe island for one call, `getsockopt` with `SO_PEERCRED`: the kernel says 0 for a process that cannot be seen
+//! from here, and the type that rustix has for the answer cannot hold that.
+
+#![allow(unsafe_code)]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+
+use super::fd::above_standard;
 
 /// The longest message that is ever sent, in bytes.
 pub(crate) const LONGEST: usize = 64 * 1024;
@@ -18,7 +25,8 @@ pub(crate) const MOST_FDS: usize = 16;
 
 /// Two connected ends. Neither survives `exec`.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    let (one, other) = net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    Ok((above_standard(one)?, above_standard(other)?))
 }
 
 /// Sends a message without blocking. `Ok(false)`: there is no room at the moment.
@@ -65,6 +73,19 @@ pub(crate) fn next_length(socket: impl AsFd) -> io::Result<usize> {
     }
 }
 
+/// Does a message wait that begins like this? It is not received.
+pub(crate) fn next_begins_with(socket: impl AsFd, beginning: &[u8]) -> bool {
+    let mut buffer = [0; 64];
+    let buffer = &mut buffer[..beginning.len()];
+    loop {
+        match net::recv(&socket, &mut *buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((length, _)) => return buffer[..length] == *beginning,
+            Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
 /// Receives one message into `buffer`, which has to be long enough for it.
 pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
@@ -88,7 +109,9 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::R
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
+            for fd in rights {
+                fds.push(above_standard(fd)?);
+            }
         }
     }
     match received.bytes {
@@ -97,12 +120,29 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::R
     }
 }
 
-/// Whether `fd` is a socket of the kind that [`pair`] makes, and if so, the process that made it.
-pub(crate) fn made_by(fd: impl AsFd) -> Option<u32> {
-    let is_ours = net::sockopt::socket_domain(&fd) == Ok(AddressFamily::UNIX)
-        && net::sockopt::socket_type(&fd) == Ok(SocketType::SEQPACKET);
-    let pid = net::sockopt::socket_peercred(&fd).ok().filter(|_| is_ours)?.pid;
-    u32::try_from(pid.as_raw_nonzero().get()).ok()
+/// Who made a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Maker {
+    /// Its process; 0 if that is in another process namespace, where this one cannot see it.
+    pub(crate) process: libc::pid_t,
+    pub(crate) user: u32,
+}
+
+/// Whether `fd` is a socket of the kind that [`pair`] makes, and if so, who made it.
+pub(crate) fn made_by(fd: impl AsFd) -> Option<Maker> {
+    let is_ours = net::sockopt::socket_type(&fd) == Ok(SocketType::SEQPACKET)
+        && net::sockopt::socket_domain(&fd) == Ok(AddressFamily::UNIX);
+    if !is_ours {
+        return None;
+    }
+    let mut maker = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of_val(&maker) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, all values of which are valid.
+    let result = unsafe {
+        let (fd, option) = (fd.as_fd().as_raw_fd(), libc::SO_PEERCRED);
+        libc::getsockopt(fd, libc::SOL_SOCKET, option, (&raw mut maker).cast(), &mut length)
+    };
+    (result == 0).then_some(Maker { process: maker.pid, user: maker.uid })
 }
 
 #[cfg(test)]
@@ -125,5 +165,18 @@ mod tests {
             }
             assert!(matches!(receive(&ours, &mut buffer, false), Ok(Received::End)));
         }
+    }
+    #[test]
+    fn a_message_is_looked_at_and_stays() {
+        let (ours, theirs) = pair().unwrap();
+        assert!(!next_begins_with(&ours, b"hello"), "there is none");
+        assert!(send(&theirs, &[b"hello there"], &[]).unwrap());
+        assert!(next_begins_with(&ours, b"hello") && !next_begins_with(&ours, b"help"));
+        assert!(!next_begins_with(&ours, b"hello there, and more"));
+        assert_eq!(next_length(&ours).unwrap(), 11);
+        let maker =
+            Maker { process: rustix::process::getpid().as_raw_pid(), user: rustix::process::geteuid().as_raw() };
+        assert_eq!(made_by(&ours), Some(maker));
+        assert_eq!(made_by(rustix::pipe::pipe().unwrap().0), None);
     }
 }

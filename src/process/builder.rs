@@ -183,12 +183,14 @@ impl ProcessPoolBuilder {
     }
 
     /// An environment variable for the workers, beside those of this program at the time when the worker is started.
+    /// `CONCURRENT_FUTURES_WORKER` is set by the pool itself: [`build`](Self::build) fails with
+    /// [`BuildError::ReservedVariable`].
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((key.into(), Some(value.into())));
         self
     }
 
-    /// Keeps an environment variable of this program from the workers.
+    /// Keeps an environment variable of this program from the workers; not `CONCURRENT_FUTURES_WORKER`, as in [`env`](Self::env).
     pub fn env_remove(mut self, key: impl Into<OsString>) -> Self {
         self.env.push((key.into(), None));
         self
@@ -219,8 +221,8 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// When so many workers in a row have died before they were ready, the pool is broken, with
-    /// [`StartError::Died`](crate::StartError::Died). Without it: 3.
+    /// When `deaths` workers in a row have ended before they were ready, the pool is broken, with
+    /// [`StartError::Died`](crate::StartError::Died). Until one worker has been ready, one is started at a time. Without it: 3.
     pub fn restart_limit(mut self, deaths: u32) -> Self {
         self.restart_limit = deaths;
         self
@@ -233,7 +235,9 @@ impl ProcessPoolBuilder {
     }
 
     /// The program that is started as a worker, with its arguments, instead of this executable. It has to be the same build
-    /// of the same program (build ids are compared), or workers refuse to serve.
+    /// of the same program (build ids are compared), or workers refuse to serve. It may be a program that starts the worker, such as
+    /// `nice` or a shell, if that leaves standard input alone: a worker knows by it that it is one. The environment may be changed
+    /// or cleared.
     pub fn worker_command<I>(mut self, command: I) -> Self
     where
         I: IntoIterator,
@@ -284,7 +288,8 @@ impl ProcessPoolBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if a setting makes no sense, or there can be no worker processes here.
+    /// [`BuildError`], if a setting makes no sense, or there can be no worker processes here:
+    /// [`BuildError::DifferentIds`] while the effective user or group of the process is not the real one.
     pub fn build(self) -> Result<ProcessPoolExecutor, BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(spin::cpus);
         check_workers(max_workers)?;

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
+use crate::os::fd::above_standard;
+
 /// Where standard output and error of the workers go. Standard input is always empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -41,6 +43,7 @@ impl Captured {
     /// A pipe: the reading end in here, and the writing end.
     pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let (reader, writer) = (above_standard(reader)?, above_standard(writer)?);
         rustix::io::ioctl_fionbio(&reader, true)?;
         Ok((Self { pipe: reader, tail: VecDeque::new() }, writer))
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever anything here does.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 
 /// Bodies start and end at multiples of this.
 pub(super) const ALIGN: usize = 16;
@@ -21,6 +21,12 @@ pub(super) const REPLY_HEAD: usize = 32;
 
 /// How a worker exits that could not start its threads: it is no worker's fault, and may be better later.
 pub(super) const NO_THREADS: i32 = 72;
+
+/// How a process exits that was started as a worker and whose standard input is not the control socket.
+pub(super) const NO_SOCKET: i32 = 73;
+
+/// How a worker exits that the system distrusts, because it has more rights than its parent.
+pub(super) const DISTRUSTED: i32 = 74;
 
 /// How long a body is with its padding.
 pub(super) fn padded(len: usize) -> usize {
@@ -175,11 +181,26 @@ pub(super) mod message {
     pub(in crate::process) const ATTACHMENTS: u8 = 5;
 }
 
-/// What the parent tells a worker at its start.
+/// With this the first message begins that a worker gets: [`message::HELLO`], and [`Hello::magic`]. No other program does so.
+pub(super) const GREETING: [u8; 16] = {
+    let mut greeting = [message::HELLO; 16];
+    let mut at = 0;
+    while at < MAGIC.len() {
+        greeting[at + 1] = MAGIC[at];
+        at += 1;
+    }
+    greeting
+};
+
+/// Random bytes.
+const MAGIC: [u8; 15] = [0x9d, 0x3b, 0xe1, 0x52, 0x07, 0xc8, 0x66, 0xfa, 0x14, 0xb0, 0x8f, 0x2d, 0x71, 0xd5, 0x4e];
+
+/// What the parent tells a worker at its start. The shared memory comes with it, if there is any, and then a descriptor that
+/// stands for the parent, if the system has such.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Hello {
+    pub(super) magic: [u8; 15],
     pub(super) protocol: u32,
-    pub(super) nonce: u64,
     pub(super) build: [u8; 32],
     /// How many worker processes this one is below the first parent.
     pub(super) depth: u32,
@@ -191,6 +212,10 @@ pub(super) struct Hello {
     pub(super) max_rss: Option<u64>,
     pub(super) memory_limit: Option<u64>,
     pub(super) cpu_limit: Option<u64>,
+}
+
+impl Hello {
+    pub(super) const MAGIC: [u8; 15] = MAGIC;
 }
 
 /// What a worker answers.
@@ -247,6 +272,25 @@ mod tests {
             let _ = decode::<Ready>(&bytes);
             let _ = decode::<Report>(&bytes);
         }
+    }
+
+    #[test]
+    fn a_greeting_begins_with_the_magic_bytes() {
+        let (name, build) = ("worker".to_owned(), [1; 32]);
+        let hello = Hello {
+            magic: Hello::MAGIC,
+            protocol: PROTOCOL,
+            build,
+            depth: 1,
+            threads: 1,
+            name,
+            ring: 0,
+            largest: 0,
+            max_rss: None,
+            memory_limit: None,
+            cpu_limit: None,
+        };
+        assert!(encode(message::HELLO, &hello).starts_with(&GREETING));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! A new worker process.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -16,19 +14,18 @@ use super::super::wire::{self, Hello, PROTOCOL, message};
 use super::super::worker;
 use super::core::Config;
 use crate::error::{DifferentIds, StartError};
-use crate::os::pidfd::Process;
-use crate::os::{image, socket};
+use crate::os::pidfd::{self, Process};
+use crate::os::{fd, image, socket};
 
 /// Starts a worker. It has not answered yet when this returns, but can be handed calls.
 pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     check_ids().map_err(|ids| io::Error::other(StartError::DifferentIds(ids)))?;
     let (ours, theirs) = socket::pair()?;
     let (mut link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
-    let nonce = RandomState::new().build_hasher().finish();
     let depth = worker::depth() + 1;
     let hello = Hello {
+        magic: Hello::MAGIC,
         protocol: PROTOCOL,
-        nonce,
         build: image::executable().build_id().0,
         depth,
         threads: u32::try_from(config.threads).unwrap_or(u32::MAX),
@@ -40,7 +37,8 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
         cpu_limit: config.cpu_limit.map(|limit| limit.as_secs().max(1)),
     };
     // It waits in the socket until the worker is there.
-    let fds: Vec<_> = memory.iter().map(AsFd::as_fd).collect();
+    let this = pidfd::open(rustix::process::getpid());
+    let fds: Vec<_> = memory.iter().chain(&this).map(AsFd::as_fd).collect();
     if !socket::send(link.socket(), &[&wire::encode(message::HELLO, &hello)], &fds)? {
         return Err(io::ErrorKind::WouldBlock.into());
     }
@@ -62,7 +60,7 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
             command
         }
     };
-    command.env(worker::VARIABLE, format!("{PROTOCOL}:{nonce:x}:{depth}"));
+    command.env(worker::VARIABLE, worker::summons(depth));
     for (key, value) in &config.env {
         match value {
             Some(value) => command.env(key, value),
@@ -76,7 +74,8 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     let captured = match config.stdio {
         Stdio::Inherit => None,
         Stdio::Null => {
-            command.stdout(Channel::null()).stderr(Channel::null());
+            let null = fd::null()?;
+            command.stdout(null.try_clone()?).stderr(null);
             None
         }
         Stdio::Capture => {

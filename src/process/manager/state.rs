@@ -50,8 +50,11 @@ pub(super) struct State {
     pub(super) not_before: Option<Instant>,
     /// The system has refused something: workers start one after the other, so that they do not fail for each other's sake.
     pub(super) cautious: bool,
-    /// How many workers in a row have died before they answered.
+    /// How many workers in a row have died before they answered, and how many may.
     pub(super) stillborn: u32,
+    restart_limit: u32,
+    /// A worker of this pool has answered: what is started is a worker indeed.
+    pub(super) proven: bool,
     /// No worker has room, as far as is known.
     full: bool,
     /// About how many of the queued tasks are cancelled.
@@ -114,6 +117,8 @@ impl State {
             not_before: None,
             cautious: false,
             stillborn: 0,
+            restart_limit: config.restart_limit,
+            proven: false,
             full: false,
             husks: 0,
             wake_at: None,
@@ -150,8 +155,17 @@ impl State {
         if matches!(self.phase, Phase::Broken(_)) || self.not_before.is_some_and(|time| Instant::now() < time) {
             return 0;
         }
-        if self.cautious && self.children.iter().any(|child| matches!(child.stage, Stage::Starting(_))) {
-            return 0;
+        // A start that goes wrong may run the program once more, so no more are in flight than may still go wrong.
+        let at_once = match (self.proven && !self.cautious, self.stillborn) {
+            (true, 0) => usize::MAX,
+            (true, deaths) => self.restart_limit.saturating_sub(deaths).max(1) as usize,
+            (false, _) => 1,
+        };
+        if at_once != usize::MAX {
+            let is_starting = |child: &&Child| matches!(child.stage, Stage::Starting(_));
+            if self.children.iter().filter(is_starting).count() + self.starting >= at_once {
+                return 0;
+            }
         }
         let room = self.max_workers.saturating_sub(self.living());
         self.queued().div_ceil(self.threads).saturating_sub(self.starting).min(room)

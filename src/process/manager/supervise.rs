@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::child::{Begun, Child, Remains, Stage, Work};
 use super::super::job::Raw;
 use super::super::later;
-use super::super::wire::{self, Garbled, NO_THREADS, Ready, message};
+use super::super::wire::{self, DISTRUSTED, Garbled, NO_SOCKET, NO_THREADS, Ready, message};
 use super::core::{Config, Core};
 use super::spawn;
 use super::state::{Outbox, Phase, State};
@@ -272,7 +272,11 @@ impl Supervisor<'_> {
     /// memory still speaks, but it cannot ring any more; so it finishes what it has begun, and ends.
     fn hang_up(&self, state: &mut State, at: usize, out: &mut Outbox) {
         let child = &mut state.children[at];
-        // One that has just been started is about to be buried, or to be late.
+        if matches!(child.stage, Stage::Starting(_)) && !child.process.is_ending() {
+            // What was started has lost the socket, so it will never answer, whatever it is doing instead.
+            child.is_deaf = true;
+            child.kill("it closed its control socket, which is its standard input, before it was ready");
+        }
         if child.stage != Stage::Ready {
             return;
         }
@@ -308,6 +312,7 @@ impl Supervisor<'_> {
         child.idle_since = Instant::now();
         self.refused = 0;
         state.cautious = false;
+        state.proven = true;
         if self.core.config.initializer.is_none() {
             state.stillborn = 0;
         }
@@ -346,7 +351,8 @@ impl Supervisor<'_> {
             let by_itself = match child.stage {
                 Stage::Starting(_) | Stage::Ready => true,
                 Stage::Ending(_) => child.is_deaf,
-                Stage::Terminated(..) | Stage::Killed(_) => child.is_mad,
+                // Also for what it did before it was ready.
+                Stage::Terminated(..) | Stage::Killed(_) => child.is_mad || (child.is_deaf && !child.served),
             };
             let at_start = by_itself && !child.is_prepared();
             let Remains { begun, not_begun } = child.remains();
@@ -363,9 +369,17 @@ impl Supervisor<'_> {
                     }
                 }
             }
-            if at_start && ended.and_then(|status| status.code()) == Some(NO_THREADS) {
+            let code = ended.and_then(|status| status.code()).filter(|_| at_start);
+            if code == Some(NO_THREADS) {
                 let error = io::Error::from(rustix::io::Errno::AGAIN);
                 self.cope(state, error, out);
+            } else if code == Some(DISTRUSTED) {
+                let reason = "the system gives it more rights than this process has";
+                self.cope(state, io::Error::other(StartError::NotAWorker(reason.to_owned())), out);
+            } else if code == Some(NO_SOCKET) {
+                let reason = "its standard input is not the socket that it was given; the program that starts workers has closed \
+                              or replaced it";
+                state.break_down(Cause::new(StartError::NotAWorker(reason.to_owned())), out);
             } else if at_start {
                 state.stillborn += 1;
                 if state.stillborn >= self.core.config.restart_limit {

@@ -35,8 +35,8 @@ pub enum Transport {
     Auto,
     /// Rings in shared memory, 512 KiB for each worker, with futexes to sleep on.
     SharedMemory,
-    /// One socket for each worker, and no file descriptor that stands for a process (`pidfd`). Slower; and a worker gets no
-    /// task in advance.
+    /// One socket for each worker, and in this process no file descriptor that stands for the worker (`pidfd`). Slower; and a
+    /// worker gets no task in advance.
     Socket,
 }
 

@@ -1,32 +1,38 @@
 //! How a process finds out that it is a worker, and makes itself one.
 //!
-//! An environment variable alone never does it: standard input has to be a socket that the parent process has made, and
-//! the first message on it has to repeat the number in the variable. Anything else, and the program goes on as if
-//! nothing had happened.
+//! It is one if its standard input is a socket of the right kind in which a greeting waits, and somebody has made that socket who could
+//! control this process anyway: its parent, its own user, or root. The environment is not asked: programs clear it. A variable in it is
+//! for those starts only that have lost the socket on the way.
 //!
-//! This module is an unsafe island, for three calls: removing a variable while there is one thread only, closing what was
-//! inherited by accident, and installing the fault handler with memory that is never unmapped.
+//! This module is an unsafe island: removing a variable and resetting signals while there is one thread only, closing what was
+//! inherited by accident, starting the thread that watches the host, and installing the fault handler with memory that is never
+//! unmapped.
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
 
-use rustix::process::{self, Resource, Rlimit, Signal};
+use rustix::process::{self, Pid, Resource, Rlimit, Signal};
 
 use super::super::transport::WorkerLink;
-use super::super::wire::{self, Hello, NO_THREADS, PROTOCOL, Ready, message};
+use super::super::wire::{self, DISTRUSTED, GREETING, Hello, NO_SOCKET, NO_THREADS, PROTOCOL, Ready, message};
 use super::serve::{self, Server};
-use crate::os::socket::{self, Received};
-use crate::os::{fault, image};
+use super::watch::{self, Watched};
+use crate::os::socket::{self, Maker, Received};
+use crate::os::{fault, fd, image, pidfd};
 use crate::unwind;
 
-/// Set for a process that is to be a worker: protocol, number, depth.
+/// Set for a process that is to be a worker: protocol, the process that starts it, depth.
 pub(in crate::process) const VARIABLE: &str = "CONCURRENT_FUTURES_WORKER";
 
 /// A worker may have workers of its own, and they may, and so on: 8 levels deep.
 pub(in crate::process) const MAX_DEPTH: u32 = 8;
+
+/// How a worker exits if what it needs is not there.
+const FAILED: i32 = 71;
 
 /// How many worker processes this process is below the first parent.
 static DEPTH: AtomicU32 = AtomicU32::new(0);
@@ -35,30 +41,43 @@ pub(crate) fn depth() -> u32 {
     DEPTH.load(Relaxed)
 }
 
-/// What the variable says.
-struct Summons {
-    nonce: u64,
-    depth: u32,
+/// The parent of this worker at its start; 0 if that is in another process namespace.
+static PARENT: AtomicI32 = AtomicI32::new(0);
+
+/// What the variable is set to for workers of this process.
+pub(in crate::process) fn summons(depth: u32) -> String {
+    format!("{PROTOCOL}:{}:{depth}", std::process::id())
 }
 
-/// This process's parent has started it as a worker.
-fn summons() -> Option<Summons> {
+/// What the variable says: which process has started this one as a worker, or a program that has started this one.
+fn summoned_by() -> Option<i32> {
     let value = std::env::var(VARIABLE).ok()?;
     let mut parts = value.split(':');
-    if parts.next()?.parse() != Ok(PROTOCOL) {
-        return None;
-    }
-    let (nonce, depth) = (u64::from_str_radix(parts.next()?, 16).ok()?, parts.next()?.parse().ok()?);
+    let (protocol, host, depth) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_sound = protocol.parse() == Ok(PROTOCOL) && depth.parse::<u32>().is_ok() && parts.next().is_none();
+    host.parse().ok().filter(|_| is_sound)
+}
+
+/// Who has made the control socket, if this is a worker's process that has not become one yet.
+fn greeted_by() -> Option<Maker> {
     let stdin = rustix::stdio::stdin();
-    let parent = process::getppid()?.as_raw_nonzero().get();
-    let ours = !image::is_secure() && socket::made_by(stdin) == u32::try_from(parent).ok();
-    ours.then_some(Summons { nonce, depth })
+    socket::made_by(stdin).filter(|_| socket::next_begins_with(stdin, &GREETING))
+}
+
+/// May this process be a worker? A quick look, for the start of any program.
+pub(crate) fn may_be_one() -> bool {
+    socket::made_by(rustix::stdio::stdin()).is_some()
 }
 
 /// Has this process been started as a worker, and reached `main` all the same?
 pub(crate) fn is_stray() -> bool {
     // Also if something stands between the two, such as a shell: a worker that has not become one is not to start others.
-    std::env::var_os(VARIABLE).is_some() && socket::made_by(rustix::stdio::stdin()).is_some()
+    greeted_by().is_some() || summoned_by().is_some()
+}
+
+/// The parent of this process; 0 if that is in another process namespace.
+pub(super) fn parent() -> i32 {
+    process::getppid().map_or(0, Pid::as_raw_pid)
 }
 
 /// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's. For the
@@ -74,31 +93,39 @@ pub(super) fn enter_from_main() {
 }
 
 fn enter(from_main: bool, prepare: impl FnOnce()) {
-    let Some(summons) = summons() else { return };
-    // The message was sent before this process was started, or is about to be. A buffer for the longest would stay in the
-    // heap of every worker.
-    let Ok(length) = socket::next_length(rustix::stdio::stdin()) else { return };
-    let mut buffer = vec![0; length.min(socket::LONGEST)];
-    let Ok(Received::Message(length, mut fds)) = socket::receive(rustix::stdio::stdin(), &mut buffer, true) else {
+    let Some(maker) = greeted_by() else {
+        // A program that its caller has given more rights than that one has does nothing because of its environment.
+        if !image::is_secure() && summoned_by().is_some_and(|host| host == parent()) {
+            leave(
+                NO_SOCKET,
+                "its standard input is not the socket that it was given: something has closed or replaced it",
+            );
+        }
         return;
     };
-    let Some((&message::HELLO, hello)) = buffer[..length].split_first() else { return };
-    let Ok(hello) = wire::decode::<Hello>(hello) else { return };
-    if hello.nonce != summons.nonce || hello.protocol != PROTOCOL {
+    let is_child = maker.process != 0 && maker.process == parent();
+    let may_command = is_child || maker.user == 0 || maker.user == process::getuid().as_raw();
+    if !may_command {
         return;
     }
-    DEPTH.store(summons.depth, Relaxed);
+    if image::is_secure() {
+        leave(DISTRUSTED, "the system gives it more rights than its parent has");
+    }
+    // From here on this is a worker and nothing else.
+    let Ok((hello, fds)) = receive_greeting() else { std::process::exit(FAILED) };
+    DEPTH.store(hello.depth, Relaxed);
     if from_main && !is_alone() {
         let refusal = "`run_if_worker` was called when this process had other threads: call it first in `main`";
         refuse(refusal);
     }
-    // From here on this is a worker and nothing else.
+    reset_signals();
     prepare();
-    let code = match become_worker(&hello, fds.pop(), from_main) {
+    let control = control_socket(&fds, from_main);
+    let code = match control.and_then(|control| become_worker(&hello, control, fds, maker, is_child)) {
         Ok((server, answer)) => serve::run(server, hello.threads, &hello.name, &answer),
         // A thread that the system does not give now.
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => NO_THREADS,
-        Err(_) => 71,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => NO_THREADS,
+        Err(_) => FAILED,
     };
     std::process::exit(code);
 }
@@ -113,15 +140,73 @@ fn refuse(reason: &str) -> ! {
     let build = image::executable().build_id().0;
     let answer = Ready { protocol: PROTOCOL, build, refusal: Some(reason.to_owned()) };
     let _ = socket::send(rustix::stdio::stdin(), &[&wire::encode(message::READY, &answer)], &[]);
-    std::process::exit(71);
+    std::process::exit(FAILED);
 }
 
-/// What serves, and the message that says so.
-fn become_worker(hello: &Hello, memory: Option<OwnedFd>, from_main: bool) -> std::io::Result<(Arc<Server>, Vec<u8>)> {
+/// Ends a process that was started as a worker and cannot be one. Its `main` would take itself for the program.
+fn leave(code: i32, why: &str) -> ! {
+    eprintln!("a worker process of `concurrent_futures` ends before `main`: {why}");
+    std::process::exit(code);
+}
+
+/// The greeting that waits on standard input, and the descriptors that came with it.
+fn receive_greeting() -> io::Result<(Hello, Vec<OwnedFd>)> {
+    let stdin = rustix::stdio::stdin();
+    fd::fill_standard()?;
+    // A buffer for the longest message would stay in the heap of every worker.
+    let mut buffer = vec![0; socket::next_length(stdin)?.min(socket::LONGEST)];
+    let Received::Message(length, fds) = socket::receive(stdin, &mut buffer, true)? else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    let hello = buffer[..length].split_first().map(|(_, hello)| wire::decode::<Hello>(hello));
+    match hello {
+        Some(Ok(hello)) if hello.protocol == PROTOCOL => Ok((hello, fds)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// The signals that say how a process has ended, as a pool understands it: those of crashes, and of the CPU limit.
+const TELLING: [libc::c_int; 8] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGABRT,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+    libc::SIGXCPU,
+];
+
+/// What a thread of the host blocks, and which of the signals above it ignores, is inherited, and would hide how tasks end.
+fn reset_signals() {
+    // SAFETY: there is one thread; the set is empty before it is used, and the dispositions are constants. A handler of a
+    // constructor's is left alone.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
+        for signal in TELLING {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+}
+
+/// What serves, and the message that says so. `is_child`: nothing stands between this process and its host.
+fn become_worker(
+    hello: &Hello,
+    control: OwnedFd,
+    fds: Vec<OwnedFd>,
+    maker: Maker,
+    is_child: bool,
+) -> io::Result<(Arc<Server>, Vec<u8>)> {
     // SAFETY: no other thread could read the environment: `main` has not begun, or `is_alone` has found none.
     unsafe { std::env::remove_var(VARIABLE) };
-    let control = control_socket(memory.as_ref().map(AsFd::as_fd), from_main)?;
-    follow_parent(&control)?;
+    let mut fds = fds.into_iter();
+    let memory = if hello.ring == 0 { None } else { fds.next() };
+    follow_host(&control, fds.next(), maker, is_child)?;
     // The parent decides what Ctrl-C means; and a closed pipe is an error to handle, as in every Rust program.
     // SAFETY: no handler is installed, the dispositions are constants.
     unsafe {
@@ -154,13 +239,13 @@ fn become_worker(hello: &Hello, memory: Option<OwnedFd>, from_main: bool) -> std
     Ok((Arc::new(Server::new(link, hello)), answer))
 }
 
-/// Moves the control socket away from standard input, which becomes empty, and closes everything else that this process
-/// has inherited beyond standard output and error; unless that may be the program's own by now.
-fn control_socket(memory: Option<BorrowedFd<'_>>, from_main: bool) -> std::io::Result<OwnedFd> {
-    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let mut keep = [control.as_raw_fd(), memory.map_or(control.as_raw_fd(), |fd| fd.as_raw_fd())];
+/// Copies the control socket away from standard input, and closes everything else that this process has inherited beyond standard
+/// output and error, unless that may be the program's own by now. If something fails from here on, the host sees the socket close when the process ends, not before.
+fn control_socket(fds: &[OwnedFd], from_main: bool) -> io::Result<OwnedFd> {
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), fd::FIRST)?;
+    let mut keep: Vec<i32> = fds.iter().chain([&control]).map(AsRawFd::as_raw_fd).collect();
     keep.sort_unstable();
-    let mut from = 3;
+    let mut from = fd::FIRST;
     for fd in keep.into_iter().chain([i32::MAX]).filter(|_| !from_main) {
         // SAFETY: nothing in this process owns these descriptors: its `main` has not begun.
         if from < fd && unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) } != 0 {
@@ -168,13 +253,16 @@ fn control_socket(memory: Option<BorrowedFd<'_>>, from_main: bool) -> std::io::R
         }
         from = fd.saturating_add(1);
     }
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
     Ok(control)
 }
 
+/// Makes standard input, which is the control socket until the worker is ready, empty.
+pub(super) fn empty_stdin() -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(&fd::null()?)?)
+}
+
 /// Closes descriptors of this process that nothing in it owns, where the system cannot close many at once.
-fn close_one_by_one(range: std::ops::Range<i32>) -> std::io::Result<()> {
+fn close_one_by_one(range: std::ops::Range<i32>) -> io::Result<()> {
     let names = std::fs::read_dir("/proc/self/fd")?.map(|entry| entry.map(|entry| entry.file_name()));
     let names = names.collect::<std::io::Result<Vec<_>>>()?;
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
@@ -185,31 +273,46 @@ fn close_one_by_one(range: std::ops::Range<i32>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Makes sure that this process does not outlive its parent.
-fn follow_parent(control: &OwnedFd) -> std::io::Result<()> {
-    let parent = socket::made_by(control);
-    if process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
-        let control = control.try_clone()?;
-        std::thread::Builder::new().name("parent-watch".to_owned()).spawn(move || {
-            use rustix::event::{PollFd, PollFlags, poll};
-            loop {
-                let mut fds = [PollFd::new(&control, PollFlags::empty())];
-                if poll(&mut fds, None).is_ok() && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
-                    // SAFETY: ends the process at once, which is the point.
-                    unsafe { libc::_exit(1) };
-                }
-            }
-        })?;
-    }
+/// Makes sure that this process does not outlive its host. The kernel kills it when its parent dies, unless one of the two changes
+/// its credentials; so a thread watches the host, by the descriptor that it has sent.
+fn follow_host(control: &OwnedFd, host: Option<OwnedFd>, maker: Maker, is_child: bool) -> io::Result<()> {
+    PARENT.store(parent(), Relaxed);
+    follow_parent();
     // It may have died before the signal was asked for.
-    let now = process::getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
-    match now == parent {
-        true => Ok(()),
-        false => Err(std::io::ErrorKind::BrokenPipe.into()),
+    if is_child && parent() != maker.process {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    let socket = || control.try_clone().map(Watched::socket);
+    let mut watched = Vec::with_capacity(3);
+    let knows_host = host.is_some();
+    watched.extend(host.map(Watched::process));
+    if !is_child {
+        // A program stands between the two, which the host takes for its worker. The host closes the socket when that has ended.
+        let between = Pid::from_raw(parent()).and_then(pidfd::open);
+        watched.extend(between.map(Watched::process));
+    }
+    if !is_child || !knows_host {
+        watched.push(socket()?);
+    }
+    watch::start(watched, parent())
+}
+
+/// Asks the kernel to kill this process when its parent dies. Whether it does is the kernel's decision: it forgets the wish when this
+/// process changes its user or group.
+pub(super) fn follow_parent() {
+    let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
+}
+
+/// After code of the user's that may have changed user or group.
+pub(super) fn follow_parent_again() {
+    follow_parent();
+    if parent() != PARENT.load(Relaxed) {
+        // SAFETY: ends the process at once, which is the point.
+        unsafe { libc::_exit(FAILED) };
     }
 }
 
-fn limit(resource: Resource, limit: Option<u64>) -> std::io::Result<()> {
+fn limit(resource: Resource, limit: Option<u64>) -> io::Result<()> {
     if limit.is_some() {
         // A little later the kernel is less polite: SIGXCPU first, SIGKILL a second after.
         let maximum = limit.map(|limit| limit.saturating_add((resource == Resource::Cpu).into()));

@@ -6,9 +6,10 @@
 
 mod entry;
 mod serve;
+mod watch;
 
-pub(in crate::process) use entry::{MAX_DEPTH, VARIABLE};
-pub(crate) use entry::{depth, enter_if_worker, is_stray};
+pub(in crate::process) use entry::{MAX_DEPTH, VARIABLE, summons};
+pub(crate) use entry::{depth, enter_if_worker, is_stray, may_be_one};
 
 use entry::enter_from_main;
 

@@ -250,8 +250,11 @@ impl Invocation for Serving<'_> {
             true => (ReplyKind::TooLarge, &size[..]),
             false => (kind, body),
         };
-        if self.call.kind == CallKind::Initializer && kind != ReplyKind::Value {
-            server.over.store(true, Relaxed);
+        if self.call.kind == CallKind::Initializer {
+            super::entry::follow_parent_again();
+            if kind != ReplyKind::Value {
+                server.over.store(true, Relaxed);
+            }
         }
         let attachments = if kind == ReplyKind::TooLarge { &[] } else { attachments };
         self.note(server.link.send_attachments(self.call.id, attachments));
@@ -296,7 +299,7 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str, answer: &[u8]) 
             Err(_) => return NO_THREADS,
         }
     }
-    if server.link.send_message(answer).is_err() {
+    if server.link.send_message(answer).is_err() || super::entry::empty_stdin().is_err() {
         return 71;
     }
     drop(calls);
@@ -321,8 +324,8 @@ mod tests {
     fn an_error_about_lost_descriptors_is_kept() {
         let (ours, theirs) = socket::pair().unwrap();
         let hello = Hello {
+            magic: Hello::MAGIC,
             protocol: PROTOCOL,
-            nonce: 0,
             build: [0; 32],
             depth: 1,
             threads: 1,

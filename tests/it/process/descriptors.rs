@@ -1,5 +1,6 @@
 //! How many descriptors a pool needs, and what happens when there are none.
 
+use concurrent_futures::{ProcessPoolExecutor, Stdio};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::support::*;
@@ -76,5 +77,24 @@ fn none_for_a_second_worker() {
         let shared = ledger.ledger("ledger");
         let futures: Vec<_> = (0..4).map(|_| pool.submit(meet, shared.clone())).collect();
         futures.into_iter().for_each(|future| future.result().unwrap());
+    });
+}
+
+#[test]
+fn how_many_there_are() {
+    alone("descriptors::how_many_there_are", || {
+        for (stdio, captured) in [(Stdio::Null, 0), (Stdio::Capture, 1)] {
+            // The process has those of its first pool that stay, if any.
+            drop(pool(1));
+            let before = open_descriptors().len();
+            let pool = ProcessPoolExecutor::builder().max_workers(3).stdio(stdio).build().unwrap();
+            assert_eq!(open_descriptors().len(), before + 2);
+            let plugs = [Plug::new(&pool), Plug::new(&pool), Plug::new(&pool)];
+            let each = if shares_memory() { 2 } else { 1 };
+            assert_eq!(open_descriptors().len(), before + 2 + 3 * (each + captured));
+            plugs.into_iter().for_each(Plug::release);
+            let inside = pool.submit(|_: ()| open_descriptors(), ()).result().unwrap();
+            assert!(inside.starts_with(&[0, 1, 2]) && inside.len() == 3 + 2, "{inside:?}");
+        }
     });
 }

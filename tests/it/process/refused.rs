@@ -170,11 +170,36 @@ fn close_range() {
     });
 }
 
+/// The signal that the kernel sends at the death of a parent.
+fn at_death(error: c_int) -> Refusal {
+    Refusal { call: libc::SYS_prctl, only: Some((0, u32::MAX, libc::PR_SET_PDEATHSIG as u32)), error }
+}
+
 #[test]
 fn the_signal_at_the_death_of_the_parent() {
-    with_each_error("the_signal_at_the_death_of_the_parent", |error| {
-        let death = Some((0, u32::MAX, libc::PR_SET_PDEATHSIG as u32));
-        if refused(&[Refusal { call: libc::SYS_prctl, only: death, error }]) {
+    orphans_end("the_signal_at_the_death_of_the_parent", |error| vec![at_death(error)]);
+}
+
+// Nor a descriptor that stands for the parent: the control socket is left.
+#[test]
+fn the_signal_and_the_descriptor_of_the_parent() {
+    orphans_end("the_signal_and_the_descriptor_of_the_parent", |error| {
+        vec![at_death(error), Refusal::of(libc::SYS_pidfd_open, error)]
+    });
+}
+
+// Nor a table of descriptors for the thread that watches the parent.
+#[test]
+fn the_signal_and_a_table_of_descriptors() {
+    orphans_end("the_signal_and_a_table_of_descriptors", |error| {
+        vec![at_death(error), Refusal::of(libc::SYS_close_range, error)]
+    });
+}
+
+/// Where these are refused, a worker that computes ends with its parent all the same.
+fn orphans_end(test: &str, refusals: impl FnOnce(c_int) -> Vec<Refusal> + Send + 'static) {
+    with_each_error(test, |error| {
+        if refused(&refusals(error)) {
             everything_works(ProcessPoolExecutor::builder());
             // A parent of its own, which dies while its worker computes.
             let nested = |()| {

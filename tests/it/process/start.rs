@@ -279,6 +279,53 @@ fn a_socket_without_the_greeting_makes_no_worker() {
     });
 }
 
+/// What a pool sends to its workers first, as a program that is no worker sees it.
+fn greeting() -> Vec<u8> {
+    let folder = Folder::new();
+    let path = folder.path().join("greeting");
+    let keep = format!("exec dd bs=64k count=1 of={} 2>/dev/null", path.display());
+    broken_because(builder().max_workers(1).worker_command(["/bin/sh", "-c", &keep]));
+    let mut greeting = std::fs::read(path).unwrap();
+    // The rest makes no sense without what it came with.
+    greeting.truncate(16);
+    greeting
+}
+
+// Who can connect to a service, but could not control its process otherwise, cannot make a worker of it.
+#[test]
+#[allow(unsafe_code)]
+fn a_greeting_from_another_user_makes_no_worker() {
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+    const TEST: &str = "process::start::a_greeting_from_another_user_makes_no_worker";
+    if is_child() && std::env::var_os("CONCURRENT_FUTURES_TEST_MAIN").is_some() {
+        return println!("\nthis is main");
+    }
+    if !may_change_user() {
+        return;
+    }
+    alone("start::a_greeting_from_another_user_makes_no_worker", || {
+        let greeting = greeting();
+        for (maker, is_main) in [(NOBODY, true), (0, false)] {
+            // SAFETY: the call has no conditions.
+            unsafe { assert_eq!(libc::seteuid(maker), 0) };
+            let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+            // SAFETY: as above.
+            unsafe { assert_eq!(libc::seteuid(0), 0) };
+            let (ours, theirs) = pair.unwrap();
+            send(&ours, &greeting, SendFlags::empty()).unwrap();
+            let template = child_command(TEST);
+            // The shell stands between the two, so that the maker is not the parent.
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "\"$0\" \"$@\"; exit $?"]).arg(template.get_program()).args(template.get_args());
+            command.envs(template.get_envs().filter_map(|(key, value)| Some((key, value?))));
+            command.env("CONCURRENT_FUTURES_TEST_MAIN", "1").stdin(Channel::from(theirs));
+            let output = command.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).contains("\nthis is main");
+            assert_eq!((said, output.status.success()), (is_main, is_main), "{}", printed(&output));
+        }
+    });
+}
+
 // A program with more rights than its caller has no workers: the caller would control them.
 #[test]
 fn a_privileged_program_has_no_workers() {
@@ -329,16 +376,16 @@ fn the_executable_is_deleted_while_it_runs() {
     });
 }
 
-/// A program without the hook in front of `main` calls `run_if_worker` there. These tests have the hook, so what tells that
-/// they are workers is kept from it under another name, and comes back before the call.
-const HIDDEN: &str = "CONCURRENT_FUTURES_TEST_HIDDEN";
+/// A program without the hook in front of `main` calls `run_if_worker` there. These tests have the hook, so the socket that tells
+/// that they are workers is kept from it under another number, and comes back before the call.
+const HIDDEN: i32 = 4;
 /// Where that call is made.
 const CALLED: &str = "CONCURRENT_FUTURES_TEST_CALLED";
 
 fn hidden_from_the_hook(called: &str, arguments: &str) -> ProcessPoolBuilder {
     let script = format!(
-        "{HIDDEN}=$CONCURRENT_FUTURES_WORKER; {CALLED}={called}; export {HIDDEN} {CALLED}; \
-         unset CONCURRENT_FUTURES_WORKER; exec \"$0\" {arguments}"
+        "{CALLED}={called}; export {CALLED}; unset CONCURRENT_FUTURES_WORKER; \
+         exec \"$0\" {arguments} {HIDDEN}<&0 </dev/null"
     );
     let this = std::env::current_exe().unwrap();
     builder().max_workers(1).worker_command(["/bin/sh".into(), "-c".into(), script.into(), this.into_os_string()])
@@ -348,14 +395,15 @@ fn hidden_from_the_hook(called: &str, arguments: &str) -> ProcessPoolBuilder {
 static OPENED: std::sync::OnceLock<std::fs::File> = std::sync::OnceLock::new();
 
 fn call_run_if_worker(called: &str) {
-    let Some(hidden) = std::env::var_os(HIDDEN).filter(|_| std::env::var(CALLED).as_deref() == Ok(called)) else {
+    if std::env::var(CALLED).as_deref() != Ok(called) {
         return;
-    };
+    }
     let _ = OPENED.set(std::fs::File::open("/proc/self/exe").unwrap());
     #[allow(unsafe_code)]
-    // SAFETY: if there are other threads, they only wait.
+    // SAFETY: nothing in this process owns that descriptor.
     unsafe {
-        std::env::set_var("CONCURRENT_FUTURES_WORKER", hidden);
+        assert_eq!(libc::dup2(HIDDEN, 0), 0);
+        assert_eq!(libc::close(HIDDEN), 0);
     }
     concurrent_futures::worker::run_if_worker();
     unreachable!("this process is a worker");

@@ -1,0 +1,35 @@
+//! Descriptors that are not mistaken for standard input, output or error.
+
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+
+/// The first descriptor that is not a standard one.
+pub(crate) const FIRST: i32 = 3;
+
+/// The same file, with a number of at least [`FIRST`]. A new descriptor gets the lowest free number, which is a standard one if the
+/// program has closed that; then whatever it prints would be written to this file.
+pub(crate) fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
+    match fd.as_raw_fd() {
+        FIRST.. => Ok(fd),
+        _ => Ok(rustix::io::fcntl_dupfd_cloexec(&fd, FIRST)?),
+    }
+}
+
+/// The empty file, to be read from and written to.
+pub(crate) fn null() -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    above_standard(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Opens the empty file in the place of each standard descriptor that is closed, as std does at the start of a program.
+pub(crate) fn fill_standard() -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, open};
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if rustix::io::fcntl_getfd(fd).is_err() {
+            // The lowest number that is free is this one. It stays open for as long as the process lives.
+            let file = open("/dev/null", OFlags::RDWR, Mode::empty())?;
+            let _ = file.into_raw_fd();
+        }
+    }
+    Ok(())
+}

@@ -12,6 +12,15 @@ use crate::support::{child_command, guarded, is_child};
 /// Starts this test again as a parent whose workers do as `body` says; kills it, and waits until all is quiet. `body` says
 /// which workers there are.
 fn orphaned(test: &str, body: impl FnOnce() -> (ProcessPoolExecutor, Vec<u32>)) {
+    orphaned_and(test, body, |_| ());
+}
+
+/// The same; `then` is done with the workers when the parent has been killed.
+fn orphaned_and(
+    test: &str,
+    body: impl FnOnce() -> (ProcessPoolExecutor, Vec<u32>),
+    then: impl Fn(u32) + Send + 'static,
+) {
     if is_child() {
         let (_pool, workers) = body();
         for worker in workers {
@@ -32,6 +41,7 @@ fn orphaned(test: &str, body: impl FnOnce() -> (ProcessPoolExecutor, Vec<u32>)) 
             let (workers, copies) = offspring_of(&mut parent);
             assert!(!workers.is_empty() && workers.iter().all(|pid| is_running(*pid)));
             parent.kill().unwrap();
+            workers.iter().for_each(|worker| then(*worker));
             poll(|| !workers.iter().any(|pid| is_running(*pid)));
             copies.into_iter().for_each(|copy| signal(copy, Signal::KILL));
             parent.wait().unwrap();
@@ -243,6 +253,26 @@ fn stopped_workers_that_changed_their_user_in_the_initializer() {
             poll(|| process_state(worker) == Some('T'));
             (pool, vec![worker])
         });
+    }
+}
+
+// Nobody asks the kernel again after a task; this one ends when it is continued.
+#[test]
+fn stopped_workers_that_changed_their_user_in_a_task() {
+    if may_change_user() {
+        let stopped = || {
+            let pool = pool(1);
+            let changed = |_: ()| {
+                become_nobody();
+                std::process::id()
+            };
+            let worker = pool.submit(changed, ()).result().unwrap();
+            signal(worker, Signal::STOP);
+            poll(|| process_state(worker) == Some('T'));
+            (pool, vec![worker])
+        };
+        let continued = |worker| signal(worker, Signal::CONT);
+        orphaned_and("stopped_workers_that_changed_their_user_in_a_task", stopped, continued);
     }
 }
 

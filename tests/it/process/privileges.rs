@@ -78,6 +78,21 @@ fn workers_that_are_there_go_on() {
     });
 }
 
+// The host may not send them signals any more; they end when they are asked to.
+#[test]
+fn workers_of_another_user_end_with_the_pool() {
+    if may_change_user() {
+        alone("privileges::workers_of_another_user_end_with_the_pool", || {
+            let pool = builder().build().unwrap();
+            let worker = pool.submit(|_: ()| std::process::id(), ()).result().unwrap();
+            become_nobody();
+            assert_eq!(pool.submit(|_: ()| std::process::id(), ()).result().unwrap(), worker);
+            drop(pool);
+            assert!(!is_running(worker));
+        });
+    }
+}
+
 // The real ids are the effective ones again: a service that has dropped its privileges for good.
 #[test]
 fn after_a_change_for_good_workers_start() {

@@ -388,41 +388,52 @@ impl Core {
 }
 
 /// The pool as a map sees it.
-pub(super) struct MapHost(pub(super) Arc<Core>);
+pub(super) struct MapHost {
+    core: Arc<Core>,
+    /// Why the pool took nothing when the map was made: what is cancelled is only what the pool had taken.
+    closed: Option<TaskError>,
+}
+
+impl MapHost {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core), closed: core.closed_because() }
+    }
+}
 
 impl Host for MapHost {
     fn start(&self, runner: Box<dyn FnOnce() + Send>) -> TaskFuture<()> {
         // Nobody waits for a runner, and one that is refused drops its closure, which is how the map hears of it.
-        self.0.submit(runner, Priority::Normal)
+        self.core.submit(runner, Priority::Normal)
     }
 
     fn why_dropped(&self) -> TaskError {
-        let why = self.refusal().or_else(|| self.0.closed_because()).or_else(|| self.0.no_thread.lock().clone());
+        let why = self.refusal().or_else(|| self.core.closed_because()).or_else(|| self.core.no_thread.lock().clone());
         why.unwrap_or(TaskError::Cancelled)
     }
 
     fn workers(&self) -> usize {
-        self.0.max_workers.load(Relaxed)
+        self.core.max_workers.load(Relaxed)
     }
 
     fn refusal(&self) -> Option<TaskError> {
-        let counts = self.0.sleep.counts();
-        counts.is_refusing().then(|| self.0.reason(counts, TaskError::Cancelled))
+        let counts = self.core.sleep.counts();
+        let refuses = || counts.is_refusing().then(|| self.core.reason(counts, TaskError::Cancelled));
+        self.closed.clone().or_else(refuses)
     }
 
     fn is_elsewhere(&self) -> bool {
-        !self.0.is_here()
+        !self.core.is_here()
     }
 
     fn may_help(&self) -> bool {
-        self.0.id().may_claim()
+        self.core.id().may_claim()
     }
 
     fn is_urgent_waiting(&self) -> bool {
-        !self.0.queues.is_empty_of(Priority::High)
+        !self.core.queues.is_empty_of(Priority::High)
     }
 
     fn is_other_waiting(&self) -> bool {
-        !self.0.queues.is_empty()
+        !self.core.queues.is_empty()
     }
 }

@@ -313,7 +313,7 @@ impl ThreadPoolExecutor {
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        Map::new(Arc::new(MapHost(Arc::clone(&self.core))), options, f, items.into_iter())
+        Map::new(Arc::new(MapHost::new(&self.core)), options, f, items.into_iter())
     }
 
     /// A task that can be given a name or a priority before it is submitted.

@@ -30,6 +30,8 @@ mod priorities;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod process;
 mod process_exit;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod promises;
 mod resize;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod runtimes;

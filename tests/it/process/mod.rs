@@ -30,6 +30,6 @@ mod seccomp;
 mod shutdown;
 mod start;
 mod stdio;
-mod support;
+pub(crate) mod support;
 mod terminal;
 mod traffic;

@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::support::*;
 
 /// A pool of so many workers, whose panics and crashes print nothing.
-pub(super) fn pool(max_workers: usize) -> ProcessPoolExecutor {
+pub(crate) fn pool(max_workers: usize) -> ProcessPoolExecutor {
     ProcessPoolExecutor::builder().max_workers(max_workers).stdio(Stdio::Null).build().unwrap()
 }
 
 /// Looks again and again until `condition` holds, politely. The watchdog ends it if it never does.
-pub(super) fn poll(condition: impl Fn() -> bool) {
+pub(crate) fn poll(condition: impl Fn() -> bool) {
     while !condition() {
         thread::sleep(Duration::from_millis(1));
     }
@@ -28,7 +28,7 @@ pub(super) fn poll(condition: impl Fn() -> bool) {
 
 /// A folder of its own, which goes when the last clone is dropped.
 #[derive(Clone)]
-pub(super) struct Folder(Arc<FolderInner>);
+pub(crate) struct Folder(Arc<FolderInner>);
 
 struct FolderInner(PathBuf);
 
@@ -39,7 +39,7 @@ impl Drop for FolderInner {
 }
 
 impl Folder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Process ids come again; what a killed process has left must not be in the way.
         let name = format!(
@@ -58,12 +58,12 @@ impl Folder {
     }
 
     /// A sign that is not given yet.
-    pub(super) fn sign(&self, name: impl std::fmt::Display) -> Sign {
+    pub(crate) fn sign(&self, name: impl std::fmt::Display) -> Sign {
         Sign(self.0.0.join(name.to_string()))
     }
 
     /// A ledger in which nothing is written yet.
-    pub(super) fn ledger(&self, name: &str) -> Ledger {
+    pub(crate) fn ledger(&self, name: &str) -> Ledger {
         let path = self.0.0.join(name);
         File::create(&path).unwrap();
         Ledger(path)
@@ -72,38 +72,38 @@ impl Folder {
 
 /// Something that one process waits for and another does: a file that is there or not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Sign(PathBuf);
+pub(crate) struct Sign(PathBuf);
 
 impl Sign {
-    pub(super) fn give(&self) {
+    pub(crate) fn give(&self) {
         File::create(&self.0).unwrap();
     }
 
-    pub(super) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.0.exists()
     }
 
-    pub(super) fn wait(&self) {
+    pub(crate) fn wait(&self) {
         poll(|| self.is_given());
     }
 }
 
 /// A file in which all processes write lines, and none is lost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Ledger(PathBuf);
+pub(crate) struct Ledger(PathBuf);
 
 impl Ledger {
     pub(super) fn at(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
 
-    pub(super) fn write(&self, line: impl std::fmt::Display) {
+    pub(crate) fn write(&self, line: impl std::fmt::Display) {
         let mut file = OpenOptions::new().append(true).open(&self.0).unwrap();
         // In one piece, so that lines do not mix.
         file.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         fs::read_to_string(&self.0).unwrap().lines().map(str::to_owned).collect()
     }
 }

@@ -328,7 +328,8 @@ impl Supervisor<'_> {
         }
         while at < state.children.len() {
             let child = &mut state.children[at];
-            if looks && !child.is_idle() && child.process.is_traced_and_stopped() {
+            let is_quiet = child.is_idle() && matches!(child.stage, Stage::Starting(_) | Stage::Ready);
+            if looks && !is_quiet && child.process.is_traced_and_stopped() {
                 child.kill("it was traced by its executor, and stopped");
             }
             let may_have_ended = looks || child.has_ended || child.process.fd().is_none();

@@ -19,6 +19,7 @@ mod interrupted;
 mod large;
 mod limited;
 mod limits;
+mod lost;
 mod map;
 mod order;
 mod orphans;

@@ -794,17 +794,20 @@ fn block_on_looks_again_in_the_child() {
 
 /// Forks again and again while other threads make use of a pool.
 fn forks_in_the_middle(pool: ThreadPoolExecutor, traffic: [fn(&ThreadPoolExecutor); 3], in_the_child: impl Fn()) {
-    let (pool, over) = (Arc::new(pool), Gate::new());
+    let (pool, over, started) = (Arc::new(pool), Gate::new(), Counter::new());
     let repeat = |traffic: fn(&ThreadPoolExecutor)| {
-        let (pool, over) = (Arc::clone(&pool), over.clone());
+        let (pool, over, started) = (Arc::clone(&pool), over.clone(), Arc::clone(&started));
         move || {
+            started.add();
             while !over.is_open() {
                 traffic(&pool);
             }
         }
     };
-    let threads: Vec<_> = traffic.into_iter().map(|traffic| thread::spawn(repeat(traffic))).collect();
+    // The queue is bounded, and may be full later.
     let before = pool.submit(|| 7);
+    let threads: Vec<_> = traffic.into_iter().map(|traffic| thread::spawn(repeat(traffic))).collect();
+    started.wait_for(threads.len());
     for _ in rounds(100) {
         forked(|| {
             is_wrong(pool.submit(|| 1).result());

@@ -19,7 +19,7 @@ use concurrent_futures::{
 
 use super::support::*;
 use crate::fork::{Ended, Forked, alone, end, fork, forked, is_wrong};
-use crate::support::{Gate, rounds, until};
+use crate::support::{Counter, Gate, rounds, until};
 
 /// Everything that can be asked of a pool.
 fn every_verb_fails(pool: &ProcessPoolExecutor) {
@@ -329,9 +329,12 @@ fn a_child_has_pools_of_its_own() {
 fn forks_in_the_middle_of_everything() {
     alone("process::forked_host::forks_in_the_middle_of_everything", || {
         let (pool, over, done) = (Arc::new(pool(2)), Gate::new(), Arc::new(AtomicUsize::new(0)));
+        let started = Counter::new();
         let traffic = |n: usize| {
-            let (pool, over, done) = (Arc::clone(&pool), over.clone(), Arc::clone(&done));
+            let (pool, over, done, started) =
+                (Arc::clone(&pool), over.clone(), Arc::clone(&done), Arc::clone(&started));
             move || {
+                started.add();
                 while !over.is_open() {
                     match n {
                         0 => assert_eq!(pool.map(|n: u32| n, 0..50).map(Result::unwrap).sum::<u32>(), 1225),
@@ -345,6 +348,7 @@ fn forks_in_the_middle_of_everything() {
         // What the children do needs locks of std that are held while a thread is started.
         [Plug::new(&pool), Plug::new(&pool)].into_iter().for_each(Plug::release);
         let threads: Vec<_> = (0..3).map(|n| thread::spawn(traffic(n))).collect();
+        started.wait_for(threads.len());
         for round in rounds(50) {
             let child: Forked = forked(|| {
                 is_wrong(pool.submit(|n: u32| n, 7).result());

@@ -94,6 +94,11 @@ impl Shells {
         usize::try_from(self.count.load(Relaxed)).unwrap_or(0)
     }
 
+    #[cfg(all(test, loom))]
+    pub(crate) fn exactly(&self) -> isize {
+        self.count.load(Relaxed)
+    }
+
     #[cold]
     fn sweep(&self) {
         let queues = self.queues.lock().clone();

@@ -4,13 +4,14 @@
 //! |---|---|
 //! | `builder`, `options`, `stats`, `shutdown`, `default` | what the user sees beside the pool itself |
 //! | `core` | what the handle and the workers share: submit, notify, close |
-//! | `queues` | where tasks wait |
+//! | `queues`, `batch` | where tasks wait, and what a worker takes in advance |
 //! | `worker` | a thread that finds work and runs it |
 //! | `sleep` | when a worker sleeps, and who wakes it |
 //! | `roster` | which threads there are, and when they are gone |
 //! | `spawn` | futures that the workers poll |
 //! | `scope`, `join` | closures that borrow |
 
+mod batch;
 mod builder;
 mod core;
 mod default;

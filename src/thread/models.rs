@@ -6,6 +6,7 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering::*, fence};
 use loom::thread;
 
+use super::batch::Batch;
 use super::sleep::{Bed, Sleep, Woken};
 
 /// A pool reduced to its protocol: a count of tasks that wait, and of those that were run.
@@ -114,5 +115,84 @@ fn two_workers_and_two_tasks() {
         model.submit();
         workers.into_iter().for_each(|worker| worker.join().unwrap());
         assert_eq!(model.run.load(SeqCst), 2);
+    });
+}
+
+/// A worker takes batch after batch while another one puts back what it finds: as long as there is something in its own queue, it
+/// is counted.
+#[test]
+fn a_worker_that_has_a_batch_is_counted() {
+    loom::model(|| {
+        let shared = Arc::new((Batch::new(), AtomicUsize::new(0), AtomicUsize::new(0)));
+        let other = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (batch, count, own) = &*shared;
+                for _ in 0..2 {
+                    if own.load(SeqCst) > 0 {
+                        if let Some(overdue) = batch.look() {
+                            own.swap(0, SeqCst);
+                            if batch.gone_back(overdue) {
+                                count.fetch_sub(1, SeqCst);
+                            }
+                        }
+                    }
+                }
+            })
+        };
+        let (batch, count, own) = &*shared;
+        for _ in 0..3 {
+            // Whatever is left has been run.
+            own.swap(0, SeqCst);
+            if batch.begin() {
+                count.fetch_add(1, SeqCst);
+            }
+            own.store(1, SeqCst);
+        }
+        other.join().unwrap();
+        assert!(own.load(SeqCst) == 0 || count.load(SeqCst) == 1);
+        if batch.end() {
+            count.fetch_sub(1, SeqCst);
+        }
+        assert_eq!(count.load(SeqCst), 0);
+    });
+}
+
+/// A lane reduced to the order of its accesses: a task that is on its way from the back to the front is never missed by a worker that
+/// looks whether it may sleep, nor by one that takes.
+#[test]
+fn a_task_on_its_way_to_the_front_is_seen() {
+    loom::model(|| {
+        let lane = Arc::new((AtomicUsize::new(1), AtomicUsize::new(0), loom::sync::Mutex::new(0)));
+        let sweeper = {
+            let lane = Arc::clone(&lane);
+            thread::spawn(move || {
+                let (back, returned, front) = &*lane;
+                let mut front = front.lock().unwrap();
+                returned.store(*front + 1, SeqCst);
+                *front += back.swap(0, SeqCst);
+                returned.store(*front, Release);
+            })
+        };
+        let (back, returned, front) = &*lane;
+        // `Lane::is_empty`
+        assert!(back.load(SeqCst) > 0 || returned.load(Acquire) > 0);
+        // `Lane::pop`
+        let mut found = 0;
+        loop {
+            if returned.load(Acquire) > 0 {
+                let mut front = front.lock().unwrap();
+                found = std::mem::take(&mut *front);
+                returned.store(0, Release);
+            }
+            if found == 0 {
+                found = back.swap(0, SeqCst);
+            }
+            if found > 0 || returned.load(Acquire) == 0 {
+                break;
+            }
+        }
+        assert_eq!(found, 1);
+        sweeper.join().unwrap();
     });
 }

@@ -12,13 +12,13 @@
 //! [`LOOKS`] looks in a row goes to `front`.
 //!
 //! So a task T is overtaken at most [`OVERTAKES_PER_WORKER`] times for each worker:
-//! - What was submitted after T lies behind T in `back`. To start before T, it has to leave `back` after T has left it, and
-//!   before T starts. So it is enough to bound how often workers take from `back` meanwhile: each time at most
-//!   `LONGEST_BATCH` tasks.
+//! - What was submitted after T lies behind T in the lane. To start before T, it has to be taken after T was, and before T is back
+//!   or starts. So it is enough to bound how often workers take from the lane meanwhile: each time at most `LONGEST_BATCH`
+//!   tasks.
 //! - Whoever took T counted its batch before, so all others look from then on: but for one time each, if they looked, or saw that
 //!   there was nothing to look for, before that. With W workers that is at most W times.
-//! - With each look somebody takes from `back` at most once. After W looks the worker that has T has been looked at, after
-//!   `LOOKS` x W looks so often that its batch goes to `front`. From there on nobody takes from `back` before T has started.
+//! - With each look somebody takes from the lane at most once. After W looks the worker that has T has been looked at, after
+//!   `LOOKS` x W looks so often that its batch goes to `front`. What comes to lie before T there was taken before T was back.
 //! - Together: (`LOOKS` + 1) x `LONGEST_BATCH` tasks for each worker.
 //!
 //! A sweep ([`Shared::sweep`]) moves what is alive from `back` to `front`, and a worker that ends puts its batch there. Neither
@@ -31,6 +31,7 @@ use crossbeam::deque::{Injector, Steal, Stealer, Worker as Deque};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::batch::LOOKS;
 use crate::executor::Priority;
 use crate::future::Task;
 
@@ -39,9 +40,6 @@ pub(super) const OVERTAKES_PER_WORKER: usize = 64;
 
 /// The most tasks that a worker takes from the shared queue at once.
 const LONGEST_BATCH: usize = 8;
-
-/// A batch that others have found unfinished so often goes back.
-pub(super) const LOOKS: usize = 4;
 
 const _: () = assert!((LOOKS + 1) * LONGEST_BATCH <= OVERTAKES_PER_WORKER);
 

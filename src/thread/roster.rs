@@ -16,8 +16,8 @@ use crossbeam::deque::{Stealer, Worker as Deque};
 use crossbeam::utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
+use super::batch::Batch;
 use super::join::JobRef;
-use super::queues::LOOKS;
 use super::stats::Tally;
 use crate::executor::MAX_WORKERS;
 use crate::future::Task;
@@ -30,14 +30,9 @@ pub(super) struct Peer {
     pub(super) tally: Tally,
     /// The worker's own ends of its queues, while no thread has the number.
     ends: Mutex<Option<Ends>>,
-    /// How many batches it has taken, times 2; and 1 more as long as `queues` counts it as having one.
-    batch: AtomicUsize,
-    /// How often the newest of them has been looked at: its number, and in the lowest bits how often.
-    looks: AtomicUsize,
+    /// The batch that it has taken last.
+    pub(super) batch: Batch,
 }
-
-/// In [`Peer::batch`].
-const COUNTED: usize = 1;
 
 /// The ends of a worker's own queues that are for it alone.
 pub(super) struct Ends {
@@ -46,13 +41,6 @@ pub(super) struct Ends {
     /// The second halves of the `join`s on its stack, newest first.
     pub(super) jobs: Deque<JobRef>,
 }
-
-/// A batch that a worker has not finished for long.
-pub(super) struct Overdue(usize);
-
-/// The bits in which looks are counted.
-const LOOK_BITS: u32 = 3;
-const _: () = assert!(LOOKS < 1 << LOOK_BITS);
 
 impl Peer {
     fn new(number: usize) -> Self {
@@ -63,8 +51,7 @@ impl Peer {
             jobs: jobs.stealer(),
             tally: Tally::default(),
             ends: Mutex::new(Some(Ends { tasks, jobs })),
-            batch: AtomicUsize::new(0),
-            looks: AtomicUsize::new(0),
+            batch: Batch::new(),
         }
     }
 
@@ -84,33 +71,6 @@ impl Peer {
 
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty() && self.jobs.is_empty()
-    }
-
-    /// The worker, whose own queue is empty, is about to take another batch. True if it is to be counted: it was not yet.
-    pub(super) fn begin_batch(&self) -> bool {
-        let next = (self.batch.load(Relaxed) | COUNTED).wrapping_add(2);
-        self.batch.swap(next, SeqCst) & COUNTED == 0
-    }
-
-    /// The worker has nothing of its batch left. True if it is to be counted no longer.
-    pub(super) fn end_batch(&self) -> bool {
-        self.batch.load(Relaxed) & COUNTED != 0 && self.batch.fetch_and(!COUNTED, SeqCst) & COUNTED != 0
-    }
-
-    /// Another worker looks at the batch: gives it, if it has been looked at so often that it is to go back.
-    pub(super) fn look(&self) -> Option<Overdue> {
-        let batch = self.batch.load(Acquire);
-        let zero = batch / 2 << LOOK_BITS;
-        let times = |seen: usize| if seen >> LOOK_BITS << LOOK_BITS == zero { seen - zero + 1 } else { 1 };
-        // Relaxed: a count.
-        let looked =
-            self.looks.fetch_update(Relaxed, Relaxed, |seen| (times(seen) < LOOKS).then(|| zero + times(seen)));
-        looked.is_err().then_some(Overdue(batch))
-    }
-
-    /// That batch has gone back, and the worker had not taken another one by then. True if it is to be counted no longer.
-    pub(super) fn gone_back(&self, Overdue(batch): Overdue) -> bool {
-        batch & COUNTED != 0 && self.batch.compare_exchange(batch, batch - COUNTED, SeqCst, Relaxed).is_ok()
     }
 }
 

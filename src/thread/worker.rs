@@ -241,7 +241,7 @@ impl Worker {
             self.end_batch();
             return shared.pop(Priority::Normal);
         }
-        if self.peer.begin_batch() {
+        if self.peer.batch.begin() {
             shared.begin_batch();
         }
         shared.pop_batch(&self.own.tasks, share)
@@ -249,7 +249,7 @@ impl Worker {
 
     /// This worker's queue of tasks is empty.
     fn end_batch(&self) {
-        if self.peer.end_batch() {
+        if self.peer.batch.end() {
             self.core.queues.end_batch();
         }
     }
@@ -262,9 +262,9 @@ impl Worker {
         if peer.number == self.number || peer.tasks.is_empty() {
             return;
         }
-        if let Some(overdue) = peer.look() {
+        if let Some(overdue) = peer.batch.look() {
             shared.put_back(|| queues::steal(&peer.tasks));
-            if peer.gone_back(overdue) {
+            if peer.batch.gone_back(overdue) {
                 shared.end_batch();
             }
         }

@@ -71,6 +71,8 @@ struct Rounds {
     started: Mutex<Vec<Started>>,
     changed: Arc<Counter>,
     over: Arc<Counter>,
+    /// Nobody waits for the others any more.
+    ended: Gate,
 }
 
 #[derive(Clone, Copy)]
@@ -84,7 +86,8 @@ struct Started {
 impl Rounds {
     fn new(workers: usize, width: usize) -> Arc<Self> {
         let (clock, started) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { pool: pool(workers), width, clock, started, changed: Counter::new(), over: Counter::new() })
+        let (changed, over, ended) = (Counter::new(), Counter::new(), Gate::new());
+        Arc::new(Self { pool: pool(workers), width, clock, started, changed, over, ended })
     }
 
     /// Submits a task; `then` is what it does when its round is over. Gives the clock after the `submit`.
@@ -97,11 +100,27 @@ impl Rounds {
                 (started.len() - 1) / this.width
             };
             this.changed.add();
-            this.over.wait_for(round + 1);
+            if !this.ended.is_open() {
+                this.over.wait_for(round + 1);
+            }
             then(&this);
         };
         self.pool.submit(task).detach();
         self.clock.fetch_add(1, SeqCst)
+    }
+
+    /// Lets round after round pass, until so many measured tasks have started. There are always enough others to fill a round.
+    fn pass_measured(&self, tasks: usize) {
+        let measured = || self.started.lock().unwrap().iter().filter(|started| started.measured.is_some()).count();
+        let mut round = 0;
+        while measured() < tasks {
+            round += 1;
+            self.changed.wait_for(round * self.width);
+            self.over.add();
+        }
+        self.ended.open();
+        // Those that had seen the gate shut.
+        (0..2 * self.width).for_each(|_| self.over.add());
     }
 
     /// Lets round after round pass, until so many tasks have started.
@@ -179,24 +198,22 @@ fn behind_several_long_tasks_others_are_overtaken_so_many_times_at_most() {
 
 #[test]
 fn tasks_that_submit_tasks_overtake_so_many_times_at_most() {
-    fn go_on(rounds: &Arc<Rounds>, left: usize) {
-        if left > 0 {
-            rounds.submit(None, move |rounds| go_on(rounds, left - 1));
+    fn go_on(rounds: &Arc<Rounds>) {
+        if !rounds.ended.is_open() {
+            rounds.submit(None, go_on);
         }
     }
     guarded(|| {
         for workers in [2, 4, 8] {
             const TASKS: usize = 1000;
-            const LINKS: usize = 200;
             let rounds = Rounds::new(workers, workers);
             let plug = Plug::new(&rounds.pool, workers);
-            let chains = 2 * workers;
-            for _ in 0..chains {
-                rounds.submit(None, |rounds| go_on(rounds, LINKS));
+            for _ in 0..64 * workers {
+                rounds.submit(None, go_on);
             }
             let returned: Vec<_> = (0..TASKS).map(|n| rounds.submit(Some(n), |_| ())).collect();
             plug.release();
-            rounds.pass(TASKS + chains * (LINKS + 1));
+            rounds.pass_measured(TASKS);
             let most = rounds.most_overtaken(&returned);
             let limit = ThreadPoolExecutor::OVERTAKES_PER_WORKER * workers;
             assert!(most <= limit, "{most} times with {workers} workers");

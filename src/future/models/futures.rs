@@ -11,7 +11,9 @@ use loom::sync::atomic::{
 };
 use loom::thread;
 
-use super::super::{Attending, Listener, Scheduler, Source, Task, TaskFuture, Unfinished, spawned};
+use super::super::{
+    Attending, Listener, Owner, Scheduler, Shells, Source, Sweep, Task, TaskFuture, Unfinished, spawned,
+};
 use super::{Alarm, Counted, run};
 use crate::error::TaskError;
 use crate::sync::Mutex;
@@ -21,11 +23,25 @@ struct Bench {
     queue: Mutex<Vec<Task>>,
     filled: Notify,
     unfinished: Unfinished,
+    shells: &'static Shells,
+}
+
+/// Nobody sweeps in these models.
+struct NoSweep;
+
+impl Sweep for NoSweep {
+    fn sweep_if_due(&self) {}
+}
+
+/// The count of shells of an executor of its own.
+fn no_shells() -> &'static Shells {
+    Shells::lease(std::sync::Weak::<NoSweep>::new())
 }
 
 impl Bench {
     fn new() -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::new(Vec::new()), filled: Notify::new(), unfinished: Unfinished::new() })
+        let (queue, shells) = (Mutex::new(Vec::new()), no_shells());
+        Arc::new(Self { queue, filled: Notify::new(), unfinished: Unfinished::new(), shells })
     }
 
     fn spawn<F>(self: &Arc<Self>, future: F) -> TaskFuture<F::Output>
@@ -80,6 +96,10 @@ impl Scheduler for Bench {
 
     fn inside(&self, end: &mut dyn FnMut()) {
         end();
+    }
+
+    fn shells(&self) -> Option<&'static Shells> {
+        Some(self.shells)
     }
 
     fn unfinished(&self) -> &Unfinished {
@@ -352,5 +372,52 @@ fn an_outcome_that_owns_its_waker_against_the_drop_of_the_handle() {
         worker.join().unwrap();
         assert_eq!(drops.load(SeqCst), 1);
         assert_eq!(Arc::strong_count(&bench), 1);
+    });
+}
+
+/// Each entry that becomes an empty shell is counted once when it does, and once when it comes out of the queue.
+#[test]
+fn shells_are_counted_once_each_way() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        let future = bench.spawn(script.future());
+        let canceller = thread::spawn(move || future.cancel());
+        bench.drain();
+        let cancelled = canceller.join().unwrap();
+        drop(script.take_waker());
+        bench.drain();
+        assert!(cancelled);
+        assert_eq!(bench.shells.exactly(), 0);
+        bench.shells.give_back();
+    });
+}
+
+#[test]
+fn the_shell_of_a_closure_is_counted_once_each_way() {
+    #[derive(Clone, Copy)]
+    struct Counts(&'static Shells);
+    impl Owner for Counts {
+        fn may_claim(self) -> bool {
+            true
+        }
+        fn released(self) {}
+        fn shell_left(self) {
+            self.0.left();
+        }
+        fn shell_gone(self) {
+            self.0.gone();
+        }
+    }
+    loom::model(|| {
+        let shells = no_shells();
+        let (task, future) = super::super::task(|| (), Counts(shells));
+        let canceller = thread::spawn(move || future.cancel());
+        match task.is_shell() {
+            true => task.discard(),
+            false => run(task),
+        }
+        canceller.join().unwrap();
+        assert_eq!(shells.exactly(), 0);
+        shells.give_back();
     });
 }

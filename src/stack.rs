@@ -34,6 +34,7 @@ thread_local! {
     /// Below this address there is no room for another level. Neither this nor the next has a destructor or a lazy start.
     static LIMIT: Cell<usize> = const { Cell::new(UNSEEN) };
     /// The lowest address of the segment that the thread is on, or 0. A signal handler reads it.
+    #[cfg(feature = "deep-stacks")]
     static SEGMENT_LOW: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -69,7 +70,10 @@ pub(crate) fn deepen_if_possible<R>(f: impl FnOnce() -> R) -> R {
 /// The lowest address of the segment that this thread is on, if it is on one. May be called by a signal handler.
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) fn segment() -> Option<usize> {
-    Some(SEGMENT_LOW.get()).filter(|low| *low != 0)
+    #[cfg(feature = "deep-stacks")]
+    return Some(SEGMENT_LOW.get()).filter(|low| *low != 0);
+    #[cfg(not(feature = "deep-stacks"))]
+    None
 }
 
 #[inline(always)]

@@ -255,10 +255,10 @@ impl<S: Completable> CompletionSet<S> {
     /// done from then on: `None` if there is such a future, and so perhaps nothing left to sleep for.
     fn enter(&mut self, all: bool) -> Option<Entered> {
         let (items, refused) = (&self.items, &self.refused);
-        // 0 for what is not waited for any more.
+        // 0 for what is not waited for any more. What is done, and about to be counted, is still waited for: it comes.
         let task = |index: usize| {
-            let source = items[index].as_ref().map(S::source).filter(|source| !source.is_done());
-            source.filter(|_| !refused.contains(&index)).map_or(0, |source| source.address())
+            let source = items[index].as_ref().map(S::source).filter(|_| !refused.contains(&index));
+            source.map_or(0, |source| source.address())
         };
         let tasks = || (0..items.len()).map(task);
         let wait = || match all {

@@ -4,9 +4,9 @@
 use std::future::Future;
 use std::hint::black_box;
 
-use concurrent_futures::ThreadPoolExecutor;
+use concurrent_futures::{Shutdown, ThreadPoolExecutor};
 
-use super::support::{guarded, pool, yield_now};
+use super::support::{Plug, guarded, pool, yield_now};
 
 /// As large as can be passed by value at all on a stack of 2 MiB: without optimisation, once as the caller's argument and
 /// once on its way to the heap.
@@ -68,10 +68,12 @@ fn a_closure_is_submitted_in_a_scope() {
 #[test]
 fn a_closure_that_is_cancelled_or_refused_is_dropped() {
     on_a_worker(|pool| {
-        let plug = super::support::Plug::new(pool, 1);
+        let plug = Plug::new(pool, 1);
         assert!(pool.submit(large_closure!()).cancel());
         plug.release();
-        pool.shutdown(concurrent_futures::Shutdown::Wait).unwrap();
+    });
+    on_a_worker(|pool| {
+        pool.shutdown(Shutdown::Wait).unwrap();
         assert!(pool.submit(large_closure!()).result().unwrap_err().is_shut_down());
     });
 }

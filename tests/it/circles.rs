@@ -248,12 +248,16 @@ fn any_of_several_is_in_vain_only_if_each_is() {
             completed.next().unwrap().result().unwrap()
         });
         let ((pass, passed), (tell_value, value)) = (mpsc::channel(), mpsc::channel());
+        let (start, started) = mpsc::channel();
         let second = pool.submit(move || {
+            start.send(()).unwrap();
             passed.recv().unwrap();
             // Whether it is there already or not: the promise comes, so this is no circle, and it is waited for.
             tell_value.send(first.result().unwrap()).unwrap();
             7
         });
+        // It runs on a worker of its own, and is not claimed by the first.
+        started.recv().unwrap();
         give.send(second).unwrap();
         told.recv().unwrap();
         pass.send(()).unwrap();

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -24,8 +24,11 @@ const LINKS: usize = match (cfg!(feature = "deep-stacks"), cfg!(debug_assertions
     (false, _) => 100,
 };
 
-/// Long enough for a debug build on a busy machine: it ends only what hangs.
+/// One after the other, as each takes up to 1.6 GB for a moment. The limit is long enough for a debug build on a busy
+/// machine: it ends only what hangs.
 fn guarded<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     watchdog(Duration::from_secs(300), body)
 }
 

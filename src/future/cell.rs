@@ -415,8 +415,8 @@ where
     ) {
         // SAFETY: alive by the caller's reference; `start` was won and the work is gone.
         let phase = unsafe { cell.cast::<Self>().as_ref().fill(outcome) };
-        // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
         let share = if release { Share::Released } else { Share::Kept };
+        // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
         unsafe { Self::publish(cell, phase, share, running, about_to_publish) };
     }
 

@@ -12,8 +12,10 @@ use crate::error::CompletionTimeout;
 ///
 /// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs
 /// `(key, future)`, and yields what it was given. The futures that are done already come first. The iterator knows
-/// its exact length, and a completion costs the same however many futures there are. Called on a worker, it runs
-/// tasks of the same pool that are still queued instead of waiting for them (those of `futures`, no others).
+/// its exact length, and a completion costs the same however many futures there are. Called on a worker, it runs the last
+/// future's task in place if it belongs to the same pool and is still queued. As long as there are more, it runs nothing, so
+/// that it can yield what is done: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what
+/// is queued (of `futures`, nothing else), one task after the other.
 ///
 /// In a task, a future that it would wait for in vain is yielded as well, when nothing else may come: one that is the calling
 /// task's own, or in a circle of tasks that wait for each other. It is not done, but asked for its result it says
@@ -44,7 +46,7 @@ pub fn as_completed<F: Completable>(futures: impl IntoIterator<Item = F>) -> AsC
 /// [`CompletionTimeout`], and ends. The unfinished futures can be had back:
 /// [`into_unfinished`](AsCompletedTimeout::into_unfinished).
 ///
-/// Futures that are done are yielded even when the time is up.
+/// Futures that are done are yielded even when the time is up. The calling thread runs no tasks, the last one included.
 ///
 /// ```
 /// use std::time::Duration;

@@ -29,8 +29,8 @@ use std::time::Instant;
 use crate::current;
 use crate::fork;
 use crate::future::{
-    AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, SharedFuture, Source, TaskFuture,
-    Wait, Waiter, enter_wait, is_past, park, polls_itself,
+    AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, Offloaded, SharedFuture, Source,
+    TaskFuture, Wait, Waiter, enter_wait, is_past, park, polls_itself,
 };
 use crate::spin;
 use crate::sync::Mutex;
@@ -115,6 +115,17 @@ enum Sleeper {
     Waker(Waker),
 }
 
+/// What a thread may do with queued tasks of its own pool that it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// It waits for all of them, however long: it runs them in place.
+    Claim,
+    /// It may have to go on before they are done, at its deadline: it has them run by others.
+    Offload,
+    /// It may have to go on when others are done: the same, but if no thread can be had it runs them.
+    OffloadOrClaim,
+}
+
 /// The waiting side.
 pub(super) struct CompletionSet<S: Completable> {
     shared: Arc<Shared>,
@@ -195,15 +206,19 @@ impl<S: Completable> CompletionSet<S> {
                 return true;
             }
             let late = is_past(deadline);
-            if !late && self.claim_one(count == self.items.len()) {
+            let meanwhile = self.meanwhile(demand, deadline);
+            if !late && meanwhile == Meanwhile::Claim && self.claim_one() {
                 continue;
             }
             if !late {
-                self.help_one(demand, deadline, Idle::Spin);
                 if current::in_task() {
                     let own = self.attending.same();
                     self.attend(&own, |source, listener| source.attend(&own, listener));
+                    if meanwhile != Meanwhile::Claim && self.act(meanwhile) {
+                        continue;
+                    }
                 }
+                self.help_one(demand, deadline, Idle::Spin);
             }
             let _entered = match deadline {
                 None => match self.enter(count == self.items.len()) {
@@ -212,7 +227,19 @@ impl<S: Completable> CompletionSet<S> {
                 },
                 Some(_) => None,
             };
-            return self.sleep_for(demand, deadline);
+            return self.sleep_for(demand, deadline, meanwhile);
+        }
+    }
+
+    /// There is no demand at the moment.
+    fn meanwhile(&self, demand: isize, deadline: Option<Instant>) -> Meanwhile {
+        let all = demand == self.items.len() as isize;
+        // Where a failure is enough, it is all only if there is one left that may fail.
+        let is_last = demand - self.shared.balance.load(Acquire) <= 1;
+        match deadline {
+            Some(_) => Meanwhile::Offload,
+            None if all && (!self.shared.failure_is_enough || is_last) => Meanwhile::Claim,
+            None => Meanwhile::OffloadOrClaim,
         }
     }
 
@@ -225,7 +252,7 @@ impl<S: Completable> CompletionSet<S> {
         let in_place = Attendance::in_place();
         loop {
             if let Some(attendance) = &in_place {
-                self.claim_in_place(attendance, demand);
+                self.offload_in_place(attendance, demand, context.waker());
             }
             // AcqRel here and below: as in `sleep_for`.
             if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand
@@ -323,21 +350,54 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     /// Runs the first task that is still queued and that this thread may run; what could not be claimed once never can
-    /// be. Unless `all` are waited for, it leaves that to others as long as an earlier task is running: the caller may have
-    /// to do something about that one before the queued one can end.
-    fn claim_one(&mut self, all: bool) -> bool {
+    /// be.
+    fn claim_one(&mut self) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
-            if let Some(source) = item.as_ref().map(S::source).filter(|source| source.may_claim()) {
-                if !all && source.is_at_work() {
-                    return false;
-                }
-                if source.claim(&self.attending) {
-                    return true;
-                }
+            let source = item.as_ref().map(S::source).filter(|source| source.may_claim());
+            if source.is_some_and(|source| source.claim(&self.attending)) {
+                return true;
             }
             self.looked_at += 1;
         }
         false
+    }
+
+    /// What the waiting thread does whenever it looks, for what it waits for. True if it has run something.
+    fn act(&mut self, meanwhile: Meanwhile) -> bool {
+        match meanwhile {
+            Meanwhile::Claim => self.claim_attended(),
+            Meanwhile::Offload => self.offload_one(false),
+            Meanwhile::OffloadOrClaim => self.offload_one(true),
+        }
+    }
+
+    /// Has the first task that could be claimed run by somebody else; if that is impossible, and it may, it runs it. True if it
+    /// has run it. What others see to is looked at again the next time.
+    fn offload_one(&mut self, or_here: bool) -> bool {
+        while let Some(item) = self.items.get(self.looked_at) {
+            match Self::offload(item, &self.attending, self.attending.unpark(), or_here) {
+                Some(ran) => return ran,
+                None => self.looked_at += 1,
+            }
+        }
+        while let Some(index) = self.next_to_claim() {
+            let item = &self.items[index];
+            if let Some(ran) = Self::offload(item, &self.attending, self.attending.unpark(), or_here) {
+                self.to_claim.push_front(index);
+                return ran;
+            }
+        }
+        false
+    }
+
+    /// `None` if there is nothing to run; else whether it was run here.
+    fn offload(item: &Option<S>, attendance: &Attendance, waker: &Waker, or_here: bool) -> Option<bool> {
+        let source = item.as_ref().map(S::source)?;
+        match attendance.offload(source, waker, or_here) {
+            Offloaded::Nothing => None,
+            Offloaded::ToOthers => Some(false),
+            Offloaded::Impossible => Some(source.claim(attendance)),
+        }
     }
 
     /// Lets the executor of the first task that is not done use this thread; says whether the demand is met then, if it did.
@@ -354,25 +414,28 @@ impl<S: Completable> CompletionSet<S> {
         None
     }
 
-    /// For a thread that polls on behalf of a blocking wait: does what that wait would do, as `claim_one`, with the items
-    /// that it has not looked at, or that may be polled since.
-    fn claim_in_place(&mut self, attendance: &Attendance, demand: isize) {
+    /// For a thread that polls on behalf of a blocking wait: as `Source::poll_in_place`, with the items that it has not
+    /// looked at, or that may be polled since.
+    fn offload_in_place(&mut self, attendance: &Attendance, demand: isize, waker: &Waker) {
         self.attend(attendance, |source, listener| {
             source.attend(attendance, listener);
             true
         });
-        let all = demand == self.items.len() as isize;
         loop {
             if self.shared.balance.load(Acquire) + self.demand >= demand {
                 return;
             }
             let Some(index) = self.next_to_claim() else { return };
-            let Some(source) = self.items[index].as_ref().map(S::source) else { continue };
-            if !all && source.is_at_work() {
-                self.to_claim.push_front(index);
-                return;
+            match Self::offload(&self.items[index], attendance, waker, true) {
+                None => {}
+                // A future that was polled may be polled again.
+                Some(true) => self.to_claim.push_front(index),
+                // Looked at again with the next poll, for which the waker is woken.
+                Some(false) => {
+                    self.to_claim.push_front(index);
+                    return;
+                }
             }
-            source.claim(attendance);
         }
     }
 
@@ -411,17 +474,18 @@ impl<S: Completable> CompletionSet<S> {
         false
     }
 
-    fn sleep_for(&mut self, demand: isize, deadline: Option<Instant>) -> bool {
+    fn sleep_for(&mut self, demand: isize, deadline: Option<Instant>, meanwhile: Meanwhile) -> bool {
         let attends = self.attended_by.is_some();
         *self.shared.sleeper.lock() = Some(Sleeper::Thread(thread::current()));
         // Release: whoever lifts the balance to 0 finds the sleeper.
         self.shared.balance.fetch_sub(demand, AcqRel);
         while self.shared.balance.load(Acquire) < 0 {
-            let polled = attends && !is_past(deadline) && self.claim_attended();
-            if !polled && !park(deadline) {
+            let acted = attends && !is_past(deadline) && self.act(meanwhile);
+            if !acted && !park(deadline) {
                 break;
             }
         }
+        self.attending.pause();
         // The demand is withdrawn; what came last counts.
         self.shared.balance.fetch_add(demand, AcqRel) >= 0
     }

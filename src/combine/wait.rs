@@ -48,7 +48,9 @@ impl<F: Completable> Waited<F> {
 ///
 /// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs
 /// `(key, future)`. Called on a worker, it runs tasks of the same pool that are still queued instead of waiting for
-/// them (those of `futures`, no others).
+/// them (those of `futures`, no others), if it waits for all of them without a time-out. Otherwise it runs nothing, so that it
+/// can return when it should: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what is
+/// queued, one task after the other.
 ///
 /// Called in a task, without a time-out, a future counts as done if this call would wait for it in vain: it is that of the calling
 /// task, or in a circle of tasks that wait for each other. (If any one is enough, it counts only when nothing else may come.) It

@@ -12,12 +12,13 @@
 //! names no entry.
 //!
 //! What such a future awaits, the thread waits for as well. So a handle that is polled in place, that is, by a thread that
-//! blocks until the polled future is done, does what blocking on it would do: it runs its task if that is still queued,
-//! polls its future, and attends it with the waker of its poll. A future that was polled by others before, and waits, is
-//! polled once more for that reason (AWAY). That is why waiting for a future cannot exhaust the pool either; and why
-//! [`block_on`](crate::block_on) inside a worker cannot.
+//! blocks until the polled future is done, or by the spare thread of such a wait, sees to it that somebody runs its task if
+//! that is still queued, or polls its future (`offload`), and attends it with the waker of its poll. A future that was polled
+//! by others before, and waits, is polled once more for that reason (AWAY). That is why waiting for a future cannot exhaust
+//! the pool either; and why [`block_on`](crate::block_on) inside a worker cannot. When the wait ends, those wakers are
+//! woken: the future is polled again, and what it awaits becomes known to whoever waits for it then.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
@@ -25,6 +26,9 @@ use std::task::{Wake, Waker};
 
 use parking_lot::Mutex;
 
+use super::Source;
+use super::offload::{Offload, Offloaded, wake_all};
+use crate::current;
 use crate::fork::PerProcess;
 use crate::sync::thread::{self, Thread};
 use crate::unwind;
@@ -80,18 +84,24 @@ impl Entered {
     }
 }
 
+struct Entry {
+    listener: Entered,
+    /// See `Attendance`.
+    is_nested: bool,
+}
+
 /// The address of a future's cell, and the attendance.
 type Place = (usize, u64);
 
 /// Who is entered, in the order of the futures, and the same in the order of the attendances. Both are ordered, so that
 /// entering, telling and leaving cost the same (but for a logarithm) however many futures are attended.
-static BY_FUTURE: PerProcess<[Mutex<BTreeMap<Place, Entered>>; SHARDS]> = PerProcess::new();
+static BY_FUTURE: PerProcess<[Mutex<BTreeMap<Place, Entry>>; SHARDS]> = PerProcess::new();
 static BY_ATTENDANCE: PerProcess<[Mutex<BTreeSet<(u64, usize)>>; SHARDS]> = PerProcess::new();
 
 /// Locks that unrelated threads mostly do not share.
 const SHARDS: usize = 16;
 
-fn of_future(awaited: usize) -> &'static Mutex<BTreeMap<Place, Entered>> {
+fn of_future(awaited: usize) -> &'static Mutex<BTreeMap<Place, Entry>> {
     // The low bits are the same for cells of one size.
     &BY_FUTURE.get()[(awaited >> 7) % SHARDS]
 }
@@ -105,6 +115,17 @@ const NONE: u64 = 0;
 thread_local! {
     /// The attendance of the blocking wait on whose behalf this thread is polling.
     static IN_PLACE: Cell<u64> = const { Cell::new(NONE) };
+    /// The rest of it, where `IN_PLACE` is not NONE.
+    static ATTENDANCE: RefCell<Option<(Arc<Offload>, Role)>> = const { RefCell::new(None) };
+}
+
+/// Who polls on behalf of a blocking wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// The thread that waits.
+    Waiter,
+    /// Its spare thread.
+    Spare,
 }
 
 /// A blocking wait, by which the entries of all that it attends are found again.
@@ -112,18 +133,55 @@ thread_local! {
 pub(crate) struct Attendance {
     /// NONE before it is first needed.
     key: AtomicU64,
+    /// What is run for this wait by others; made when it is first needed.
+    offload: OnceLock<Arc<Offload>>,
+    role: Role,
+    /// What is entered is what a polled future awaits, not what the thread itself waits for.
+    is_nested: bool,
 }
 
 impl Attendance {
     /// The one on whose behalf the calling thread is polling, if so.
     pub(crate) fn in_place() -> Option<Self> {
-        let key = IN_PLACE.get();
-        (key != NONE).then(|| Self { key: AtomicU64::new(key) })
+        if IN_PLACE.get() == NONE {
+            return None;
+        }
+        let (offload, role) = ATTENDANCE.try_with(|attendance| attendance.borrow().clone()).ok().flatten()?;
+        Some(Self::of(offload, role, true))
     }
 
     /// The same wait once more.
     pub(crate) fn same(&self) -> Self {
-        Self { key: AtomicU64::new(self.key()) }
+        Self::of(Arc::clone(self.offload_of()), self.role, self.is_nested)
+    }
+
+    fn of(offload: Arc<Offload>, role: Role, is_nested: bool) -> Self {
+        Self { key: AtomicU64::new(offload.key()), offload: OnceLock::from(offload), role, is_nested }
+    }
+
+    /// For the spare thread of a wait.
+    pub(super) fn of_spare(offload: &Arc<Offload>) -> Self {
+        Self::of(Arc::clone(offload), Role::Spare, false)
+    }
+
+    fn offload_of(&self) -> &Arc<Offload> {
+        self.offload.get_or_init(|| Arc::new(Offload::new(self.key())))
+    }
+
+    /// Has a task run by somebody else than the calling thread, which waits for it and must not run it: see `offload`. In a
+    /// thread that is none of the executor's this does nothing.
+    pub(crate) fn offload<S: Source + ?Sized>(&self, source: &S, waker: &Waker, or_here: bool) -> Offloaded {
+        if !current::in_task() {
+            return Offloaded::Nothing;
+        }
+        let Some(host) = source.claimable() else { return Offloaded::Nothing };
+        let is_spare = self.role == Role::Spare;
+        self.offload_of().decide(host, waker, is_spare, or_here, || source.claim_for_spare())
+    }
+
+    /// Should the thread that polls on behalf of this wait poll a future again that was woken meanwhile?
+    pub(super) fn polls_on(&self) -> bool {
+        self.role == Role::Spare && self.offload_of().polls_on()
     }
 
     /// What tells it apart from all others.
@@ -139,35 +197,65 @@ impl Attendance {
     /// Polls on behalf of this wait.
     pub(super) fn polling<R>(&self, poll: impl FnOnce() -> R) -> R {
         // The threads of a loom model share one thread of the system.
-        if cfg!(loom) { poll() } else { with_key(self.key(), poll) }
+        if cfg!(loom) {
+            return poll();
+        }
+        let attendance = Some((Arc::clone(self.offload_of()), self.role));
+        let before = ATTENDANCE.try_with(|cell| cell.replace(attendance));
+        let Ok(before) = before else { return poll() };
+        let _restore = RestoreAttendance(before);
+        with_key(self.key(), poll)
     }
 
     /// Enters whom to tell when that future may be polled. It stays entered until the future ends or the wait does.
     pub(super) fn enter(&self, awaited: usize, listener: Listener<'_>) {
         let attendance = self.key();
         let place = (awaited, attendance);
-        if of_future(awaited).lock().get(&place).is_some_and(|entered| listener.is(entered)) {
+        if of_future(awaited).lock().get(&place).is_some_and(|entry| listener.is(&entry.listener)) {
             return;
         }
-        let new = listener.to_entered();
-        of_attendance(attendance).lock().insert((attendance, awaited));
-        let old = of_future(awaited).lock().insert(place, new);
+        let mut new = Some(listener.to_entered());
+        let mut old = None;
+        let mut enter = || {
+            of_attendance(attendance).lock().insert((attendance, awaited));
+            let entry = new.take().map(|listener| Entry { listener, is_nested: self.is_nested });
+            old = entry.and_then(|entry| of_future(awaited).lock().insert(place, entry));
+        };
+        match self.offload.get() {
+            // Its spare thread may poll on when the wait has ended and its entries are gone.
+            Some(offload) if offload.unless_ended(&mut enter) => {
+                new.into_iter().for_each(|entered| unwind::call_quietly(|| entered.tell()));
+            }
+            Some(_) => {}
+            None => enter(),
+        }
         // The old waker goes outside the lock: it is the user's code.
         drop(old);
     }
 
     /// Undoes `enter`.
     pub(super) fn leave(&self, awaited: usize) {
+        drop(self.take_out(awaited));
+    }
+
+    fn take_out(&self, awaited: usize) -> Option<Entry> {
         let attendance = self.key();
         of_attendance(attendance).lock().remove(&(attendance, awaited));
-        let old = of_future(awaited).lock().remove(&(awaited, attendance));
-        drop(old);
+        of_future(awaited).lock().remove(&(awaited, attendance))
     }
 }
 
 /// Runs what is not polled on behalf of anybody.
 pub(super) fn elsewhere<R>(f: impl FnOnce() -> R) -> R {
     if cfg!(loom) { f() } else { with_key(NONE, f) }
+}
+
+struct RestoreAttendance(Option<(Arc<Offload>, Role)>);
+
+impl Drop for RestoreAttendance {
+    fn drop(&mut self) {
+        let _ = ATTENDANCE.try_with(|attendance| attendance.replace(self.0.take()));
+    }
 }
 
 fn with_key<R>(key: u64, f: impl FnOnce() -> R) -> R {
@@ -185,7 +273,7 @@ fn with_key<R>(key: u64, f: impl FnOnce() -> R) -> R {
 pub(super) fn tell(awaited: usize) {
     let told: Vec<Entered> = {
         let entries = of_future(awaited).lock();
-        entries.range((awaited, 0)..=(awaited, u64::MAX)).map(|(_, entered)| entered.clone()).collect()
+        entries.range((awaited, 0)..=(awaited, u64::MAX)).map(|(_, entry)| entry.listener.clone()).collect()
     };
     told.into_iter().for_each(|entered| unwind::call_quietly(|| entered.tell()));
 }
@@ -198,10 +286,10 @@ pub(super) fn ended(awaited: usize) {
             let first = entries.range((awaited, 0)..=(awaited, u64::MAX)).next().map(|(place, _)| *place);
             first.and_then(|place| entries.remove_entry(&place))
         };
-        let Some(((_, attendance), entered)) = gone else { return };
+        let Some(((_, attendance), entry)) = gone else { return };
         of_attendance(attendance).lock().remove(&(attendance, awaited));
         // A waker may go here, outside the locks, and its destructor is the user's code.
-        unwind::drop_quietly(entered);
+        unwind::drop_quietly(entry.listener);
     }
 }
 
@@ -209,13 +297,29 @@ pub(super) fn ended(awaited: usize) {
 #[derive(Debug)]
 pub(crate) struct Attending {
     attendance: Attendance,
-    /// What unparks the thread.
+    /// What wakes the waiting thread.
     unpark: OnceLock<Waker>,
 }
 
 impl Attending {
     pub(crate) fn new() -> Self {
-        Self { attendance: Attendance { key: AtomicU64::new(NONE) }, unpark: OnceLock::new() }
+        let (key, offload) = (AtomicU64::new(NONE), OnceLock::new());
+        let attendance = Attendance { key, offload, role: Role::Waiter, is_nested: false };
+        Self { attendance, unpark: OnceLock::new() }
+    }
+
+    /// For a thread that is woken by a waker of its own.
+    pub(crate) fn woken_by(waker: &Waker) -> Self {
+        let new = Self::new();
+        let _ = new.unpark.set(waker.clone());
+        new
+    }
+
+    /// The calling thread, whose wait this is, does not block for the moment, and is not to be woken.
+    pub(crate) fn pause(&self) {
+        if let Some(offload) = self.attendance.offload.get() {
+            offload.pause(self.unpark());
+        }
     }
 
     /// The waker by which the calling thread, whose wait this is, is unparked.
@@ -238,12 +342,21 @@ impl Drop for Attending {
         if key == NONE {
             return;
         }
+        let is_own = |waker: &Waker| self.unpark.get().is_some_and(|own| waker.will_wake(own));
+        let wakers = self.attendance.offload.get().map(|offload| offload.end()).unwrap_or_default();
         loop {
             // One lock at a time, as everywhere here; and the wakers go outside of it, for dropping one is the user's code.
             let first = of_attendance(key).lock().range((key, 0)..=(key, usize::MAX)).next().copied();
-            let Some((_, awaited)) = first else { return };
-            self.attendance.leave(awaited);
+            let Some((_, awaited)) = first else { break };
+            let entry = self.attendance.take_out(awaited);
+            // What was polled for this wait awaits what nobody would run: rule 3 of `offload`.
+            match entry.filter(|entry| entry.is_nested).map(|entry| entry.listener) {
+                Some(Entered::Waker(waker)) if is_own(&waker) => {}
+                Some(listener) => unwind::call_quietly(|| listener.tell()),
+                None => {}
+            }
         }
+        wake_all(wakers.into_iter().filter(|waker| !is_own(waker)));
     }
 }
 

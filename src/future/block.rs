@@ -1,5 +1,6 @@
 //! The order in which a blocking wait tries things: look, claim, help, spin, sleep. A worker that sleeps for a spawned
-//! future of its own pool claims again whenever that future is woken (see `attend`).
+//! future of its own pool claims again whenever that future is woken (see `attend`). A wait with a deadline does not claim: it
+//! leaves that to a spare thread (see `offload`).
 
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ pub(super) fn ready_or_claimed(
         if is_past(deadline) {
             return Some(false);
         }
-        if !source.claim(attendance) {
+        if deadline.is_some() || !source.claim(attendance) {
             return None;
         }
     }
@@ -43,6 +44,18 @@ pub(super) fn wait(
     if deadline.is_none() && current::is_running(address) {
         return Err(Circle);
     }
+    // Entered before the first look whether it may be claimed: see `attend`.
+    let in_task = current::in_task();
+    let attended = in_task && source.attend(attending, Listener::Waker(attending.unpark()));
+    let offload = || {
+        if in_task {
+            let _ = attending.offload(source, attending.unpark(), false);
+        }
+        false
+    };
+    if deadline.is_some() {
+        offload();
+    }
     let is_done = || source.is_done();
     let spun = source.help(&is_done, deadline, Idle::Sleep);
     if is_done() || !spun && spin::until(is_done) {
@@ -53,9 +66,10 @@ pub(super) fn wait(
         Some(_) => None,
     };
     let start = Instant::now();
-    let done = match current::in_task() && source.attend(attending, Listener::Waker(attending.unpark())) {
-        true => sleep(&|| source.claim(attending)),
-        false => sleep(&|| false),
+    let done = match deadline {
+        Some(_) => sleep(&offload),
+        None if attended => sleep(&|| source.claim(attending)),
+        None => sleep(&|| false),
     };
     spin::slept(start.elapsed());
     Ok(done)

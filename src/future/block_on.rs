@@ -52,9 +52,10 @@ impl Wake for Bell {
 /// The future may be any: handles of this crate, of others, what borrows from the caller. Calls may be nested. Other threads
 /// that wake it wake this thread, however many wakers they hold.
 ///
-/// Called on a worker of a pool, it occupies that worker like any other blocking call. Handles of tasks of the same pool
-/// that the future polls do what [`TaskFuture::result`](crate::TaskFuture::result) would do: what is still queued is run in
-/// place, so a pool of one thread is enough. The handle of the very task that this is called in is ready with
+/// Called on a worker of a pool, it occupies that worker like any other blocking call. It runs no tasks meanwhile. If the
+/// future awaits a task of the same pool that is still queued, and no worker is free to take it, a
+/// [spare thread](crate::ThreadPoolExecutor#spare-threads) runs that task; if none can be started, the poll that finds the
+/// task queued runs it in place. So a pool of one thread is enough. The handle of the very task that this is called in is ready with
 /// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). To occupy nobody, `.await` inside
 /// [`spawn`](crate::ThreadPoolExecutor::spawn).
 ///
@@ -77,13 +78,13 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let bench = CACHED.try_with(Cell::take).ok().flatten().unwrap_or_else(Bench::new);
     let mut context = Context::from_waker(&bench.waker);
-    let (attending, in_task) = (Attending::new(), current::in_task());
+    let attending = current::in_task().then(|| Attending::woken_by(&bench.waker));
     let _blocking = BlockingOn::enter(&bench.waker);
     let mut witness = fork::Witness::new();
     let output = loop {
-        let polled = match in_task {
-            true => attending.polling(|| future.as_mut().poll(&mut context)),
-            false => future.as_mut().poll(&mut context),
+        let polled = match &attending {
+            Some(attending) => attending.polling(|| future.as_mut().poll(&mut context)),
+            None => future.as_mut().poll(&mut context),
         };
         match polled {
             Poll::Ready(output) => break output,

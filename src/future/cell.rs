@@ -23,9 +23,11 @@
 
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::attend::{Attendance, Listener, elsewhere};
+use super::offload::SpareHost;
 use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Share, Start, State};
 use super::waiter::Waiter;
 use crate::current;
@@ -54,6 +56,11 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
 
     /// The calling thread has claimed a queued task, run it, and published its outcome.
     fn claimed(self) {}
+
+    /// Who starts spare threads for a thread that may claim.
+    fn spare_host(self) -> Option<Arc<dyn SpareHost>> {
+        None
+    }
 
     /// Does the executor belong to another process, from which this one was forked? Asked in forked children only.
     fn is_foreign(self) -> bool {
@@ -104,6 +111,7 @@ pub(super) struct Header {
     callbacks: AtomicPtr<()>,
 }
 
+type RunClaimed = unsafe fn(NonNull<Header>, &Attendance, &dyn Fn(bool)) -> bool;
 type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, Idle) -> bool;
 
 /// What differs between a task that is run once (this file) and a future that is polled (`spawned`), and what depends on
@@ -114,11 +122,14 @@ pub(super) struct Vtable {
     pub(super) is_shell: unsafe fn(NonNull<Header>) -> bool,
     pub(super) claim: unsafe fn(NonNull<Header>, &Attendance) -> bool,
     pub(super) may_claim: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) claimable: unsafe fn(NonNull<Header>) -> Option<Arc<dyn SpareHost>>,
+    pub(super) claim_for_spare: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) run_claimed: RunClaimed,
+    pub(super) fail_claimed: unsafe fn(NonNull<Header>, TaskError),
     pub(super) attend: unsafe fn(NonNull<Header>, &Attendance, Listener<'_>) -> bool,
     pub(super) cancel: unsafe fn(NonNull<Header>) -> bool,
     pub(super) fail: unsafe fn(NonNull<Header>, TaskError),
     pub(super) has_begun: unsafe fn(NonNull<Header>) -> bool,
-    pub(super) is_at_work: unsafe fn(NonNull<Header>) -> bool,
     pub(super) help: Help,
     pub(super) is_foreign: unsafe fn(NonNull<Header>) -> bool,
     pub(super) take: unsafe fn(NonNull<Header>, *mut ()),
@@ -255,11 +266,14 @@ where
         is_shell: Self::is_shell,
         claim: Self::claim,
         may_claim: Self::may_claim,
+        claimable: Self::claimable,
+        claim_for_spare: Self::claim_for_spare,
+        run_claimed: Self::run_claimed,
+        fail_claimed: Self::fail_claimed,
         attend: |_, _, _| false,
         cancel: Self::cancel,
         fail: Self::fail,
         has_begun: Self::has_begun,
-        is_at_work: |_| true,
         help: Self::help,
         is_foreign: Self::is_foreign,
         take: Self::take,
@@ -273,7 +287,7 @@ where
         // SAFETY: rules 1 and 5: the runner's reference keeps the cell alive until `execute` or `release`.
         let won = unsafe { cell.as_ref() }.state.start() == Start::Won;
         // SAFETY: the runner's reference goes along; `execute` wants `start` to be won.
-        unsafe { if won { Self::execute(cell, true, about_to_publish) } else { Self::discard(cell) } }
+        unsafe { if won { Self::execute(cell, Share::Released, about_to_publish) } else { Self::discard(cell) } }
         won
     }
 
@@ -304,7 +318,7 @@ where
         }
         let owner = this.owner;
         // SAFETY: `start` was won; the caller's reference outlives the call.
-        match elsewhere(|| stack::deepen(|| unsafe { Self::execute(cell, false, &|_| ()) })) {
+        match elsewhere(|| stack::deepen(|| unsafe { Self::execute(cell, Share::Kept, &|_| ()) })) {
             Ok(()) => owner.claimed(),
             // SAFETY: as above; the work has not been begun.
             Err(NoRoom) => unsafe { Self::refuse(cell, TaskError::TooDeep) },
@@ -320,11 +334,54 @@ where
         unsafe { cell.cast::<Self>().as_ref() }.owner.may_claim()
     }
 
+    /// # Safety
+    /// The caller holds a reference of its own.
+    unsafe fn claimable(cell: NonNull<Header>) -> Option<Arc<dyn SpareHost>> {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        let claimable = this.header.state.phase() == Phase::Pending && this.owner.may_claim();
+        claimable.then(|| this.owner.spare_host()).flatten()
+    }
+
+    /// # Safety
+    /// The caller has the handle.
+    unsafe fn claim_for_spare(cell: NonNull<Header>) -> bool {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        this.owner.may_claim() && this.header.state.start_with_reference() == Start::Won
+    }
+
+    /// # Safety
+    /// The caller gives the claim, and the reference that came with it, to this call.
+    unsafe fn run_claimed(cell: NonNull<Header>, _: &Attendance, about_to_publish: &dyn Fn(bool)) -> bool {
+        // SAFETY: alive by the claim's reference.
+        unsafe { cell.cast::<Self>().as_ref() }.owner.shell_left();
+        // SAFETY: the caller's contract: `claim_for_spare` has won `start`.
+        unsafe { Self::execute(cell, Share::Spare, about_to_publish) };
+        true
+    }
+
+    /// # Safety
+    /// As `run_claimed`.
+    unsafe fn fail_claimed(cell: NonNull<Header>, error: TaskError) {
+        let running = current::Running::enter(cell.addr().get());
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        let owner = this.owner;
+        // SAFETY: `start` was won, so this thread alone has the payload, and it is the work; the reference goes along.
+        unsafe {
+            this.drop_work();
+            Self::resolve(cell, Err(error), Share::Spare, running, &|_| ());
+        }
+        owner.released();
+        owner.shell_left();
+    }
+
     /// Runs the work and publishes what came of it.
     ///
     /// # Safety
-    /// The caller has won `start`; it holds a reference, which goes into this call if `release`.
-    unsafe fn execute(cell: NonNull<Header>, release: bool, about_to_publish: &dyn Fn(bool)) {
+    /// The caller has won `start`; it holds a reference, of which `share` says whether it goes into this call.
+    unsafe fn execute(cell: NonNull<Header>, share: Share, about_to_publish: &dyn Fn(bool)) {
         let running = current::Running::enter(cell.addr().get());
         // SAFETY: alive by the caller's reference.
         let this = unsafe { cell.cast::<Self>().as_ref() };
@@ -338,7 +395,7 @@ where
             fork::end_child(outcome.is_err());
         }
         // SAFETY: as the caller's contract; the work is gone from the payload.
-        unsafe { Self::resolve(cell, outcome, release, running, about_to_publish) };
+        unsafe { Self::resolve(cell, outcome, share, running, about_to_publish) };
         owner.released();
     }
 
@@ -389,7 +446,7 @@ where
         // SAFETY: having won `start`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
         // SAFETY: `start` was won; the caller's reference stays.
-        unsafe { Self::resolve(cell, Err(error), false, running, &|_| ()) };
+        unsafe { Self::resolve(cell, Err(error), Share::Kept, running, &|_| ()) };
         owner.released();
         owner.shell_left();
     }
@@ -404,18 +461,17 @@ where
     }
 
     /// # Safety
-    /// The caller has won `start` and the work is gone; it holds a reference, which goes into this call if
-    /// `release`.
+    /// The caller has won `start` and the work is gone; it holds a reference, of which `share` says whether it goes into
+    /// this call.
     unsafe fn resolve(
         cell: NonNull<Header>,
         outcome: Result<T, TaskError>,
-        release: bool,
+        share: Share,
         running: current::Running,
         about_to_publish: &dyn Fn(bool),
     ) {
         // SAFETY: alive by the caller's reference; `start` was won and the work is gone.
         let phase = unsafe { cell.cast::<Self>().as_ref().fill(outcome) };
-        let share = if release { Share::Released } else { Share::Kept };
         // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
         unsafe { Self::publish(cell, phase, share, running, about_to_publish) };
     }
@@ -481,7 +537,7 @@ where
 
     /// # Safety
     /// The payload is what `phase` says and belongs to this thread alone; the caller holds a reference, which goes
-    /// into this call if it is `Released`, and is the runner's if it is `RunnersKept`.
+    /// into this call if it is `Released` or `Spare`, and is the runner's if it is `RunnersKept`.
     pub(super) unsafe fn publish(
         cell: NonNull<Header>,
         phase: Phase,
@@ -529,6 +585,10 @@ where
                         this.header.state.discard();
                         // SAFETY: there is no handle, so the payload stays this thread's; TAKEN keeps it from being read again.
                         unwind::drop_quietly(unsafe { this.take_unpublished(phase) });
+                        if share == Share::Spare {
+                            // SAFETY: the caller's reference, which was not given up with the outcome.
+                            unsafe { release(cell) };
+                        }
                     }
                     return;
                 }
@@ -667,16 +727,43 @@ pub(super) unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, list
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn is_at_work(cell: NonNull<Header>) -> bool {
+pub(super) unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.is_at_work)(cell) }
+    unsafe { (cell.as_ref().vtable.claim)(cell, attendance) }
 }
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
+pub(super) unsafe fn claimable(cell: NonNull<Header>) -> Option<Arc<dyn SpareHost>> {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.claim)(cell, attendance) }
+    unsafe { (cell.as_ref().vtable.claimable)(cell) }
+}
+
+/// Claims a task for another thread; the claim includes a reference.
+///
+/// # Safety
+/// The caller has the handle.
+pub(super) unsafe fn claim_for_spare(cell: NonNull<Header>) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.claim_for_spare)(cell) }
+}
+
+/// # Safety
+/// The caller gives a claim (`claim_for_spare`) to this call.
+pub(super) unsafe fn run_claimed(
+    cell: NonNull<Header>,
+    attendance: &Attendance,
+    about_to_publish: &dyn Fn(bool),
+) -> bool {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.run_claimed)(cell, attendance, about_to_publish) }
+}
+
+/// # Safety
+/// The caller gives a claim (`claim_for_spare`) to this call.
+pub(super) unsafe fn fail_claimed(cell: NonNull<Header>, error: TaskError) {
+    // SAFETY: passed on.
+    unsafe { (cell.as_ref().vtable.fail_claimed)(cell, error) }
 }
 
 /// # Safety

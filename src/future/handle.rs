@@ -6,13 +6,16 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attend::{Attendance, Attending, Listener};
 use super::cell::{self, Header};
 use super::deadlock;
+use super::offload::SpareHost;
 use super::shared::SharedFuture;
 use super::state::{AlreadyFinal, Phase};
+use super::task::Claimed;
 use super::waiter::{ThreadWaiter, Waiter};
 use super::{Idle, Source, block, poll};
 use crate::error::TaskError;
@@ -114,8 +117,9 @@ impl<T> TaskFuture<T> {
     ///
     /// # Errors
     ///
-    /// The handle itself, if the task is not done in time. A queued task that this thread claims (see
-    /// [`result`](Self::result)) runs to its end, however long that takes.
+    /// The handle itself, if the task is not done in time. The calling thread never runs the task: if it is a worker of the
+    /// pool, and the task is still queued and no worker is free, a
+    /// [spare thread](crate::ThreadPoolExecutor#spare-threads) runs it.
     pub fn result_timeout(mut self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
         // A time-out too far away to be a point in time is none.
         let waited = match Instant::now().checked_add(timeout) {
@@ -361,11 +365,6 @@ impl<T> Source for TaskFuture<T> {
         self.is_done()
     }
 
-    fn is_at_work(&self) -> bool {
-        // SAFETY: the handle's reference.
-        self.is_running() && unsafe { cell::is_at_work(self.cell) }
-    }
-
     fn has_failed(&self) -> bool {
         self.header().state.phase().is_failure()
     }
@@ -391,6 +390,16 @@ impl<T> Source for TaskFuture<T> {
     fn claim(&self, attendance: &Attendance) -> bool {
         // SAFETY: the handle's reference.
         unsafe { cell::claim(self.cell, attendance) }
+    }
+
+    fn claimable(&self) -> Option<Arc<dyn SpareHost>> {
+        // SAFETY: the handle's reference.
+        unsafe { cell::claimable(self.cell) }
+    }
+
+    fn claim_for_spare(&self) -> Option<Claimed> {
+        // SAFETY: this is the handle; the claim goes into the new value.
+        unsafe { cell::claim_for_spare(self.cell).then(|| Claimed::new(self.cell)) }
     }
 
     fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool {

@@ -18,12 +18,14 @@
 //! | `unfinished` | the list of an executor's spawned futures |
 //! | `shells` | entries in a queue whose task was claimed or cancelled, and who sweeps them out |
 //! | `attend` | who blocks on a spawned future, and polls it in place |
+//! | `offload` | who runs what a waiting thread must not run itself |
 //! | `block_on` | any future on the calling thread: [`block_on()`] |
 //!
 //! An executor makes a pair with [`task()`], runs or fails the [`Task`], and tells the core one thing about itself,
 //! an [`Owner`]: what a thread that is about to block on one of its tasks may do instead. One that polls futures makes pairs
 //! with [`spawned()`], and is a [`Scheduler`].
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -38,6 +40,7 @@ mod deadlock;
 mod handle;
 #[cfg(all(test, loom))]
 pub(crate) mod models;
+mod offload;
 mod poll;
 mod promise;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
@@ -56,6 +59,7 @@ pub use block_on::block_on;
 pub(crate) use cell::{Idle, Owner};
 pub(crate) use deadlock::{Entered, Left, Wait, enter_wait, polls_itself};
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
+pub(crate) use offload::{Offload, Offloaded, SpareHost, StartSpare};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) use remote::{Decode, RemoteTask, Unpublished};
@@ -63,7 +67,7 @@ pub use shared::SharedFuture;
 pub(crate) use shells::{Shells, Sweep};
 pub(crate) use spawned::{Scheduler, spawned};
 pub(crate) use state::AlreadyFinal;
-pub(crate) use task::{Task, borrowing_task, task};
+pub(crate) use task::{Claimed, Task, borrowing_task, task};
 pub(crate) use unfinished::Unfinished;
 pub(crate) use waiter::{Waiter, is_past, park};
 
@@ -75,9 +79,6 @@ pub(crate) const LARGE: usize = 2048;
 pub(crate) trait Source {
     /// True once the outcome is there.
     fn is_done(&self) -> bool;
-
-    /// True while some thread is at it.
-    fn is_at_work(&self) -> bool;
 
     /// Whether the outcome is a failure (a cancelled task has not failed). Only for what is done.
     fn has_failed(&self) -> bool;
@@ -99,14 +100,22 @@ pub(crate) trait Source {
     /// and may be claimed again when it has been woken.
     fn claim(&self, attendance: &Attendance) -> bool;
 
+    /// If [`claim`](Self::claim) might succeed now: who has spare threads to do it instead of this one.
+    fn claimable(&self) -> Option<Arc<dyn SpareHost>>;
+
+    /// Claims the task for a spare thread.
+    fn claim_for_spare(&self) -> Option<Claimed>;
+
     /// If it is a spawned future that this thread may poll: enters it, so that the listener is told whenever it may be
     /// claimed. Whether it may be by now is to be seen afterwards.
     fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool;
 
-    /// If the calling thread is polling on behalf of a blocking wait: does what that wait would do.
+    /// If the calling thread is polling on behalf of a blocking wait, nobody else may be there to run the task: has it run by
+    /// a spare thread, or, if there can be none, runs it in place.
     fn poll_in_place(&self, waker: &Waker) {
-        if let Some(attendance) = Attendance::in_place() {
-            self.attend(&attendance, Listener::Waker(waker));
+        let Some(attendance) = Attendance::in_place() else { return };
+        self.attend(&attendance, Listener::Waker(waker));
+        if attendance.offload(self, waker, true) == Offloaded::Impossible {
             self.claim(&attendance);
         }
     }

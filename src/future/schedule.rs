@@ -21,8 +21,8 @@
 //!   it, not to poll it.
 //! - CANCEL, REFUSE: somebody wants it to end while it is being polled; the owner does it when the poll has returned.
 //! - ATTENDED: somebody wants to be told when it may be polled in place (`attend`).
-//! - AWAY: it was polled last by a thread that does not wait for it. One that does may poll it at once, idle or not: what
-//!   the future awaits may be for that thread to run.
+//! - AWAY: it was polled last by a thread that does not wait for it. One that does, or its spare thread, may poll it at once,
+//!   idle or not: what the future awaits may be for that wait to have run.
 //! - Above these bits: how many wakers there are.
 //!
 //! ENTRY, OWNED and the wakers keep the runner's reference of the cell alive between them: who gives up the last of the
@@ -189,11 +189,6 @@ impl Schedule {
         Self(AtomicUsize::new(QUEUED | ENTRY))
     }
 
-    /// True while one thread has the future.
-    pub(super) fn is_owned(&self) -> bool {
-        Snapshot(self.0.load(Acquire)).has(OWNED)
-    }
-
     /// Whoever took the entry out of the queue owns the future, if it is to be polled. The entry is gone in any case.
     pub(super) fn take_entry(&self) -> Take {
         self.update(|now| {
@@ -212,6 +207,40 @@ impl Schedule {
         self.update(|now| match now.is_free_and(QUEUED | AWAY) {
             true => Ok(now.without(AWAY).taken()),
             false => Err(Take::Nothing),
+        })
+    }
+
+    /// Might [`take_in_place`](Self::take_in_place) succeed?
+    pub(super) fn is_claimable(&self) -> bool {
+        Snapshot(self.0.load(Acquire)).is_free_and(QUEUED | AWAY)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        Snapshot(self.0.load(Acquire)).has(CLOSED)
+    }
+
+    /// The owner, for whom another thread took the future a while ago, is about to poll it: unless somebody wanted it to end
+    /// meanwhile.
+    pub(super) fn close_if_wanted(&self) -> Option<Close> {
+        self.update(|now| {
+            debug_assert!(now.has(OWNED) && !now.has(CLOSED));
+            let close = |why| Ok((Some(why), now.without(QUEUED).with(CLOSED)));
+            match (now.has(CANCEL), now.has(REFUSE)) {
+                (true, _) => close(Close::Cancelled),
+                (false, true) => close(Close::Refused),
+                (false, false) => Err(None),
+            }
+        })
+    }
+
+    /// The owner has polled the future, which is not ready, and polls it again if it was woken meanwhile; says whether it was.
+    pub(super) fn poll_again(&self) -> bool {
+        self.update(|now| {
+            debug_assert!(now.has(OWNED) && !now.has(CLOSED));
+            match now.has(QUEUED) && !now.has(CANCEL | REFUSE) {
+                true => Ok((true, now.without(QUEUED))),
+                false => Err(false),
+            }
         })
     }
 

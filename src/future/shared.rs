@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use super::attend::{Attendance, Attending, Listener};
 use super::deadlock::{self, polls_itself};
 use super::handle::{TaskFuture, TaskId};
+use super::offload::SpareHost;
 use super::state::AlreadyFinal;
+use super::task::Claimed;
 use super::waiter::{ThreadWaiter, Waiter};
 use super::{Idle, Source, block};
 use crate::error::TaskError;
@@ -228,7 +230,8 @@ impl<T> SharedFuture<T> {
         }
     }
 
-    /// Like [`get`](Self::get), but for at most so long: `None` is the time-out. A duration of zero looks once.
+    /// Like [`get`](Self::get), but for at most so long: `None` is the time-out. A duration of zero looks once. As with
+    /// [`TaskFuture::result_timeout`], the calling thread never runs the task.
     pub fn get_timeout(&self, timeout: Duration) -> Option<Result<&T, TaskError>> {
         match self.wait_until(Instant::now().checked_add(timeout)) {
             Ok(true) => Some(self.outcome()),
@@ -312,10 +315,6 @@ impl<T> Source for SharedFuture<T> {
         self.is_done()
     }
 
-    fn is_at_work(&self) -> bool {
-        self.inner.future.is_at_work()
-    }
-
     fn has_failed(&self) -> bool {
         self.inner.future.has_failed()
     }
@@ -341,6 +340,14 @@ impl<T> Source for SharedFuture<T> {
 
     fn claim(&self, attendance: &Attendance) -> bool {
         self.inner.future.claim(attendance)
+    }
+
+    fn claimable(&self) -> Option<Arc<dyn SpareHost>> {
+        self.inner.future.claimable()
+    }
+
+    fn claim_for_spare(&self) -> Option<Claimed> {
+        self.inner.future.claim_for_spare()
     }
 
     fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool {

@@ -32,6 +32,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use super::attend::{self, Attendance, Listener, elsewhere};
 use super::cell::{Cell, Header, Payload, Vtable};
 use super::handle::TaskFuture;
+use super::offload::SpareHost;
 use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
 use super::shells::Shells;
 use super::state::{BeginCancel, Phase, Release, Share, Start};
@@ -59,6 +60,9 @@ pub(crate) trait Scheduler: Send + Sync {
 
     /// The calling thread has polled a future in place, to its end.
     fn claimed(&self);
+
+    /// Who starts spare threads for a thread that may poll.
+    fn spare_host(&self) -> Option<Arc<dyn SpareHost>>;
 
     /// Why the executor ends what it has, if it does.
     fn refusal(&self) -> TaskError;
@@ -141,11 +145,14 @@ where
         is_shell,
         claim: Self::claim,
         may_claim,
+        claimable,
+        claim_for_spare,
+        run_claimed: Self::run_claimed,
+        fail_claimed: Self::fail_claimed,
         attend,
         cancel: Self::cancel,
         fail: Self::fail,
         has_begun: |_| false,
-        is_at_work,
         help: |_, _, _, _| false,
         is_foreign,
         take: Cell::<F, F::Output, Seat>::take,
@@ -162,7 +169,7 @@ where
         unsafe {
             let shells = seat_of(cell).shells;
             match seat_of(cell).schedule.take_entry() {
-                Take::Poll => return elsewhere(|| Self::poll(cell, about_to_publish)),
+                Take::Poll => return elsewhere(|| Self::poll(cell, None, about_to_publish)),
                 Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
                 Take::Shell(left) => drop_shell(cell, left, shells, about_to_publish),
                 Take::Nothing => {}
@@ -181,7 +188,7 @@ where
                 return false;
             }
             match seat.schedule.take_in_place() {
-                Take::Poll => match stack::deepen(|| attendance.polling(|| Self::poll(cell, &|_| ()))) {
+                Take::Poll => match stack::deepen(|| attendance.polling(|| Self::poll(cell, None, &|_| ()))) {
                     Ok(true) => seat.host.claimed(),
                     Ok(false) => {}
                     Err(NoRoom) => {
@@ -199,11 +206,45 @@ where
         true
     }
 
-    /// Polls the future once; says whether it is ready.
+    /// # Safety
+    /// The caller owns the future, by `claim_for_spare`.
+    unsafe fn run_claimed(cell: NonNull<Header>, attendance: &Attendance, about_to_publish: &dyn Fn(bool)) -> bool {
+        // SAFETY: the owner keeps the cell alive (rule 1).
+        unsafe {
+            let seat = seat_of(cell);
+            let end = match seat.schedule.is_closed() {
+                true => Self::abandoned(),
+                false => match seat.schedule.close_if_wanted() {
+                    None => return attendance.polling(|| Self::poll(cell, Some(attendance), about_to_publish)),
+                    Some(Close::Cancelled) => End::Cancelled,
+                    Some(_) => End::Outcome(Err(seat.host.refusal())),
+                },
+            };
+            Self::end(cell, end, &|_| ());
+        }
+        false
+    }
+
+    /// # Safety
+    /// As `run_claimed`.
+    unsafe fn fail_claimed(cell: NonNull<Header>, error: TaskError) {
+        // SAFETY: the owner keeps the cell alive (rule 1).
+        unsafe {
+            let schedule = &seat_of(cell).schedule;
+            let end = match schedule.is_closed() {
+                true => Self::abandoned(),
+                false if schedule.complete(false) => End::Cancelled,
+                false => End::Outcome(Err(error)),
+            };
+            Self::end(cell, end, &|_| ());
+        }
+    }
+
+    /// Polls the future once, or, on behalf of `again`, as often as it is woken meanwhile; says whether it is ready.
     ///
     /// # Safety
     /// The caller owns the future.
-    unsafe fn poll(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
+    unsafe fn poll(cell: NonNull<Header>, again: Option<&Attendance>, about_to_publish: &dyn Fn(bool)) -> bool {
         let running = current::Running::enter(cell.addr().get());
         // SAFETY: the owner keeps the cell alive (rule 1).
         let this = unsafe { cell.cast::<Cell<F, F::Output, Seat>>().as_ref() };
@@ -214,14 +255,21 @@ where
         // SAFETY: of the vtable's functions only `clone` is called on this waker, which holds no count of its own; it goes
         // before the owner lets go.
         let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(cell)) });
-        let polled = unwind::catch(|| {
+        let poll_once = || {
             let mut context = Context::from_waker(&waker);
             this.payload.with_mut(|payload| {
                 // SAFETY: the owner alone touches the payload, which is the future (rules 2 and 3), and never moves it.
                 let future: Pin<&mut F> = unsafe { Pin::new_unchecked(&mut *(&raw mut (*payload).work).cast::<F>()) };
                 future.poll(&mut context)
             })
-        });
+        };
+        let goes_on = || again.is_some_and(|wait| wait.polls_on() && this.owner.schedule.poll_again());
+        let polled = loop {
+            let polled = unwind::catch(poll_once);
+            if !(matches!(polled, Ok(Poll::Pending)) && goes_on()) {
+                break polled;
+            }
+        };
         if fork::is_child() && this.owner.host.is_foreign() {
             // It has forked, and returned in the child as well. What comes next is the parent's to do.
             fork::end_child(polled.is_err());
@@ -468,9 +516,19 @@ unsafe fn is_foreign(cell: NonNull<Header>) -> bool {
 
 /// # Safety
 /// The caller holds a reference.
-unsafe fn is_at_work(cell: NonNull<Header>) -> bool {
+unsafe fn claimable(cell: NonNull<Header>) -> Option<Arc<dyn SpareHost>> {
     // SAFETY: alive by the caller's reference.
-    unsafe { seat_of(cell) }.schedule.is_owned()
+    let seat = unsafe { seat_of(cell) };
+    let claimable = seat.schedule.is_claimable() && seat.host.may_poll();
+    claimable.then(|| seat.host.spare_host()).flatten()
+}
+
+/// # Safety
+/// The caller holds a reference.
+unsafe fn claim_for_spare(cell: NonNull<Header>) -> bool {
+    // SAFETY: alive by the caller's reference; the owner's share of the runner's reference is the claim's.
+    let seat = unsafe { seat_of(cell) };
+    seat.host.may_poll() && matches!(seat.schedule.take_in_place(), Take::Poll | Take::Abandoned)
 }
 
 // The waker: a pointer to the cell, and one of the counts of its schedule.

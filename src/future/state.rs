@@ -26,11 +26,13 @@
 //!   that is, and is never touched again.
 //!
 //! Beside the phase, the word holds:
-//! - how many parties keep the cell alive (the runner's half and the handle: at most 2);
+//! - how many parties keep the cell alive: the runner's half, the handle, and a spare thread that runs the task although
+//!   the runner's half still lies in its queue (at most 3);
 //! - CALLBACKS: the callback list may have entries, and the resolver has to run them before it publishes;
 //! - the address of the one [`Waiter`] that waits for the end, or null. Only the owner of the handle puts one
 //!   there or takes it away; publishing takes it out in the same step that makes the phase final. So whoever
-//!   finds the phase not final and its waiter in place knows that it will be notified: no lost wake-up.
+//!   finds the phase not final and its waiter in place knows that it will be notified: no lost wake-up. A handle that is
+//!   dropped before the end leaves NO_HANDLE there.
 
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
 
@@ -44,6 +46,9 @@ const TAGS: usize = PHASE | CALLBACKS | REFS;
 
 // The tags live in the low bits of a waiter's address.
 const _: () = assert!(Waiter::ALIGN > TAGS);
+
+/// In the place of a waiter's address: the handle has been dropped. No waiter stands at this address.
+const NO_HANDLE: usize = Waiter::ALIGN;
 
 /// Where a task stands. See the diagram of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +111,18 @@ impl Snapshot {
         self.bits() & CALLBACKS != 0
     }
 
+    /// The waiter, or null; or [`NO_HANDLE`].
     fn waiter(self) -> *mut Waiter {
         self.0.map_addr(|addr| addr & !TAGS)
+    }
+
+    fn has_handle(self) -> bool {
+        self.waiter().addr() != NO_HANDLE
+    }
+
+    fn without_handle(self) -> Self {
+        debug_assert!(self.waiter().is_null());
+        Self(self.0.map_addr(|addr| addr | NO_HANDLE))
     }
 
     fn with_waiter(self, waiter: *mut Waiter) -> Self {
@@ -120,6 +135,11 @@ impl Snapshot {
 
     fn with_callbacks(self, on: bool) -> Self {
         Self(self.0.map_addr(|addr| if on { addr | CALLBACKS } else { addr & !CALLBACKS }))
+    }
+
+    fn with_ref_more(self) -> Self {
+        debug_assert!(self.bits() & REFS != REFS);
+        Self(self.0.map_addr(|addr| addr + REF))
     }
 
     fn with_ref_less(self) -> Self {
@@ -159,12 +179,21 @@ pub(crate) enum Share {
     Kept,
     /// It stays, and is the runner's: if it is the only one, there is no handle any more.
     RunnersKept,
+    /// It is a spare thread's, which gives it up in the same step. The runner's may be there as well.
+    Spare,
 }
 
 impl Share {
-    /// So many references show that somebody may want the outcome.
-    fn is_wanted(self, refs: usize) -> bool {
-        refs > 1 || self == Self::Kept
+    fn is_released(self) -> bool {
+        matches!(self, Self::Released | Self::Spare)
+    }
+
+    /// May somebody want the outcome?
+    fn is_wanted(self, now: Snapshot) -> bool {
+        match self {
+            Self::Spare => now.has_handle(),
+            _ => now.refs() > 1 || self == Self::Kept,
+        }
     }
 }
 
@@ -179,9 +208,9 @@ pub(crate) enum Publish {
         /// Who has to be notified now, or null.
         waiter: *mut Waiter,
     },
-    /// Nobody is left to see the outcome, so the phase did not change. If the caller's reference was to be released, the
-    /// caller owns the whole cell: it drops the payload and frees the cell. If not, it drops the payload
-    /// ([`State::discard`]).
+    /// Nobody is left to see the outcome, so the phase did not change. If the caller's reference was the runner's and to be
+    /// released, the caller owns the whole cell: it drops the payload and frees the cell. If not, it drops the payload
+    /// ([`State::discard`]), and still has its reference.
     Alone,
 }
 
@@ -239,6 +268,15 @@ impl State {
         })
     }
 
+    /// [`start`](Self::start) by a caller that has no reference of its own, and gets one in the same step. The handle is
+    /// there, and keeps the cell alive during the call.
+    pub(super) fn start_with_reference(&self) -> Start {
+        self.update(|now| match now.phase() {
+            Phase::Pending => Ok((Start::Won, now.with_phase(Phase::Running).with_ref_more())),
+            _ => Err(Start::Lost),
+        })
+    }
+
     /// PENDING → CANCELLING.
     pub(crate) fn begin_cancel(&self) -> BeginCancel {
         self.update(|now| match now.phase() {
@@ -267,12 +305,12 @@ impl State {
             if now.has_callbacks() {
                 return Err(Publish::RunCallbacks);
             }
-            if !share.is_wanted(now.refs()) {
+            if !share.is_wanted(now) {
                 return Err(Publish::Alone);
             }
-            let waiter = now.waiter();
+            let waiter = if now.has_handle() { now.waiter() } else { std::ptr::null_mut() };
             let next = now.with_phase(outcome).with_waiter(std::ptr::null_mut());
-            let next = if share == Share::Released { next.with_ref_less() } else { next };
+            let next = if share.is_released() { next.with_ref_less() } else { next };
             Ok((Publish::Published { waiter }, next))
         })
     }
@@ -281,14 +319,14 @@ impl State {
     /// the handle before the call.
     pub(crate) fn would_publish(&self, share: Share) -> bool {
         let now = self.load();
-        !now.has_callbacks() && share.is_wanted(now.refs())
+        !now.has_callbacks() && share.is_wanted(now)
     }
 
     /// RUNNING or CANCELLING → TAKEN, by whoever was told [`Publish::Alone`] and keeps its reference: the payload is its to
     /// drop.
     pub(super) fn discard(&self) {
         self.update(|now| {
-            debug_assert!(matches!(now.phase(), Phase::Running | Phase::Cancelling) && now.refs() == 1);
+            debug_assert!(matches!(now.phase(), Phase::Running | Phase::Cancelling));
             Ok(((), now.with_phase(Phase::Taken)))
         })
     }
@@ -353,7 +391,7 @@ impl State {
         self.update(|now| match (now.refs(), now.phase()) {
             (1, phase) => Err(ReleaseHandle::Last(phase)),
             (_, Phase::Value | Phase::Error) => Err(ReleaseHandle::DropOutcome),
-            _ => Ok((ReleaseHandle::Shared, now.with_ref_less())),
+            _ => Ok((ReleaseHandle::Shared, now.with_ref_less().without_handle())),
         })
     }
 

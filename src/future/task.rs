@@ -5,9 +5,12 @@
 use std::fmt;
 use std::mem;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
+use super::attend::Attendance;
 use super::cell::{self, Header, Owner};
 use super::handle::TaskFuture;
+use super::offload::Offload;
 use crate::error::TaskError;
 use crate::stack::{self, NoRoom};
 use crate::unwind;
@@ -127,5 +130,55 @@ impl Drop for Task {
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Task").field(&self.0).finish()
+    }
+}
+
+/// A task that a thread has claimed for another one, which runs it: see `offload`. Dropping it resolves its future to
+/// [`TaskError::Abandoned`].
+pub(crate) struct Claimed(NonNull<Header>);
+
+// SAFETY: as `Task`.
+unsafe impl Send for Claimed {}
+
+impl Claimed {
+    /// # Safety
+    /// The caller has claimed the task (`cell::claim_for_spare`), and gives the claim to the new value.
+    pub(super) unsafe fn new(cell: NonNull<Header>) -> Self {
+        Self(cell)
+    }
+
+    /// Runs the task for the wait that `offload` is of. The rest is as in [`Task::run`].
+    pub(crate) fn run(self, offload: &Arc<Offload>, about_to_publish: &dyn Fn(bool)) -> bool {
+        let cell = self.into_cell();
+        let mut ran = false;
+        let attendance = Attendance::of_spare(offload);
+        // SAFETY: the claim goes into the call.
+        unwind::call_quietly(|| ran = unsafe { cell::run_claimed(cell, &attendance, about_to_publish) });
+        ran
+    }
+
+    /// Resolves the task with an error, unrun.
+    pub(crate) fn fail(self, error: TaskError) {
+        let cell = self.into_cell();
+        // SAFETY: the claim goes into the call.
+        unwind::call_quietly(|| unsafe { cell::fail_claimed(cell, error) });
+    }
+
+    fn into_cell(self) -> NonNull<Header> {
+        let cell = self.0;
+        mem::forget(self);
+        cell
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        Claimed(self.0).fail(TaskError::Abandoned);
+    }
+}
+
+impl fmt::Debug for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Claimed").field(&self.0).finish()
     }
 }

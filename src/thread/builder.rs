@@ -45,7 +45,8 @@ impl ThreadPoolBuilder {
     pub const MIN_STACK_SIZE: usize = 64 << 10;
 
     /// At most so many threads, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They start on demand. Without it:
-    /// [`io_workers()`](crate::io_workers), as in Python.
+    /// [`io_workers()`](crate::io_workers), as in Python. Blocked workers may have
+    /// [spare threads](ThreadPoolExecutor#spare-threads) beside them.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = Some(workers);
         self

@@ -11,12 +11,13 @@ use parking_lot::Mutex;
 use super::queues::{self, Shared};
 use super::roster::Roster;
 use super::sleep::{Counts, Sleep};
+use super::spares::Spares;
 use super::worker;
 use crate::combine::Host;
 use crate::error::{Cause, TaskError, spawn_error};
 use crate::executor::{Capacity, Priority};
 use crate::fork::{self, Origin};
-use crate::future::{Idle, Owner, Shells, Sweep, Task, TaskFuture, Unfinished, task};
+use crate::future::{Idle, Owner, Shells, SpareHost, Sweep, Task, TaskFuture, Unfinished, task};
 use crate::spin;
 use crate::unwind;
 
@@ -48,6 +49,7 @@ pub(super) struct Core {
     pub(super) sleep: CachePadded<Sleep>,
     pub(super) max_workers: AtomicUsize,
     pub(super) roster: Roster,
+    pub(super) spares: Spares,
     pub(super) capacity: Option<Arc<Capacity>>,
     /// Spawned futures that have not ended.
     pub(super) unfinished: Unfinished,
@@ -90,6 +92,10 @@ impl Owner for PoolId {
 
     fn is_foreign(self) -> bool {
         self.is_elsewhere()
+    }
+
+    fn spare_host(self) -> Option<Arc<dyn SpareHost>> {
+        worker::with_current(|worker| Arc::clone(&worker.core) as Arc<dyn SpareHost>)
     }
 
     #[inline]
@@ -146,6 +152,7 @@ impl Core {
             sleep: CachePadded::new(Sleep::new()),
             max_workers: AtomicUsize::new(max_workers),
             roster: Roster::new(),
+            spares: Spares::new(),
             capacity,
             unfinished: Unfinished::new(),
             someone_stays: AtomicBool::new(false),
@@ -242,6 +249,26 @@ impl Core {
         } else if counts.threads() < self.max_workers.load(Relaxed) {
             self.grow_if_short(counts);
         }
+    }
+
+    pub(super) fn max_workers(&self) -> usize {
+        self.max_workers.load(Relaxed)
+    }
+
+    pub(super) fn myself(&self) -> Option<Arc<Self>> {
+        self.me.upgrade()
+    }
+
+    /// [`notify`](Self::notify) for what was published long ago, and nobody has come across.
+    pub(super) fn grow_if_room(&self, counts: Counts) {
+        if counts.threads() < self.max_workers() {
+            self.grow_if_short(counts);
+        }
+    }
+
+    /// A thread has stopped being free; the word of `sleep` is as it was then.
+    pub(super) fn stopped_being_free(&self, counts: Counts) {
+        self.spares.watch.stopped_being_free(&self.sleep, counts);
     }
 
     /// Is there more in all queues, the workers' own and the shared ones? In this order: what a worker fetches meanwhile is
@@ -379,7 +406,7 @@ impl Core {
     /// roster: a worker that is about to end is not counted by `sleep` for a moment, and may stay after all.
     pub(super) fn drop_hooks_if_over(&self) {
         let counts = self.sleep.counts();
-        if counts.is_refusing() || counts.is_closed() && !self.roster.is_active() {
+        if counts.is_refusing() || counts.is_closed() && !self.roster.is_active() && self.spares.count() == 0 {
             // Outside the lock: destructors are the user's code.
             let hooks = std::mem::take(&mut *self.hooks.lock());
             unwind::drop_quietly(hooks);

@@ -8,6 +8,7 @@
 //! | `worker` | a thread that finds work and runs it |
 //! | `sleep` | when a worker sleeps, and who wakes it |
 //! | `roster` | which threads there are, and when they are gone |
+//! | `spares`, `watch` | threads that run one task for a blocked worker; when one is needed |
 //! | `spawn` | futures that the workers poll |
 //! | `scope`, `join` | closures that borrow |
 
@@ -24,8 +25,10 @@ mod roster;
 mod scope;
 mod shutdown;
 mod sleep;
+mod spares;
 mod spawn;
 mod stats;
+mod watch;
 mod worker;
 
 use std::fmt;
@@ -54,7 +57,8 @@ use crate::stack;
 /// at a time, and the others take these over if it is at one of them for long: so a task is overtaken at most
 /// [64](Self::OVERTAKES_PER_WORKER) times for each worker, however long others run.
 /// A task that waits for another task of the same pool runs it in place if it is still queued, so waiting inside tasks
-/// cannot exhaust the pool; it never runs anything that it does not wait for.
+/// cannot exhaust the pool; it never runs anything that it does not wait for. (For waits with a time-out, or for any of
+/// several, see [below](#spare-threads).)
 ///
 /// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then joins the
 /// threads. Dropped while the thread unwinds from a panic, it cancels what has not started first; dropped inside one of
@@ -83,6 +87,19 @@ use crate::stack;
 /// assert_eq!(squares?.last(), Some(&81));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Spare threads
+///
+/// A wait in a task that may have to end before an awaited task does runs nothing on its own thread: a wait with a time-out, a
+/// wait for any of several futures, whatever [`block_on`](crate::block_on) polls. If what it waits for belongs to the
+/// same pool and is still queued, and no worker is free to take it, the pool starts a *spare thread*. It runs the
+/// initializer, that one task, and the finalizer, and ends. There is at most one for each blocked wait, and at most as many as
+/// [`max_workers`](ThreadPoolBuilder::max_workers), so at most twice as many threads as workers.
+/// [`stats`](Self::stats) tells how many there are.
+///
+/// If no spare thread can be started, a wait with a time-out ends when the time is up, and all others run the task in place (after
+/// 100 ms at most, if a spare thread of an earlier wait is still at its task). That is so when as many tasks as there may be workers run on spare threads, and one of them waits with a time-out in its turn.
+/// Wait without a time-out in tasks that are waited for with a time-out.
 pub struct ThreadPoolExecutor {
     core: Arc<Core>,
 }
@@ -411,7 +428,8 @@ impl ThreadPoolExecutor {
             workers: counts.threads(),
             busy: busy as usize,
             queued: self.core.queued(),
-            completed,
+            completed: completed + self.core.spares.completed(),
+            spare_threads: self.core.spares.count(),
             spawned: self.core.unfinished.count(),
         }
     }
@@ -443,6 +461,7 @@ impl ThreadPoolExecutor {
             self.core.sleep.wake_all();
         } else {
             self.core.notify();
+            self.core.spares.wake_short();
         }
         Ok(())
     }

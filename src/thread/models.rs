@@ -2,12 +2,16 @@
 //! runs them.
 
 use std::sync::Arc;
+use std::task::Waker;
 
-use loom::sync::atomic::{AtomicUsize, Ordering::*, fence};
+use loom::sync::Notify;
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use loom::thread;
 
 use super::batch::Batch;
 use super::sleep::{Bed, Sleep, Woken};
+use super::watch::Watch;
+use crate::future::models::Alarm;
 
 /// A pool reduced to its protocol: a count of tasks that wait, and of those that were run.
 struct Model {
@@ -194,5 +198,126 @@ fn a_task_on_its_way_to_the_front_is_seen() {
         }
         assert_eq!(found, 1);
         sweeper.join().unwrap();
+    });
+}
+
+/// What a thread that waits for a queued task, and must not run it, has to do with the others: `Sleep` and `Watch` as they
+/// are, with a flag in the place of the queue.
+struct Watched {
+    sleep: Sleep,
+    watch: Watch,
+    /// The awaited task is in the queue.
+    queued: AtomicBool,
+    /// What the other worker waits for.
+    go_on: Notify,
+}
+
+impl Watched {
+    /// With one worker, which is free.
+    fn new() -> Arc<Self> {
+        let sleep = Sleep::new();
+        assert!(sleep.add_thread_below(2));
+        Arc::new(Self { sleep, watch: Watch::new(), queued: AtomicBool::new(true), go_on: Notify::new() })
+    }
+
+    fn take(&self) -> bool {
+        self.queued.swap(false, AcqRel)
+    }
+
+    /// As `Offload::decide`: until somebody else has the task, or nobody is free. Then this thread may start another one
+    /// that takes it.
+    fn wait(&self) {
+        let alarm = Alarm::new();
+        let waker = Waker::from(Arc::clone(&alarm));
+        while self.queued.load(Acquire) {
+            let mut own = Some(waker.clone());
+            if !self.watch.watch(&self.sleep, 1, &mut own) {
+                self.take();
+                break;
+            }
+            alarm.notify.wait();
+        }
+        drop(self.watch.forget(&self.sleep, 1));
+    }
+}
+
+/// W1 waits for any of what is queued, B, and sees that W2 is free. W2 takes C, which waits for the task of W1.
+#[test]
+fn the_free_worker_takes_something_else() {
+    loom::model(|| {
+        let model = Watched::new();
+        let other = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                model.watch.stopped_being_free(&model.sleep, model.sleep.stop_searching());
+                model.go_on.wait();
+            })
+        };
+        model.wait();
+        model.go_on.notify();
+        other.join().unwrap();
+    });
+}
+
+/// The same with two workers that are free: the last one that takes something else tells.
+#[test]
+fn two_free_workers_take_something_else() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let model = Watched::new();
+        assert!(model.sleep.add_thread_below(2));
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || model.watch.stopped_being_free(&model.sleep, model.sleep.stop_searching()))
+            })
+            .collect();
+        model.wait();
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert!(!model.sleep.counts().is_watched());
+    });
+}
+
+/// The free worker is one too many, and ends.
+#[test]
+fn the_free_worker_ends() {
+    loom::model(|| {
+        let model = Watched::new();
+        let other = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                let counts = model.sleep.remove_thread_above(0).expect("there is one");
+                model.watch.stopped_being_free(&model.sleep, counts);
+            })
+        };
+        model.wait();
+        other.join().unwrap();
+    });
+}
+
+/// Two threads wait, and one of them gives up.
+#[test]
+fn one_of_two_watchers_gives_up() {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(|| {
+        let model = Watched::new();
+        let worker = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.watch.stopped_being_free(&model.sleep, model.sleep.stop_searching()))
+        };
+        let gives_up = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                let mut own = Some(Waker::noop().clone());
+                model.watch.watch(&model.sleep, 2, &mut own);
+                drop(model.watch.forget(&model.sleep, 2));
+            })
+        };
+        model.wait();
+        worker.join().unwrap();
+        gives_up.join().unwrap();
+        assert!(!model.sleep.counts().is_watched());
     });
 }

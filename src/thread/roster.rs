@@ -43,7 +43,7 @@ pub(super) struct Ends {
 }
 
 impl Peer {
-    fn new(number: usize) -> Self {
+    pub(super) fn new(number: usize) -> Self {
         let (tasks, jobs) = (Deque::new_fifo(), Deque::new_lifo());
         Self {
             number,

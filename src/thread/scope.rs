@@ -28,7 +28,7 @@ use super::core::PoolId;
 use crate::combine::AsSource;
 use crate::error::{TaskError, TaskPanic};
 use crate::executor::Priority;
-use crate::future::{LARGE, Owner, Source, TaskFuture, borrowing_task};
+use crate::future::{LARGE, Owner, Source, SpareHost, TaskFuture, borrowing_task};
 use crate::unwind::{self, AbortOnUnwind};
 
 /// Where tasks that borrow are submitted; made by [`ThreadPoolExecutor::scope`].
@@ -86,6 +86,10 @@ impl Owner for ScopeOwner {
 
     fn is_foreign(self) -> bool {
         self.pool.is_foreign()
+    }
+
+    fn spare_host(self) -> Option<Arc<dyn SpareHost>> {
+        self.pool.spare_host()
     }
 
     fn released(self) {

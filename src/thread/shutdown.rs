@@ -27,11 +27,13 @@ pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError>
         Shutdown::Within(time) => start.checked_add(time),
         _ => None,
     };
-    if core.roster.wait_until_empty(deadline) {
+    // A closed pool without workers starts none any more, whatever its spare threads do.
+    if core.roster.wait_until_empty(deadline) && core.spares.wait_until_empty(deadline) {
         return Ok(());
     }
     core.close_and_cancel();
     let (_, busy) = core.roster.tally().read();
+    let running = busy as usize + core.spares.count();
     // One that was between two tasks when the count was taken is still there, and has at most to find its end.
-    Err(ShutdownError::TimedOut { running: busy.max(1) as usize, waited: start.elapsed() })
+    Err(ShutdownError::TimedOut { running: running.max(1), waited: start.elapsed() })
 }

@@ -37,6 +37,7 @@ const THREADS: u64 = 1 << 32;
 const CLOSED: u64 = 1 << 48;
 const CANCELLING: u64 = 1 << 49;
 const BROKEN: u64 = 1 << 50;
+const WATCHED: u64 = 1 << 51;
 const FIELD: u64 = 0xffff;
 
 /// The word at one moment.
@@ -50,6 +51,16 @@ impl Counts {
 
     pub(super) fn searching(self) -> usize {
         ((self.0 / SEARCHING) & FIELD) as usize
+    }
+
+    /// No thread of the pool will come across what is queued: all of them are busy.
+    pub(super) fn is_nobody_free(self) -> bool {
+        self.asleep() == 0 && self.searching() == 0
+    }
+
+    /// Somebody wants to be told when nobody is free (see `watch`).
+    pub(super) fn is_watched(self) -> bool {
+        self.0 & WATCHED != 0
     }
 
     pub(super) fn threads(self) -> usize {
@@ -125,26 +136,39 @@ impl Sleep {
         self.word.fetch_update(SeqCst, SeqCst, add).is_ok()
     }
 
-    /// A searching thread is about to end (or could not be started).
-    pub(super) fn remove_thread(&self) {
-        self.word.fetch_sub(THREADS + SEARCHING, SeqCst);
+    /// A searching thread is about to end (or could not be started). Returns the word as it is then.
+    pub(super) fn remove_thread(&self) -> Counts {
+        let gone = THREADS + SEARCHING;
+        Counts(self.word.fetch_sub(gone, SeqCst) - gone)
     }
 
-    /// [`remove_thread`](Self::remove_thread), if there are more than `max`: says whether. Of several threads that are
-    /// one too many together, one goes.
-    pub(super) fn remove_thread_above(&self, max: usize) -> bool {
-        let above = |word| (Counts(word).threads() > max).then(|| word - THREADS - SEARCHING);
-        self.word.fetch_update(SeqCst, SeqCst, above).is_ok()
+    /// [`remove_thread`](Self::remove_thread), if there are more than `max`. Of several threads that are one too many
+    /// together, one goes.
+    pub(super) fn remove_thread_above(&self, max: usize) -> Option<Counts> {
+        let gone = THREADS + SEARCHING;
+        let above = |word| (Counts(word).threads() > max).then(|| word - gone);
+        self.word.fetch_update(SeqCst, SeqCst, above).ok().map(|before| Counts(before - gone))
     }
 
     pub(super) fn start_searching(&self) {
         self.word.fetch_add(SEARCHING, SeqCst);
     }
 
-    /// The caller looks for more work next (rule 2); the fence puts that look after the change of the word.
-    pub(super) fn stop_searching(&self) {
-        self.word.fetch_sub(SEARCHING, SeqCst);
+    /// The caller looks for more work next (rule 2); the fence puts that look after the change of the word. Returns the word
+    /// as it is then.
+    pub(super) fn stop_searching(&self) -> Counts {
+        let before = self.word.fetch_sub(SEARCHING, SeqCst);
         fence(SeqCst);
+        Counts(before - SEARCHING)
+    }
+
+    /// From now on who stops being free tells those who watch, if it was the last one. Returns the word as it is then.
+    pub(super) fn watch(&self) -> Counts {
+        Counts(self.word.fetch_or(WATCHED, SeqCst) | WATCHED)
+    }
+
+    pub(super) fn unwatch(&self) {
+        self.word.fetch_and(!WATCHED, SeqCst);
     }
 
     pub(super) fn close(&self) {

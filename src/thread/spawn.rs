@@ -9,7 +9,7 @@ use super::core::Core;
 use super::worker;
 use crate::error::TaskError;
 use crate::executor::{Priority, QueuePolicy};
-use crate::future::{Owner, Scheduler, Shells, Task, TaskFuture, Unfinished, spawned};
+use crate::future::{Owner, Scheduler, Shells, SpareHost, Task, TaskFuture, Unfinished, spawned};
 
 /// Hands a future to the pool. Of a bounded queue it needs a permit until its first poll.
 pub(super) fn spawn<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
@@ -99,6 +99,10 @@ impl Scheduler for Core {
 
     fn claimed(&self) {
         worker::with_current(worker::Worker::count_claimed);
+    }
+
+    fn spare_host(&self) -> Option<Arc<dyn SpareHost>> {
+        self.myself().map(|core| core as Arc<dyn SpareHost>)
     }
 
     fn refusal(&self) -> TaskError {

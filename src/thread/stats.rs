@@ -36,7 +36,8 @@ impl Tally {
 
 impl ThreadPoolStats {
     /// What a forked child has of its parent's pool.
-    pub(super) const NOTHING: Self = Self { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0, spawned: 0 };
+    pub(super) const NOTHING: Self =
+        Self { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0, spare_threads: 0, spawned: 0 };
 }
 
 /// A snapshot of a [`ThreadPoolExecutor`](crate::ThreadPoolExecutor). The numbers are read one after the other while the
@@ -65,6 +66,9 @@ pub struct ThreadPoolStats {
     /// How many tasks have been run to their end, well or badly. A [`map`](crate::ThreadPoolExecutor::map) counts as a
     /// few tasks, however many items it has.
     pub completed: u64,
+    /// How many [spare threads](crate::ThreadPoolExecutor#spare-threads) there are, each beside a worker that is blocked: at
+    /// most as many as there may be workers.
+    pub spare_threads: usize,
     /// How many [spawned](crate::ThreadPoolExecutor::spawn) futures have not ended: queued, polled or waiting.
     pub spawned: usize,
 }

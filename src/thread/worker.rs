@@ -6,7 +6,8 @@ use std::mem;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::*, fence};
-use std::thread::{self, Thread};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Instant;
 
 use super::core::{Core, Hooks, PoolId};
@@ -15,10 +16,10 @@ use super::queues;
 use super::roster::{Ends, Peer};
 use super::sleep::{Bed, Counts, Woken};
 use crate::current;
-use crate::error::Cause;
+use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
 use crate::fork;
-use crate::future::Task;
+use crate::future::{Claimed, Offload, Task};
 use crate::spin::{self, ONE_WAKE_UP, Patience};
 use crate::unwind::{self, AbortOnUnwind};
 
@@ -37,6 +38,8 @@ pub(super) struct Worker {
     /// Its ends of its own queues; the others see them, and more, in its place.
     pub(super) own: Ends,
     peer: Arc<Peer>,
+    /// A spare thread, which looks for no work, and which the others know nothing of.
+    is_spare: bool,
     bed: Arc<Bed>,
     pub(super) thread: Thread,
     /// Counted as searching in `core.sleep`.
@@ -80,9 +83,26 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
         spin::worker_starts();
         builder.spawn(move || Worker::main(of_thread, number, hooks)).inspect_err(|_| {
             spin::worker_started();
-            core.sleep.remove_thread();
+            core.stopped_being_free(core.sleep.remove_thread());
         })
     })
+}
+
+/// Starts a thread that runs what it is sent for the wait that `offload` is of, in the place of the calling worker, and ends.
+pub(super) fn start_spare(
+    core: Arc<Core>,
+    peer: Arc<Peer>,
+    offload: Arc<Offload>,
+) -> io::Result<(JoinHandle<()>, SyncSender<Claimed>)> {
+    let mut builder = thread::Builder::new().name(format!("{}_{}s", core.config.thread_name_prefix, peer.number));
+    if let Some(size) = core.config.stack_size {
+        builder = builder.stack_size(size);
+    }
+    let (give, given) = mpsc::sync_channel(1);
+    spin::worker_starts();
+    let spare = move || Worker::spare_main(core, peer, &offload, &given);
+    let handle = builder.spawn(spare).inspect_err(|_| spin::worker_started())?;
+    Ok((handle, give))
 }
 
 /// The pool whose worker the calling thread is.
@@ -99,7 +119,8 @@ pub(super) fn belongs_to(pool: PoolId) -> bool {
 
 /// True if the calling thread is a worker of the pool and inside no task: it looks for work next.
 pub(super) fn is_about_to_search(pool: PoolId) -> bool {
-    current_pool() == Some(pool) && !current::in_task()
+    let searches = || with_current(|worker| !worker.is_spare) == Some(true);
+    current_pool() == Some(pool) && searches() && !current::in_task()
 }
 
 /// Runs `f` as if this thread belonged to the pool.
@@ -155,18 +176,77 @@ impl Worker {
 
     fn enter(core: Arc<Core>, number: usize) -> Self {
         let peer = Arc::clone(core.roster.peer(number).expect("the place was made before the thread"));
+        Self::new(core, peer, false)
+    }
+
+    fn new(core: Arc<Core>, peer: Arc<Peer>, is_spare: bool) -> Self {
         Self {
             core,
-            number,
+            number: peer.number,
             own: peer.take_ends(),
             peer,
+            is_spare,
             bed: Bed::new(),
             thread: thread::current(),
-            searching: Cell::new(true),
+            searching: Cell::new(!is_spare),
             counted: Cell::new(false),
             joins: Cell::new(0),
             patience: Patience::new(ONE_WAKE_UP),
         }
+    }
+
+    /// The life of a spare thread, which nobody sees the queues of.
+    fn spare_main(core: Arc<Core>, peer: Arc<Peer>, offload: &Arc<Offload>, given: &Receiver<Claimed>) {
+        spin::worker_wakes();
+        spin::worker_started();
+        let leaves = Cell::new(false);
+        let leave = || {
+            if !leaves.replace(true) {
+                core.spares.leaves();
+            }
+        };
+        // As in `main`.
+        let abort = AbortOnUnwind;
+        if let Ok(claimed) = given.recv() {
+            let hooks = core.hooks();
+            let worker = Self::new(Arc::clone(&core), peer, true);
+            CURRENT.set(&raw const worker);
+            if worker.initialize(&hooks) {
+                let mut next = Some(claimed);
+                while let Some(claimed) = next {
+                    worker.run_claimed(claimed, offload, &leave);
+                    next = offload.take_next();
+                }
+                Self::finalize(&hooks);
+                worker.end_forked_child(false);
+            } else {
+                claimed.fail(core.reason(core.sleep.counts(), TaskError::ShutDown));
+            }
+            CURRENT.set(ptr::null());
+            FORMER.set(Some(core.id()));
+            unwind::drop_quietly(hooks);
+        }
+        leave();
+        spin::worker_sleeps();
+        core.spares.ended(offload.key());
+        core.drop_hooks_if_over();
+        offload.spare_ends();
+        mem::forget(abort);
+    }
+
+    /// On a spare thread. It `leave`s before the result is out, unless there is more for it to do.
+    fn run_claimed(&self, claimed: Claimed, offload: &Arc<Offload>, leave: &dyn Fn()) {
+        self.counted.set(false);
+        let about_to_publish = |publishing| {
+            if publishing {
+                self.count(true);
+                if !offload.has_next() {
+                    leave();
+                }
+            }
+        };
+        let ran = claimed.run(offload, &about_to_publish);
+        self.count(ran);
     }
 
     fn initialize(&self, hooks: &Hooks) -> bool {
@@ -436,7 +516,7 @@ impl Worker {
 
     fn stop_searching(&self) {
         if self.searching.replace(false) {
-            self.core.sleep.stop_searching();
+            self.core.stopped_being_free(self.core.sleep.stop_searching());
         }
     }
 
@@ -452,13 +532,19 @@ impl Worker {
             return false;
         }
         self.start_searching();
-        self.core.sleep.remove_thread_above(self.max_workers()) && self.left()
+        match self.core.sleep.remove_thread_above(self.max_workers()) {
+            Some(counts) => {
+                self.core.stopped_being_free(counts);
+                self.left()
+            }
+            None => false,
+        }
     }
 
     /// Ends the life of a worker; false if work turned up meanwhile that nobody else might see.
     fn leave(&self) -> bool {
         self.start_searching();
-        self.core.sleep.remove_thread();
+        self.core.stopped_being_free(self.core.sleep.remove_thread());
         self.left()
     }
 

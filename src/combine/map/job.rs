@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 use std::vec;
 
@@ -10,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{LONGEST_BLOCK, Lane, MapOptions, Results};
 use crate::error::TaskError;
-use crate::future::TaskFuture;
+use crate::future::{Attending, Offloaded, TaskFuture};
 use crate::stack::{self, NoRoom};
 use crate::unwind;
 
@@ -53,7 +54,7 @@ pub(super) struct Job<A, R, F> {
     /// Nobody wants the results any more. Changes under the lock of the track.
     cancelled: AtomicBool,
     track: Mutex<Track<A, R>>,
-    /// Signalled when the chunk that `awaited` asks for is there.
+    /// Signalled when the chunk that `awaited` asks for is there, and by the waker of a consumer that offloads.
     arrived: Condvar,
 }
 
@@ -66,12 +67,16 @@ struct Track<A, R> {
     end: usize,
     done: BTreeMap<usize, Results<R>>,
     runners: usize,
-    /// The runners that may still be queued: they are cancelled when the map ends.
+    /// The runners that may still be queued: they are cancelled when the map ends, and a consumer that offloads has them run.
     queued: Vec<TaskFuture<()>>,
     /// How many of the runners are at a chunk, and so not about to take another.
     busy: usize,
     /// What the consumer sleeps for.
     awaited: Option<usize>,
+    /// The consumer is a worker that must not work on the lane: it sees to it that somebody runs the runners.
+    offloads: bool,
+    /// It is to look again whether somebody does.
+    look_again: bool,
 }
 
 /// Consecutive inputs that one runner has taken.
@@ -83,7 +88,18 @@ struct Chunk<A> {
 impl<A, R> Track<A, R> {
     fn new() -> Self {
         let (waiting, done) = (BTreeMap::new(), BTreeMap::new());
-        Self { waiting, unbegun: 0, end: 0, done, runners: 0, queued: Vec::new(), busy: 0, awaited: None }
+        Self {
+            waiting,
+            unbegun: 0,
+            end: 0,
+            done,
+            runners: 0,
+            queued: Vec::new(),
+            busy: 0,
+            awaited: None,
+            offloads: false,
+            look_again: false,
+        }
     }
 
     fn add(&mut self, first: usize, items: vec::IntoIter<A>) {
@@ -264,6 +280,7 @@ where
         if rest.len() > 0 {
             track.add(rest_first, rest);
             missing = self.sign_on(&mut track);
+            self.tell_who_offloads(&mut track);
         }
         self.wake_consumer(&mut track);
         drop(track);
@@ -293,10 +310,22 @@ where
     }
 
     fn start_runners(&self, missing: usize) {
+        if missing == 0 {
+            return;
+        }
         for _ in 0..missing {
             let Some(this) = self.this.upgrade() else { return };
             let runner = Runner(Some(this));
             self.keep(self.host.start(Box::new(move || runner.run())));
+        }
+        self.tell_who_offloads(&mut self.track.lock());
+    }
+
+    /// There are inputs that nobody has begun, and a runner in the queue.
+    fn tell_who_offloads(&self, track: &mut Track<A, R>) {
+        if track.offloads {
+            track.look_again = true;
+            self.arrived.notify_all();
         }
     }
 
@@ -312,6 +341,35 @@ where
             track.queued.retain(|runner| !runner.is_done());
         }
         track.queued.push(runner);
+    }
+
+    fn waker(&self) -> (Waker, Attending) {
+        let waker = self.this.upgrade().map_or(Waker::noop().clone(), Waker::from);
+        let attending = Attending::woken_by(&waker);
+        (waker, attending)
+    }
+
+    /// Has a runner that is still queued run by somebody else than the consumer, which must not do so itself. False if that
+    /// is impossible.
+    fn offload(&self, attending: &Attending, waker: &Waker, or_here: bool) -> bool {
+        // Not under the lock, which the waker takes.
+        let mut queued = std::mem::take(&mut self.track.lock().queued);
+        let mut offloaded = queued.iter().map(|runner| attending.offload(runner, waker, or_here));
+        let is_possible = offloaded.find(|offloaded| *offloaded != Offloaded::Nothing) != Some(Offloaded::Impossible);
+        self.track.lock().queued.append(&mut queued);
+        is_possible
+    }
+}
+
+/// The waker of a consumer that offloads.
+impl<A, R, F> Wake for Job<A, R, F>
+where
+    A: Send + 'static,
+    R: Send + 'static,
+    F: Fn(A) -> R + Send + Sync + 'static,
+{
+    fn wake(self: Arc<Self>) {
+        self.tell_who_offloads(&mut self.track.lock());
     }
 }
 
@@ -369,7 +427,14 @@ where
 
     fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Results<R>> {
         let mut pace = Pace::new(self.chunk_size);
+        // Made when the consumer first offloads.
+        let mut offloading: Option<(Waker, Attending)> = None;
         let mut track = self.track.lock();
+        let may_work = deadline.is_none() && (self.ordered || track.end - next == 1);
+        // A consumer that may have to go on before a chunk is done, at its deadline or because another one is done, does not
+        // work on it.
+        track.offloads = !may_work && self.host.may_help();
+        track.look_again = true;
         loop {
             let arrived = match self.ordered {
                 true => track.done.remove(&next),
@@ -380,10 +445,23 @@ where
             }
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if !late && self.host.may_help() && self.host.refusal().is_none() {
-                if let Some(chunk) = track.claim(|unbegun| pace.next(unbegun, self.host.workers())) {
+                let mut may_work = may_work;
+                if !may_work && track.unbegun > 0 && std::mem::take(&mut track.look_again) {
+                    drop(track);
+                    let (waker, attending) = offloading.get_or_insert_with(|| self.waker());
+                    may_work = !self.offload(attending, waker, deadline.is_none());
+                    track = self.track.lock();
+                    if !may_work {
+                        continue;
+                    }
+                }
+                let chunk =
+                    if may_work { track.claim(|unbegun| pace.next(unbegun, self.host.workers())) } else { None };
+                if let Some(chunk) = chunk {
                     drop(track);
                     self.work_nested(chunk, &mut pace);
                     track = self.track.lock();
+                    track.look_again = true;
                     continue;
                 }
             }

@@ -7,7 +7,8 @@
 //!
 //! How long a chunk is follows what the items cost (`Pace`): one at first, twice as many each time a chunk was
 //! quick, and a chunk that turns out slow gives back what it has not begun. A consumer that is itself a worker of the
-//! executor works on the lane too instead of waiting for items that nobody has begun.
+//! executor works on the lane too instead of waiting for items that nobody has begun; unless it may have to go on before they
+//! are done, at a deadline or because others are done first: then it has a queued runner run by a spare thread.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -74,13 +75,15 @@ impl MapOptions {
     }
 
     /// So much time after the call, `next` stops waiting: it yields one [`TaskError::TimedOut`], cancels what has not
-    /// started, and ends. A result that is there by then is still handed out.
+    /// started, and ends. A result that is there by then is still handed out. A consumer that is a worker of the same pool then
+    /// works on no items itself: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) does.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// `false`: results come as they are ready, not in the order of the input.
+    /// `false`: results come as they are ready, not in the order of the input. A consumer that is a worker of the same pool works
+    /// on the last item only, as with [`timeout`](Self::timeout).
     pub fn ordered(mut self, ordered: bool) -> Self {
         self.ordered = ordered;
         self

@@ -12,7 +12,8 @@ use loom::sync::atomic::{
 use loom::thread;
 
 use super::super::{
-    Attending, Listener, Owner, Scheduler, Shells, Source, Sweep, Task, TaskFuture, Unfinished, spawned,
+    Attending, Listener, Offload, Owner, Scheduler, Shells, Source, SpareHost, Sweep, Task, TaskFuture, Unfinished,
+    spawned,
 };
 use super::{Alarm, Counted, run};
 use crate::error::TaskError;
@@ -89,6 +90,10 @@ impl Scheduler for Bench {
     }
 
     fn claimed(&self) {}
+
+    fn spare_host(&self) -> Option<Arc<dyn SpareHost>> {
+        None
+    }
 
     fn refusal(&self) -> TaskError {
         TaskError::Cancelled
@@ -419,5 +424,30 @@ fn the_shell_of_a_closure_is_counted_once_each_way() {
         canceller.join().unwrap();
         assert_eq!(shells.exactly(), 0);
         shells.give_back();
+    });
+}
+
+/// A spare thread has claimed it, and polls it, while it is cancelled and its entry comes out of the queue.
+#[test]
+fn claimed_for_a_spare_thread_and_cancelled() {
+    loom::model(|| {
+        let (bench, script) = (Bench::new(), Script::new());
+        script.ready.store(true, Relaxed);
+        let handle = bench.spawn(script.future());
+        let claimed = handle.claim_for_spare().expect("nobody else has it");
+        assert!(handle.claim_for_spare().is_none());
+        let spare = thread::spawn(move || claimed.run(&Arc::new(Offload::new(1)), &|_| ()));
+        let worker = {
+            let bench = Arc::clone(&bench);
+            thread::spawn(move || bench.drain())
+        };
+        let cancelled = handle.cancel();
+        spare.join().unwrap();
+        worker.join().unwrap();
+        match handle.result() {
+            Ok(value) => assert_eq!((cancelled, value), (false, 7)),
+            Err(error) => assert!(cancelled && error.is_cancelled()),
+        }
+        assert_eq!(script.drops.load(SeqCst), 1);
     });
 }

@@ -9,7 +9,7 @@ use loom::sync::atomic::Ordering::SeqCst;
 use loom::thread;
 
 use super::super::cell::Owner;
-use super::super::{TaskFuture, promise, task};
+use super::super::{Offload, Source, TaskFuture, promise, task};
 use super::{Alarm, Counted, poll, run};
 
 /// An executor that lets every thread claim.
@@ -247,5 +247,55 @@ fn shared_while_it_completes() {
         let shared = future.shared();
         assert_eq!(shared.result().unwrap(), 7);
         producer.join().unwrap();
+    });
+}
+
+/// A spare thread runs it, while the handle is given up and what is left in the queue is taken out.
+#[test]
+fn run_by_a_spare_thread_while_the_handle_is_dropped() {
+    loom::model(|| {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let value = Counted(Arc::clone(&drops));
+        let (task, future) = task(move || value, Open);
+        let claimed = future.claim_for_spare().expect("nobody else has it");
+        let spare = thread::spawn(move || claimed.run(&Arc::new(Offload::new(1)), &|_| ()));
+        let worker = thread::spawn(|| run(task));
+        drop(future);
+        assert!(spare.join().unwrap());
+        // At the latest when the task has ended, whatever is left in the queue.
+        assert_eq!(drops.load(SeqCst), 1);
+        worker.join().unwrap();
+        assert_eq!(Arc::strong_count(&drops), 1);
+    });
+}
+
+/// The same with nobody who takes it out of the queue before the end.
+#[test]
+fn run_by_a_spare_thread_while_the_rest_stays_in_the_queue() {
+    loom::model(|| {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let value = Counted(Arc::clone(&drops));
+        let (task, future) = task(move || value, Open);
+        let claimed = future.claim_for_spare().expect("nobody else has it");
+        let spare = thread::spawn(move || claimed.run(&Arc::new(Offload::new(1)), &|_| ()));
+        drop(future);
+        assert!(spare.join().unwrap());
+        assert_eq!(drops.load(SeqCst), 1);
+        run(task);
+        assert_eq!(Arc::strong_count(&drops), 1);
+    });
+}
+
+/// A waiter claims it for a spare thread, while a worker takes it out of the queue.
+#[test]
+fn claimed_for_a_spare_thread_while_a_worker_takes_it() {
+    loom::model(|| {
+        let (task, future) = task(|| 7, Open);
+        let worker = thread::spawn(|| run(task));
+        if let Some(claimed) = future.claim_for_spare() {
+            assert!(claimed.run(&Arc::new(Offload::new(1)), &|_| ()));
+        }
+        assert_eq!(future.result().unwrap(), 7);
+        worker.join().unwrap();
     });
 }

@@ -1,0 +1,234 @@
+//! What a waiting thread must not run itself: a spare thread of the executor does.
+//!
+//! A wait with a deadline has to end at the deadline, a wait for any of several futures when one of them is done, and a
+//! future that is polled by a blocked thread may give up what it awaits. If such a thread ran an awaited task in place, it
+//! could not do so before the task ends, and the task may be waiting for just that. So the thread *offloads* the task: if
+//! one of the executor's own threads is free, that one will come across it; if none is, the executor starts a spare thread
+//! that runs this one task and ends.
+//!
+//! Rules:
+//! 1. The waiting thread, or whoever polls for it, decides, while it holds the task's handle. Nobody else keeps a pointer
+//!    to a task that has not been claimed.
+//! 2. A decision that leaves a task in its queue leaves a waker as well, with the executor (a worker is free, or there are
+//!    too many spare threads) or here (the spare thread of this wait is at another task). When the reason is gone the
+//!    waker is woken, and the decision is made again.
+//! 3. When the wait has ended its wakers are woken, except its own: a future that was polled for this wait is polled again,
+//!    and what it awaits becomes known to whoever waits for it then.
+//! 4. A wait has one spare thread at most, which runs one task, and after it what that task, a future, awaits.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::task::Claimed;
+use crate::unwind;
+
+/// An executor, as seen by a wait on one of its threads.
+pub(crate) trait SpareHost: Send + Sync {
+    /// Starts an ordinary thread if there is room for one and it would find something to do.
+    fn grow(&self);
+
+    /// If a thread of the executor is free, it will come across what is queued: then this takes the waker (unless it has it
+    /// already), keeps it under `key`, and wakes it when no thread is free any more. Says whether one is free.
+    fn leave_to_workers(&self, key: u64, waker: &mut Option<Waker>) -> bool;
+
+    /// Is a thread of the executor free?
+    fn is_anyone_free(&self) -> bool;
+
+    /// Starts a thread that runs what it is sent, if it is sent anything. If it cannot, it takes the waker (unless it has it
+    /// already), keeps it under the key of the wait, and wakes it when a spare thread has ended; but if `or_here` it may block
+    /// for a moment until one has, and does not keep the waker if none is about to end.
+    fn start_spare(&self, offload: &Arc<Offload>, or_here: bool, waker: &mut Option<Waker>) -> StartSpare;
+
+    /// The wait is over, and its spare thread is at a task.
+    fn wait_ended(&self, key: u64);
+
+    /// Gives back the wakers that are kept under `key`.
+    fn forget(&self, key: u64) -> Vec<Waker>;
+}
+
+/// What [`SpareHost::start_spare`] did.
+pub(crate) enum StartSpare {
+    Started(SyncSender<Claimed>),
+    /// There are as many spare threads as there may be, or no thread can be started; the waker is kept.
+    Later,
+    /// The same, and the waker is not kept.
+    Impossible,
+}
+
+/// What became of a task that a wait would like to have run.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offloaded {
+    /// It cannot be run by this executor's threads now: it is not queued, or is none of its tasks.
+    Nothing,
+    /// Somebody else runs it, or the wait is woken when this has to be decided again.
+    ToOthers,
+    /// No thread is free and none can be started.
+    Impossible,
+}
+
+/// What a wait and its spare thread share.
+pub(crate) struct Offload {
+    key: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The wait is over.
+    has_ended: bool,
+    /// There is a spare thread.
+    is_running: bool,
+    /// What the spare thread runs next.
+    next: Option<Claimed>,
+    /// Woken when the spare thread ends.
+    wakers: Vec<Waker>,
+    /// With whom wakers are kept.
+    host: Option<Arc<dyn SpareHost>>,
+}
+
+impl State {
+    /// Takes a waker, unless it is there, and keeps it until the spare thread ends.
+    fn add(&mut self, waker: &mut Option<Waker>) {
+        let is_there = |waker: &Waker| self.wakers.iter().any(|other| other.will_wake(waker));
+        if !waker.as_ref().is_some_and(is_there) {
+            self.wakers.extend(waker.take());
+        }
+    }
+}
+
+impl Offload {
+    pub(super) fn new(key: u64) -> Self {
+        Self { key, state: Mutex::default() }
+    }
+
+    pub(crate) fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// Decides who runs a task that could be claimed. `claim` claims it. `is_spare`: this is the spare thread of the wait,
+    /// which polls a future that awaits the task. `or_here`: if it is impossible, the caller does it itself.
+    pub(super) fn decide(
+        self: &Arc<Self>,
+        host: Arc<dyn SpareHost>,
+        waker: &Waker,
+        is_spare: bool,
+        or_here: bool,
+        claim: impl FnOnce() -> Option<Claimed>,
+    ) -> Offloaded {
+        // Cloned before the lock is taken, and what is left of it is dropped after it: wakers are the user's code.
+        let mut waker = Some(waker.clone());
+        host.grow();
+        let mut state = self.state.lock();
+        if state.has_ended {
+            drop(state);
+            wake_all(waker);
+            return Offloaded::ToOthers;
+        }
+        let host = Arc::clone(state.host.get_or_insert(host));
+        if host.leave_to_workers(self.key, &mut waker) {
+            return Offloaded::ToOthers;
+        }
+        if state.is_running {
+            if is_spare && state.next.is_none() {
+                state.next = claim();
+            }
+            // When the spare thread ends, there may be more to run.
+            state.add(&mut waker);
+            return Offloaded::ToOthers;
+        }
+        match host.start_spare(self, or_here, &mut waker) {
+            StartSpare::Started(give) => {
+                state.is_running = true;
+                state.add(&mut waker);
+                // Without anything to run, because somebody else was quicker, the thread ends at once.
+                if let Some(claimed) = claim() {
+                    let _ = give.send(claimed);
+                }
+            }
+            StartSpare::Later => {}
+            StartSpare::Impossible => return Offloaded::Impossible,
+        }
+        Offloaded::ToOthers
+    }
+
+    /// Runs `f` unless the wait has ended, which it cannot do meanwhile; says whether it has ended.
+    pub(super) fn unless_ended(&self, f: impl FnOnce()) -> bool {
+        let state = self.state.lock();
+        if !state.has_ended {
+            f();
+        }
+        state.has_ended
+    }
+
+    /// Should the spare thread poll a future once more that was woken while it was polled?
+    pub(super) fn polls_on(&self) -> bool {
+        let state = self.state.lock();
+        let is_alone = || state.host.as_ref().is_some_and(|host| !host.is_anyone_free());
+        !state.has_ended && state.next.is_none() && is_alone()
+    }
+
+    /// Will the spare thread run something after what it is running?
+    pub(crate) fn has_next(&self) -> bool {
+        self.state.lock().next.is_some()
+    }
+
+    /// What the spare thread runs next.
+    pub(crate) fn take_next(&self) -> Option<Claimed> {
+        self.state.lock().next.take()
+    }
+
+    /// The spare thread ends.
+    pub(crate) fn spare_ends(&self) {
+        let wakers = {
+            let mut state = self.state.lock();
+            state.is_running = false;
+            std::mem::take(&mut state.wakers)
+        };
+        wake_all(wakers);
+    }
+
+    /// The waiting thread does not block at the moment: it is not to be woken.
+    pub(super) fn pause(&self, own: &Waker) {
+        let (host, mut wakers) = {
+            let mut state = self.state.lock();
+            (state.host.clone(), std::mem::take(&mut state.wakers))
+        };
+        if let Some(host) = host {
+            wakers.extend(host.forget(self.key));
+        }
+        wake_all(wakers.into_iter().filter(|waker| !waker.will_wake(own)));
+    }
+
+    /// The wait is over.
+    pub(super) fn end(&self) -> Vec<Waker> {
+        let (host, is_running, mut wakers) = {
+            let mut state = self.state.lock();
+            state.has_ended = true;
+            (state.host.take(), state.is_running, std::mem::take(&mut state.wakers))
+        };
+        if let Some(host) = host {
+            if is_running {
+                host.wait_ended(self.key);
+            }
+            wakers.extend(host.forget(self.key));
+        }
+        wakers
+    }
+}
+
+/// Wakers are the user's code.
+pub(super) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        unwind::call_quietly(|| waker.wake());
+    }
+}
+
+impl std::fmt::Debug for Offload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offload").field("key", &self.key).finish_non_exhaustive()
+    }
+}

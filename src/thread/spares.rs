@@ -1,0 +1,215 @@
+//! Spare threads: each runs one task for a thread of the pool that waits for it and must not run it itself (see
+//! `future::offload`), and ends.
+//!
+//! A spare thread is a [`Worker`](super::worker::Worker) that looks for no work: it has no queue, nobody steals from it, and
+//! the counts of `sleep` do not include it. There are at most as many as the pool may have workers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::core::Core;
+use super::roster::Peer;
+use super::stats::Tally;
+use super::watch::{Watch, is_there};
+use super::worker;
+use crate::future::{Claimed, Offload, SpareHost, StartSpare};
+use crate::unwind;
+
+/// So long a wait that could run a task in place waits for a spare thread to end instead, whose own wait is over: often that
+/// wait has just set its task free.
+const GRACE: Duration = Duration::from_millis(100);
+
+pub(super) struct Spares {
+    pub(super) watch: Watch,
+    table: Mutex<Table>,
+    /// Signalled when a spare thread ends.
+    ended: Condvar,
+    /// Held by whoever joins threads, so that of several callers none returns before they are gone.
+    joining: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// By the key of the wait.
+    running: BTreeMap<u64, Running>,
+    /// How many of those that run have outlived their wait.
+    orphans: usize,
+    /// How many of those that run have no task any more. Such a thread is counted here before the result of its task is out:
+    /// whoever sees the result and waits again knows that there will be room.
+    leaving: usize,
+    handles: Vec<JoinHandle<()>>,
+    /// Who is to be woken when a spare thread has ended, by the key of the wait.
+    short: BTreeMap<u64, Vec<Waker>>,
+    /// What the spare threads that have ended did.
+    past: Tally,
+}
+
+/// How a spare thread is given what it is to run.
+type Give = mpsc::SyncSender<Claimed>;
+type Spawned = (JoinHandle<()>, Give);
+
+/// There is no thread; nobody else changes the table for the time being.
+struct Full<'a> {
+    /// A spare thread is about to end.
+    one_leaves: bool,
+    table: MutexGuard<'a, Table>,
+}
+
+/// A spare thread that has not ended.
+struct Running {
+    peer: Arc<Peer>,
+    is_orphan: bool,
+}
+
+impl Spares {
+    pub(super) fn new() -> Self {
+        Self { watch: Watch::new(), table: Mutex::default(), ended: Condvar::new(), joining: Mutex::new(()) }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.table.lock().running.len()
+    }
+
+    /// What all spare threads, past and present, have done.
+    pub(super) fn completed(&self) -> u64 {
+        let table = self.table.lock();
+        let sum = Tally::default();
+        table.running.values().map(|running| &running.peer.tally).chain([&table.past]).for_each(|tally| sum.add(tally));
+        sum.read().0
+    }
+
+    /// Starts a thread by `spawn`, if there are fewer than `max`, or soon will be and the caller has `patience`.
+    fn start(
+        &self,
+        max: usize,
+        key: u64,
+        patience: Duration,
+        spawn: impl FnOnce(Arc<Peer>) -> io::Result<Spawned>,
+    ) -> Result<Give, Full<'_>> {
+        let mut table = self.table.lock();
+        let start = Instant::now();
+        while table.running.len() >= max && table.leaving == 0 && table.orphans > 0 && start.elapsed() < patience {
+            self.ended.wait_until(&mut table, start + patience);
+        }
+        if table.running.len() >= max {
+            return Err(Full { one_leaves: table.leaving > 0, table });
+        }
+        // Threads that have ended need no joining; keeping their handles would keep their stacks.
+        if table.handles.len() > 2 * table.running.len() + 4 {
+            table.handles.retain(|handle| !handle.is_finished());
+        }
+        let number = worker::with_current(|worker| worker.number).unwrap_or_default();
+        let peer = Arc::new(Peer::new(number));
+        // Under the lock, so that the handle is there before the thread ends.
+        match spawn(Arc::clone(&peer)) {
+            Ok((handle, give)) => {
+                table.running.insert(key, Running { peer, is_orphan: false });
+                table.handles.push(handle);
+                Ok(give)
+            }
+            Err(_) => Err(Full { one_leaves: false, table }),
+        }
+    }
+
+    /// A spare thread has no task any more, and will end.
+    pub(super) fn leaves(&self) {
+        self.table.lock().leaving += 1;
+    }
+
+    /// Who could not have a thread may try again.
+    pub(super) fn wake_short(&self) {
+        let short = std::mem::take(&mut self.table.lock().short);
+        // Wakers are the user's code.
+        short.into_values().flatten().for_each(|waker| unwind::call_quietly(|| waker.wake()));
+    }
+
+    /// A spare thread, counted as leaving, is about to end.
+    pub(super) fn ended(&self, key: u64) {
+        {
+            let mut table = self.table.lock();
+            table.leaving -= 1;
+            if let Some(running) = table.running.remove(&key) {
+                table.orphans -= usize::from(running.is_orphan);
+                table.past.add(&running.peer.tally);
+            }
+            self.ended.notify_all();
+        }
+        self.wake_short();
+    }
+
+    /// Blocks until no spare thread is left, or the deadline; says whether none is left. All of them have been joined then.
+    pub(super) fn wait_until_empty(&self, deadline: Option<Instant>) -> bool {
+        let mut table = self.table.lock();
+        while !table.running.is_empty() {
+            match deadline {
+                None => self.ended.wait(&mut table),
+                Some(deadline) => {
+                    if self.ended.wait_until(&mut table, deadline).timed_out() && !table.running.is_empty() {
+                        return false;
+                    }
+                }
+            }
+        }
+        drop(table);
+        let _joining = self.joining.lock();
+        let handles = std::mem::take(&mut self.table.lock().handles);
+        for handle in handles {
+            let _ = handle.join();
+        }
+        true
+    }
+}
+
+impl SpareHost for Core {
+    fn grow(&self) {
+        let counts = self.sleep.counts();
+        if counts.is_nobody_free() {
+            self.grow_if_room(counts);
+        }
+    }
+
+    fn leave_to_workers(&self, key: u64, waker: &mut Option<Waker>) -> bool {
+        self.is_anyone_free() && self.spares.watch.watch(&self.sleep, key, waker)
+    }
+
+    fn is_anyone_free(&self) -> bool {
+        !self.sleep.counts().is_nobody_free()
+    }
+
+    fn start_spare(&self, offload: &Arc<Offload>, or_here: bool, waker: &mut Option<Waker>) -> StartSpare {
+        let Some(me) = self.myself() else { return StartSpare::Impossible };
+        let start = |peer| worker::start_spare(me, peer, Arc::clone(offload));
+        let patience = if or_here { GRACE } else { Duration::ZERO };
+        match self.spares.start(self.max_workers(), offload.key(), patience, start) {
+            Ok(give) => StartSpare::Started(give),
+            Err(full) if or_here && !full.one_leaves => StartSpare::Impossible,
+            Err(mut full) => {
+                let wakers = full.table.short.entry(offload.key()).or_default();
+                if !is_there(wakers, waker) {
+                    wakers.extend(waker.take());
+                }
+                StartSpare::Later
+            }
+        }
+    }
+
+    fn wait_ended(&self, key: u64) {
+        let mut table = self.spares.table.lock();
+        let orphan =
+            table.running.get_mut(&key).is_some_and(|running| !std::mem::replace(&mut running.is_orphan, true));
+        table.orphans += usize::from(orphan);
+    }
+
+    fn forget(&self, key: u64) -> Vec<Waker> {
+        let mut wakers = self.spares.watch.forget(&self.sleep, key);
+        wakers.extend(self.spares.table.lock().short.remove(&key).unwrap_or_default());
+        wakers
+    }
+}

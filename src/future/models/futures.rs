@@ -36,7 +36,7 @@ impl Sweep for NoSweep {
 
 /// The count of shells of an executor of its own.
 fn no_shells() -> &'static Shells {
-    Shells::lease(std::sync::Weak::<NoSweep>::new())
+    Shells::lease(std::sync::Weak::<NoSweep>::new(), 0)
 }
 
 impl Bench {

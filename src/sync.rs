@@ -6,7 +6,6 @@
 mod imp {
     pub(crate) use parking_lot::Mutex;
     pub(crate) use std::sync::atomic;
-    pub(crate) use std::thread;
 
     /// `std`'s cell behind the closure interface of loom's, which is what lets loom track every access.
     #[derive(Debug)]
@@ -51,4 +50,6 @@ mod imp {
     }
 }
 
-pub(crate) use imp::{Mutex, UnsafeCell, atomic, thread};
+#[cfg(loom)]
+pub(crate) use imp::thread;
+pub(crate) use imp::{Mutex, UnsafeCell, atomic};

@@ -22,6 +22,7 @@ const ISLANDS: &[&str] = &[
     "fork.rs",
     "future/cell.rs",
     "future/handle.rs",
+    "future/park.rs",
     "future/poll.rs",
     "future/promise.rs",
     "future/remote.rs",
@@ -101,5 +102,19 @@ fn unsafe_code_stands_on_its_islands_only() {
         let allows = code_lines(&text).any(|line| line.contains("allow(unsafe_code)"));
         let island = ISLANDS.contains(&file.as_str());
         assert_eq!(allows, island, "{file}: the list of islands and the file disagree");
+    }
+}
+
+/// The token of `std::thread::park` is the user's.
+#[test]
+fn threads_park_in_one_place() {
+    for (file, text) in sources() {
+        let own = file == "future/park.rs" || file.ends_with("models.rs");
+        let found = code_lines(&text).find(|line| line.contains("thread::park"));
+        assert!(
+            own || found.is_none(),
+            "{file}: every wait parks through `future/park.rs`: {}",
+            found.unwrap_or_default()
+        );
     }
 }

@@ -21,6 +21,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::{BTreeSet, VecDeque};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -30,12 +31,11 @@ use crate::current;
 use crate::fork;
 use crate::future::{
     AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, Offloaded, SharedFuture, Source,
-    TaskFuture, Wait, Waiter, enter_wait, is_past, park, polls_itself,
+    TaskFuture, Unparker, Wait, Waiter, enter_wait, is_past, only_unparks, park, polls_itself,
 };
 use crate::spin;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
-use crate::sync::thread::{self, Thread};
 use crate::unwind;
 
 /// What a failure is worth where one is enough: far above any demand, far below overflow.
@@ -111,7 +111,7 @@ struct Shared {
 
 /// Whom to wake.
 enum Sleeper {
-    Thread(Thread),
+    Thread(Unparker),
     Waker(Waker),
 }
 
@@ -150,6 +150,11 @@ pub(super) struct CompletionSet<S: Completable> {
     /// What any is waited for of, for the search for circles; made when it is first needed.
     left: Option<Arc<Left>>,
 }
+
+// None of the user's code runs between two changes that belong together: a panic of a waker, or of a task that is run in
+// place, finds and leaves the set whole.
+impl<S: Completable + UnwindSafe> UnwindSafe for CompletionSet<S> {}
+impl<S: Completable + RefUnwindSafe> RefUnwindSafe for CompletionSet<S> {}
 
 impl<S: Completable> CompletionSet<S> {
     /// Registers with every future of `items`; those that are done already are counted and on the stack at once.
@@ -476,7 +481,7 @@ impl<S: Completable> CompletionSet<S> {
 
     fn sleep_for(&mut self, demand: isize, deadline: Option<Instant>, meanwhile: Meanwhile) -> bool {
         let attends = self.attended_by.is_some();
-        *self.shared.sleeper.lock() = Some(Sleeper::Thread(thread::current()));
+        *self.shared.sleeper.lock() = Some(Sleeper::Thread(Unparker::current()));
         // Release: whoever lifts the balance to 0 finds the sleeper.
         self.shared.balance.fetch_sub(demand, AcqRel);
         while self.shared.balance.load(Acquire) < 0 {
@@ -617,7 +622,9 @@ impl Shared {
             }
             Some(Sleeper::Waker(waker)) => {
                 drop(sleeper);
-                about_to_call();
+                if !only_unparks(&waker) {
+                    about_to_call();
+                }
                 // A waker is the runtime's code; if it panics, the resolver must not suffer.
                 unwind::call_quietly(|| waker.wake());
             }

@@ -5,6 +5,7 @@ use std::backtrace::Backtrace;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -222,6 +223,10 @@ impl TaskError {
 #[derive(Clone)]
 pub struct TaskPanic(Arc<PanicInner>);
 
+// The payload is behind a lock, and is given away as a whole.
+impl UnwindSafe for TaskPanic {}
+impl RefUnwindSafe for TaskPanic {}
+
 struct PanicInner {
     message: String,
     location: Option<PanicLocation>,
@@ -411,6 +416,10 @@ impl fmt::Display for PanicLocation {
 /// A shared cause: any error, or a text. One pointer, so that errors, and with them all results, stay small.
 #[derive(Clone)]
 pub struct Cause(Arc<Box<dyn Error + Send + Sync>>);
+
+// All that can be done with it is to read it.
+impl UnwindSafe for Cause {}
+impl RefUnwindSafe for Cause {}
 
 impl Cause {
     pub(crate) fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

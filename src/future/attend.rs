@@ -22,15 +22,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
 use parking_lot::Mutex;
 
 use super::Source;
 use super::offload::{Offload, Offloaded, wake_all};
+use super::park::Unparker;
 use crate::current;
 use crate::fork::PerProcess;
-use crate::sync::thread::{self, Thread};
 use crate::unwind;
 
 /// What waits for several futures at once, and is told which of them may be polled.
@@ -324,7 +324,7 @@ impl Attending {
 
     /// The waker by which the calling thread, whose wait this is, is unparked.
     pub(crate) fn unpark(&self) -> &Waker {
-        self.unpark.get_or_init(|| Waker::from(Arc::new(Unpark(thread::current()))))
+        self.unpark.get_or_init(|| Unparker::current().into_waker())
     }
 }
 
@@ -357,13 +357,5 @@ impl Drop for Attending {
             }
         }
         wake_all(wakers.into_iter().filter(|waker| !is_own(waker)));
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }

@@ -3,13 +3,13 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
-use crossbeam::sync::{Parker, Unparker};
+use crossbeam::sync::Parker;
 
 use super::attend::Attending;
 use super::deadlock::BlockingOn;
+use super::park;
 use crate::current;
 use crate::fork;
 
@@ -18,8 +18,8 @@ thread_local! {
     static CACHED: Cell<Option<Bench>> = const { Cell::new(None) };
 }
 
-/// Where a thread sits while a future is pending. The parker is not std's: whoever unparks this thread for a reason of his
-/// own does not wake it here, and a wake-up from here is not taken for his.
+/// Where a thread sits while a future is pending. The parker is not the one of the thread (`park`): a wait that is nested in
+/// the poll could take a wake-up that was meant for the future.
 struct Bench {
     parker: Parker,
     waker: Waker,
@@ -28,20 +28,8 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let parker = Parker::new();
-        let waker = Waker::from(Arc::new(Bell(parker.unparker().clone())));
+        let waker = park::waker(parker.unparker().clone());
         Self { parker, waker }
-    }
-}
-
-struct Bell(Unparker);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
     }
 }
 

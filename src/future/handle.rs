@@ -305,6 +305,22 @@ impl<T> TaskFuture<T> {
         unsafe { cell::take(self.cell) }
     }
 
+    /// True if there is a result, or an error that was stored.
+    pub(super) fn has_outcome(&self) -> bool {
+        matches!(self.header().state.phase(), Phase::Value | Phase::Error)
+    }
+
+    /// Drops the outcome, if there is one.
+    ///
+    /// # Safety
+    /// Nobody else has the handle, or a reference into the outcome, or will look at it again.
+    pub(super) unsafe fn drop_outcome(&self) {
+        if self.has_outcome() {
+            // SAFETY: the caller's contract, which is as good as owning the handle.
+            drop(unsafe { cell::take::<T>(self.cell) });
+        }
+    }
+
     /// Blocks until the task is done or the deadline has passed; says whether it is done.
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
         let attending = Attending::new();

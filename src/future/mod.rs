@@ -5,6 +5,7 @@
 //! | `state` | the life of a task: one word and its transitions |
 //! | `cell` | the one allocation of a task |
 //! | `waiter` | whoever waits for the end of a task |
+//! | `park` | how a thread sleeps |
 //! | `task` | the runner's half: [`Task`] |
 //! | `handle` | the caller's half: [`TaskFuture`], and how it blocks |
 //! | `block` | the order in which a blocking wait tries things |
@@ -41,6 +42,7 @@ mod handle;
 #[cfg(all(test, loom))]
 pub(crate) mod models;
 mod offload;
+mod park;
 mod poll;
 mod promise;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
@@ -60,6 +62,7 @@ pub(crate) use cell::{Idle, Owner};
 pub(crate) use deadlock::{Entered, Left, Wait, enter_wait, polls_itself};
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
 pub(crate) use offload::{Offload, Offloaded, SpareHost, StartSpare};
+pub(crate) use park::{Unparker, only_unparks, park};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 pub(crate) use remote::{Decode, RemoteTask, Unpublished};
@@ -69,7 +72,7 @@ pub(crate) use spawned::{Scheduler, spawned};
 pub(crate) use state::AlreadyFinal;
 pub(crate) use task::{Claimed, Task, borrowing_task, task};
 pub(crate) use unfinished::Unfinished;
-pub(crate) use waiter::{Waiter, is_past, park};
+pub(crate) use waiter::{Waiter, is_past};
 
 /// Closures and futures that are larger than so many bytes go to the heap first, as pointers to which they travel on. By value they
 /// would be on the stack several times over: that of the caller, and that of the worker.

@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use super::Source;
 use super::deadlock::polls_itself;
 use super::handle::{CancelOnDrop, TaskFuture};
+use super::park::only_unparks;
 use super::waiter::Waiter;
 use crate::error::TaskError;
 use crate::unwind;
@@ -99,7 +100,9 @@ impl WakerBox {
         // SAFETY: the resolver took it out of the state word, so it is the resolver's.
         let this = unsafe { Self::from_waiter(waiter) };
         // A waker is the runtime's code; if it panics, the worker that resolves the task must not suffer.
-        about_to_call();
+        if !only_unparks(this.waker()) {
+            about_to_call();
+        }
         unwind::call_quietly(|| this.into_waker().wake());
     }
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -14,12 +15,14 @@ use super::attend::{Attendance, Attending, Listener};
 use super::deadlock::{self, polls_itself};
 use super::handle::{TaskFuture, TaskId};
 use super::offload::SpareHost;
+use super::park::only_unparks;
 use super::state::AlreadyFinal;
 use super::task::Claimed;
 use super::waiter::{ThreadWaiter, Waiter};
 use super::{Idle, Source, block};
 use crate::error::TaskError;
 use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering::*};
 use crate::unwind;
 
 /// A [`TaskFuture`] that can be cloned: every clone sees the one result. Made by [`TaskFuture::shared`].
@@ -46,12 +49,19 @@ pub struct SharedFuture<T> {
     key: Option<usize>,
 }
 
+// What the clones share is behind a lock under which none of the user's code runs, and the value is only looked at: as for an
+// `Arc` of it.
+impl<T: RefUnwindSafe> UnwindSafe for SharedFuture<T> {}
+impl<T: RefUnwindSafe> RefUnwindSafe for SharedFuture<T> {}
+
 /// What the clones share. It is itself the one waiter of the inner future, and passes the news on to its own.
 #[repr(C, align(64))]
 struct Inner<T> {
     waiter: Waiter,
-    /// Its result is never taken, only looked at.
+    /// Its result is only looked at, and dropped with the last clone.
     future: TaskFuture<T>,
+    /// How many clones there are.
+    clones: AtomicUsize,
     /// Who waits; `None` once they have been taken out to be notified.
     waiting: Mutex<Option<Waiting>>,
 }
@@ -139,6 +149,7 @@ impl<T: Send + Sync + 'static> SharedFuture<T> {
         let inner = Arc::new(Inner {
             waiter: Waiter::new(Inner::<T>::notify),
             future,
+            clones: AtomicUsize::new(1),
             waiting: Mutex::new(Some(Waiting::default())),
         });
         // The registration holds a strong reference until `notify` gives it up: rule 2 of the waiter contract.
@@ -154,8 +165,6 @@ impl<T: Send + Sync + 'static> SharedFuture<T> {
 
 impl<T> Inner<T> {
     unsafe fn notify(waiter: NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn()) {
-        // There may be wakers, and the value may be dropped here.
-        about_to_call();
         // SAFETY: `new` leaked this reference into the registration; `Waiter` is the first field (repr(C)).
         let this = unsafe { Arc::from_raw(waiter.cast::<Self>().as_ptr()) };
         let waiting = this.waiting.lock().take().unwrap_or_default();
@@ -163,8 +172,20 @@ impl<T> Inner<T> {
             match entry {
                 // SAFETY: it was taken out of the list, so it is this thread's to notify.
                 Entry::Waiter(waiter) => unsafe { Waiter::notify(waiter, failed, about_to_call) },
-                Entry::Waker(waker) => unwind::call_quietly(|| waker.wake()),
+                Entry::Waker(waker) => {
+                    if !only_unparks(&waker) {
+                        about_to_call();
+                    }
+                    unwind::call_quietly(|| waker.wake());
+                }
             }
+        }
+        // If the last clone went before the task had ended, the result is dropped here.
+        if let Some(last) = Arc::into_inner(this) {
+            if last.future.has_outcome() {
+                about_to_call();
+            }
+            unwind::drop_quietly(last);
         }
     }
 
@@ -387,6 +408,8 @@ impl<T: Clone> Future for SharedFuture<T> {
 
 impl<T> Clone for SharedFuture<T> {
     fn clone(&self) -> Self {
+        // Relaxed: as for an `Arc`, whoever clones has a clone.
+        self.inner.clones.fetch_add(1, Relaxed);
         Self { inner: Arc::clone(&self.inner), key: None }
     }
 }
@@ -394,6 +417,12 @@ impl<T> Clone for SharedFuture<T> {
 impl<T> Drop for SharedFuture<T> {
     fn drop(&mut self) {
         self.forget_waker();
+        // AcqRel: what the other clones have looked at is behind the last one. A result that is there is dropped in this thread,
+        // not in the resolver's, which may not have let go of what the clones share.
+        if self.inner.clones.fetch_sub(1, AcqRel) == 1 {
+            // SAFETY: no clone is left, and nobody else looks at the result of a task that is done.
+            unsafe { self.inner.future.drop_outcome() };
+        }
     }
 }
 

@@ -171,7 +171,7 @@ where
             match seat_of(cell).schedule.take_entry() {
                 Take::Poll => return elsewhere(|| Self::poll(cell, None, about_to_publish)),
                 Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
-                Take::Shell(left) => drop_shell(cell, left, shells, about_to_publish),
+                Take::Shell(left) => drop_shell(cell, left, shells),
                 Take::Nothing => {}
             }
         }
@@ -349,7 +349,7 @@ where
                 End::Outcome(outcome) => this.fill(outcome),
             };
             Cell::<F, F::Output, Seat>::publish(cell, phase, Share::RunnersKept, running, about_to_publish);
-            finish(cell, about_to_publish);
+            finish(cell);
         }
     }
 
@@ -389,7 +389,7 @@ where
 ///
 /// # Safety
 /// The caller owns a future that has been dropped, and whose outcome is published.
-unsafe fn finish(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
+unsafe fn finish(cell: NonNull<Header>) {
     // SAFETY: the owner keeps the cell alive (rule 1) until `disown`.
     unsafe {
         let seat = seat_of(cell);
@@ -403,7 +403,7 @@ unsafe fn finish(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
         let shells = seat.shells;
         let (left, has_entry) = seat.schedule.disown();
         if left == Left::Last {
-            release(cell, about_to_publish);
+            release(cell);
         }
         if let (Some(shells), true) = (shells, has_entry) {
             shells.left();
@@ -415,31 +415,26 @@ unsafe fn finish(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
 ///
 /// # Safety
 /// The caller has taken the entry out of the schedule, with this result.
-unsafe fn drop_shell(
-    cell: NonNull<Header>,
-    left: Left,
-    shells: Option<&'static Shells>,
-    about_to_publish: &dyn Fn(bool),
-) {
+unsafe fn drop_shell(cell: NonNull<Header>, left: Left, shells: Option<&'static Shells>) {
     if left == Left::Last {
         // SAFETY: passed on.
-        unsafe { release(cell, about_to_publish) };
+        unsafe { release(cell) };
     }
     if let Some(shells) = shells {
         shells.gone();
     }
 }
 
-/// Gives the runner's reference up. If it was the last, the cell goes, whose payload was dropped before. The executor goes
-/// with it, perhaps.
+/// Gives the runner's reference up. If it was the last, the cell goes. Nothing of the user's goes with it: the outcome was
+/// taken or dropped by the handle, or dropped in `end`.
 ///
 /// # Safety
 /// `schedule` has told the caller to.
-unsafe fn release(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) {
+unsafe fn release(cell: NonNull<Header>) {
     // SAFETY: the runner's reference is the caller's, and given up once; where it was the last, so is the cell.
     unsafe {
         if let Release::Last(phase) = cell.as_ref().state.release() {
-            about_to_publish(false);
+            debug_assert!(matches!(phase, Phase::Cancelled | Phase::Taken), "nothing of the user's is left");
             unwind::call_quietly(|| (cell.as_ref().vtable.free)(cell, phase));
         }
     }
@@ -469,8 +464,8 @@ unsafe fn discard(cell: NonNull<Header>) {
     unsafe {
         let shells = seat_of(cell).shells;
         match seat_of(cell).schedule.drop_entry() {
-            (left, true) => drop_shell(cell, left, shells, &|_| ()),
-            (Left::Last, false) => release(cell, &|_| ()),
+            (left, true) => drop_shell(cell, left, shells),
+            (Left::Last, false) => release(cell),
             (Left::Others, false) => {}
         }
     }
@@ -582,7 +577,7 @@ unsafe fn drop_waker(data: *const ()) {
     unsafe {
         match seat_of(cell).schedule.drop_waker() {
             DropWaker::Dropped => {}
-            DropWaker::Last => release(cell, &|_| ()),
+            DropWaker::Last => release(cell),
             DropWaker::Lost(_) if fork::is_child() && is_foreign(cell) => {}
             DropWaker::Lost(woken) => {
                 // The future is not dropped here, where its destructor might meet a lock that the dropper of the waker

@@ -11,8 +11,8 @@
 use std::ptr::NonNull;
 use std::time::Instant;
 
+use super::park::{Unparker, park};
 use crate::sync::atomic::{AtomicBool, Ordering::*};
-use crate::sync::thread::{self, Thread};
 
 /// Notifies a waiter: see [`Waiter::notify`].
 pub(crate) type Notify = unsafe fn(NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn());
@@ -46,7 +46,7 @@ impl Waiter {
 #[repr(C, align(64))]
 pub(super) struct ThreadWaiter {
     waiter: Waiter,
-    thread: Thread,
+    thread: Unparker,
     notified: AtomicBool,
 }
 
@@ -54,7 +54,7 @@ const _: () = assert!(align_of::<ThreadWaiter>() == Waiter::ALIGN);
 
 impl ThreadWaiter {
     pub(super) fn new() -> Self {
-        Self { waiter: Waiter::new(Self::notify), thread: thread::current(), notified: AtomicBool::new(false) }
+        Self { waiter: Waiter::new(Self::notify), thread: Unparker::current(), notified: AtomicBool::new(false) }
     }
 
     pub(super) fn as_waiter(&self) -> *mut Waiter {
@@ -93,28 +93,4 @@ impl ThreadWaiter {
 /// Has the deadline passed?
 pub(crate) fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
-}
-
-/// Parks until an unpark or the deadline; false if the deadline has passed.
-#[cfg(not(loom))]
-pub(crate) fn park(deadline: Option<Instant>) -> bool {
-    let Some(deadline) = deadline else {
-        thread::park();
-        return true;
-    };
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return false;
-    }
-    thread::park_timeout(left);
-    true
-}
-
-/// The models know no time: a wait with a deadline has either not begun or ends when it is notified.
-#[cfg(loom)]
-pub(crate) fn park(deadline: Option<Instant>) -> bool {
-    if deadline.is_none() {
-        thread::park();
-    }
-    deadline.is_none()
 }

@@ -1,6 +1,7 @@
 //! The pool as its user sees it.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,10 @@ pub struct ProcessPoolExecutor {
     core: Arc<Core>,
     defaults: Defaults,
 }
+
+// No code of the user's runs under a lock of the pool, and locks are not poisoned: a panic finds and leaves the pool whole.
+impl UnwindSafe for ProcessPoolExecutor {}
+impl RefUnwindSafe for ProcessPoolExecutor {}
 
 impl ProcessPoolExecutor {
     /// A pool of at most so many worker processes, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). None is started before the

@@ -22,6 +22,7 @@ use std::thread;
 
 use super::worker::Worker;
 use crate::error::TaskError;
+use crate::future::park;
 use crate::spin;
 use crate::unwind::{self, AbortOnUnwind};
 
@@ -136,7 +137,7 @@ where
             // AcqRel: as in `end`.
             if self.latch.compare_exchange(OPEN, SLEEPING, AcqRel, Acquire).is_ok() {
                 while !self.has_ended() {
-                    thread::park();
+                    park(None);
                 }
             }
         }

@@ -34,6 +34,7 @@ mod worker;
 use std::fmt;
 use std::future::Future;
 use std::mem;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -103,6 +104,10 @@ use crate::stack;
 pub struct ThreadPoolExecutor {
     core: Arc<Core>,
 }
+
+// No code of the user's runs under a lock of the pool, and locks are not poisoned: a panic finds and leaves the pool whole.
+impl UnwindSafe for ThreadPoolExecutor {}
+impl RefUnwindSafe for ThreadPoolExecutor {}
 
 impl ThreadPoolExecutor {
     /// How often a queued task is overtaken at most, for each worker that the pool has had at the same time: so many tasks, times

@@ -15,10 +15,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
-use std::thread::{self, Thread};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,7 +27,7 @@ use super::core::PoolId;
 use crate::combine::AsSource;
 use crate::error::{TaskError, TaskPanic};
 use crate::executor::Priority;
-use crate::future::{LARGE, Owner, Source, SpareHost, TaskFuture, borrowing_task};
+use crate::future::{LARGE, Owner, Source, SpareHost, TaskFuture, Unparker, borrowing_task, park};
 use crate::unwind::{self, AbortOnUnwind};
 
 /// Where tasks that borrow are submitted; made by [`ThreadPoolExecutor::scope`].
@@ -45,7 +44,7 @@ struct Data {
     /// Tasks that are not released yet.
     tasks: AtomicUsize,
     /// The thread that waits at the end of the scope.
-    thread: Thread,
+    thread: Unparker,
     /// How many tasks have been submitted.
     submitted: AtomicUsize,
     /// The handles that were dropped before their task was done: what the end of the scope waits for, and may claim. Their
@@ -145,6 +144,14 @@ impl PartialEq for Entry<'_> {
 
 impl Eq for Entry<'_> {}
 
+// What changes behind a shared reference changes in one step, or under a lock under which none of the user's code runs: a
+// panic finds and leaves it whole. Only the lifetimes are behind `&mut`, to be invariant.
+impl UnwindSafe for Scope<'_, '_> {}
+impl RefUnwindSafe for Scope<'_, '_> {}
+// The same, and the result is as good as in a `TaskFuture`.
+impl<T: Send + UnwindSafe> UnwindSafe for ScopedFuture<'_, T> {}
+impl<T: Send + RefUnwindSafe> RefUnwindSafe for ScopedFuture<'_, T> {}
+
 /// A handle that nobody holds any more.
 trait Detached: Send {
     fn is_done(&self) -> bool;
@@ -174,7 +181,7 @@ where
     let data = Data {
         pool: pool.core.id(),
         tasks: AtomicUsize::new(0),
-        thread: thread::current(),
+        thread: Unparker::current(),
         submitted: AtomicUsize::new(0),
         detached: Mutex::new(BinaryHeap::new()),
         panic: Mutex::new(None),
@@ -260,7 +267,7 @@ impl<'scope> Scope<'scope, '_> {
             if tasks == 0 {
                 break;
             }
-            thread::park();
+            park(None);
         }
         mem::forget(abort);
     }

@@ -25,11 +25,10 @@
 
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*, fence};
-use crate::sync::thread::{self, Thread};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::future::park;
+use crate::future::{Unparker, park};
 
 const ASLEEP: u64 = 1;
 const SEARCHING: u64 = 1 << 16;
@@ -85,14 +84,14 @@ impl Counts {
 /// The place where one worker sleeps.
 #[derive(Debug)]
 pub(super) struct Bed {
-    thread: Thread,
+    thread: Unparker,
     woken: AtomicBool,
 }
 
 impl Bed {
     /// Made by the worker itself.
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { thread: thread::current(), woken: AtomicBool::new(false) })
+        Arc::new(Self { thread: Unparker::current(), woken: AtomicBool::new(false) })
     }
 
     fn wake(&self) {

@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering::*, fence};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::core::{Core, Hooks, PoolId};
@@ -19,7 +19,7 @@ use crate::current;
 use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
 use crate::fork;
-use crate::future::{Claimed, Offload, Task};
+use crate::future::{Claimed, Offload, Task, Unparker};
 use crate::spin::{self, ONE_WAKE_UP, Patience};
 use crate::unwind::{self, AbortOnUnwind};
 
@@ -41,7 +41,7 @@ pub(super) struct Worker {
     /// A spare thread, which looks for no work, and which the others know nothing of.
     is_spare: bool,
     bed: Arc<Bed>,
-    pub(super) thread: Thread,
+    pub(super) thread: Unparker,
     /// Counted as searching in `core.sleep`.
     searching: Cell<bool>,
     /// The task that is being run is in the tally.
@@ -187,7 +187,7 @@ impl Worker {
             peer,
             is_spare,
             bed: Bed::new(),
-            thread: thread::current(),
+            thread: Unparker::current(),
             searching: Cell::new(!is_spare),
             counted: Cell::new(false),
             joins: Cell::new(0),

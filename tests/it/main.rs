@@ -53,3 +53,4 @@ mod thread_pool;
 mod timed_waits;
 mod wait;
 mod wait_async;
+mod waits;

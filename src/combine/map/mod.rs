@@ -18,6 +18,7 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -157,6 +158,11 @@ where
         Ok(Self::on(lane, options, input))
     }
 }
+
+// What is shared with the workers is behind locks under which none of the user's code runs. A panic of the input iterator
+// leaves the map whole, and the iterator as whole as it leaves itself.
+impl<I: Iterator + UnwindSafe, R: UnwindSafe> UnwindSafe for Map<I, R> {}
+impl<I: Iterator + RefUnwindSafe, R: RefUnwindSafe> RefUnwindSafe for Map<I, R> {}
 
 impl<I: Iterator, R> Map<I, R> {
     /// A map over a lane of some other kind.

@@ -299,3 +299,23 @@ fn claimed_for_a_spare_thread_while_a_worker_takes_it() {
         worker.join().unwrap();
     });
 }
+
+/// Both clones are dropped, one after a look, while the task completes: the result is dropped once, by one of three.
+#[test]
+fn the_last_clone_is_dropped_while_it_completes() {
+    loom::model(|| {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let (promise, future) = promise::<Counted>();
+        let value = Counted(Arc::clone(&drops));
+        let producer = thread::spawn(move || assert!(promise.set_result(value).is_ok()));
+        let (one, two) = {
+            let shared = future.shared();
+            (shared.clone(), shared)
+        };
+        let reader = thread::spawn(move || one.peek().is_some());
+        drop(two);
+        reader.join().unwrap();
+        producer.join().unwrap();
+        assert_eq!(drops.load(SeqCst), 1);
+    });
+}

@@ -17,7 +17,7 @@ END
 # Instrumented frames are several times as large.
 export RUST_MIN_STACK=67108864
 export RUSTC_BOOTSTRAP=1
-export RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
+export RUSTFLAGS="--cfg tsan -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
 # Each process writes its reports into a file of its own, for most of them have no standard error.
 export TSAN_OPTIONS="suppressions=$work/suppressions halt_on_error=0 log_path=$work/report die_after_fork=0"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan"

@@ -8,6 +8,7 @@ mod error;
 mod executor;
 mod fork;
 mod future;
+mod lock;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod os;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]

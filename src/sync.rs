@@ -1,10 +1,10 @@
-//! The synchronisation primitives of the lock-free parts, in one place: those of `std`, and the lock of parking_lot, in every
+//! The synchronisation primitives of the lock-free parts, in one place: those of `std`, and the lock of `lock`, in every
 //! normal build; loom's when the models run (`--cfg loom`), so that the model checker sees each access that is made by way of
 //! this module.
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use parking_lot::Mutex;
+    pub(crate) use crate::lock::Mutex;
     pub(crate) use std::sync::atomic;
 
     /// `std`'s cell behind the closure interface of loom's, which is what lets loom track every access.
@@ -35,7 +35,7 @@ mod imp {
     pub(crate) use loom::sync::atomic;
     pub(crate) use loom::thread;
 
-    /// loom's lock behind the interface of parking_lot's.
+    /// loom's lock behind the interface of `lock`'s.
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the floor up. A module may import from its own line and from the lines above it in this list.
 const LAYERS: &[&[&str]] = &[
-    &["error", "fork", "sync", "unwind", "current", "spin", "stack", "os"],
+    &["error", "fork", "lock", "sync", "unwind", "current", "spin", "stack", "os"],
     &["future"],
     &["combine"],
     &["executor"],

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 
 /// What `submit` does when the queue of an executor is full
 /// ([`queue_capacity`](crate::ThreadPoolBuilder::queue_capacity)).

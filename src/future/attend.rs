@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::Source;
 use super::offload::{Offload, Offloaded, wake_all};

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Waker;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::spawned;
 use crate::current::{self, ThreadKey};

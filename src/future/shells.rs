@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use crate::fork::PerProcess;
 

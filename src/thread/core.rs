@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use crate::lock::Mutex;
 use crossbeam::utils::CachePadded;
-use parking_lot::Mutex;
 
 use super::queues::{self, Shared};
 use super::roster::Roster;

@@ -27,9 +27,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 
+use crate::lock::{Mutex, MutexGuard};
 use crossbeam::deque::{Injector, Steal, Stealer, Worker as Deque};
 use crossbeam::utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::batch::LOOKS;
 use crate::executor::Priority;

@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::lock::{Condvar, Mutex};
 use crossbeam::deque::{Stealer, Worker as Deque};
 use crossbeam::utils::CachePadded;
-use parking_lot::{Condvar, Mutex};
 
 use super::batch::Batch;
 use super::join::JobRef;

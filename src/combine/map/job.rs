@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 use std::vec;
 
-use parking_lot::{Condvar, Mutex};
+use crate::lock::{Condvar, Mutex};
 
 use super::{LONGEST_BLOCK, Lane, MapOptions, Results};
 use crate::error::TaskError;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+use crate::lock::{Condvar, Mutex, MutexGuard, RwLock};
 
 use super::super::call::{Function, Payload};
 use super::super::job::{Job, JobBox};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::RwLock;
+use crate::lock::RwLock;
 
 use super::super::child::Child;
 use super::super::transport::Shared;

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::body::Body;
 use super::shared_bytes::{self, SharedBytes};

@@ -1,0 +1,177 @@
+//! Locks that are not poisoned, and conditions to wait for.
+//!
+//! They are std's. What they have beside is an interface in which a panic under a lock leaves it as it is: no code of the user's
+//! runs under any lock of this crate, and what a panic of the crate's own leaves behind is whole or ends the process.
+//!
+//! They are not those of parking_lot, for one reason: its locks share one table of the waiting threads of the whole process, in
+//! which every waiting thread has an entry in its own stack. A forked child inherits that table with the entries of threads that it
+//! does not have, whose stacks are used again, and perhaps with a locked bucket. So locks that the child itself has made
+//! could lose wake-ups there. A lock of std's is one word, and nothing beside, on the systems that have futexes.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{self, PoisonError};
+use std::time::Instant;
+
+#[derive(Default)]
+pub(crate) struct Mutex<T: ?Sized> {
+    order: Order,
+    lock: sync::Mutex<T>,
+}
+
+pub(crate) struct MutexGuard<'a, T: ?Sized> {
+    order: &'a Order,
+    /// There is one, unless the thread waits for a condition.
+    held: Option<sync::MutexGuard<'a, T>>,
+}
+
+const HELD: &str = "the lock is held as long as there is a guard";
+
+/// For ThreadSanitizer (`ci/tsan.sh`), which does not see into std, and so not that a thread which has waited for a lock comes
+/// after the one that has released it: says so in this crate's own code. Nothing in any other build.
+#[derive(Default)]
+struct Order(#[cfg(tsan)] std::sync::atomic::AtomicBool);
+
+impl Order {
+    const NEW: Self = Self(
+        #[cfg(tsan)]
+        std::sync::atomic::AtomicBool::new(false),
+    );
+
+    #[inline(always)]
+    fn locked(&self) {
+        #[cfg(tsan)]
+        self.0.load(std::sync::atomic::Ordering::Acquire);
+    }
+
+    #[inline(always)]
+    fn about_to_unlock(&self) {
+        #[cfg(tsan)]
+        self.0.store(true, std::sync::atomic::Ordering::Release);
+    }
+}
+
+impl<'a, T: ?Sized> MutexGuard<'a, T> {
+    #[inline]
+    fn new(order: &'a Order, held: sync::MutexGuard<'a, T>) -> Self {
+        order.locked();
+        Self { order, held: Some(held) }
+    }
+}
+
+#[cfg(tsan)]
+impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        self.order.about_to_unlock();
+    }
+}
+
+impl<T> Mutex<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self { order: Order::NEW, lock: sync::Mutex::new(value) }
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard::new(&self.order, self.lock.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.lock.try_lock() {
+            Ok(held) => Some(MutexGuard::new(&self.order, held)),
+            Err(sync::TryLockError::Poisoned(poisoned)) => Some(MutexGuard::new(&self.order, poisoned.into_inner())),
+            Err(sync::TryLockError::WouldBlock) => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut T {
+        self.lock.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: ?Sized> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.held.as_deref().expect(HELD)
+    }
+}
+
+impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.held.as_deref_mut().expect(HELD)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.lock, f)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(sync::Condvar);
+
+/// Whether the deadline has passed.
+pub(crate) struct Waited(bool);
+
+impl Waited {
+    pub(crate) fn timed_out(&self) -> bool {
+        self.0
+    }
+}
+
+impl Condvar {
+    pub(crate) const fn new() -> Self {
+        Self(sync::Condvar::new())
+    }
+
+    /// Gives the lock up and waits to be notified; may return for no reason.
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        guard.order.about_to_unlock();
+        let held = guard.held.take().expect(HELD);
+        guard.held = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+        guard.order.locked();
+    }
+
+    /// [`wait`](Self::wait) until a point in time.
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> Waited {
+        guard.order.about_to_unlock();
+        let held = guard.held.take().expect(HELD);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (held, _) = self.0.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner);
+        guard.held = Some(held);
+        guard.order.locked();
+        // Not what the system says of the time: a moment that is too long for it would seem to be over.
+        Waited(Instant::now() >= deadline)
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(sync::RwLock<T>);
+
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+impl<T> RwLock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(sync::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> sync::RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> sync::RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -26,6 +26,8 @@ use std::fmt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 
+use crate::spin;
+
 /// What tells a process from its children. All zero: it is that of another process.
 #[repr(C)]
 pub(crate) struct Mark {
@@ -75,6 +77,8 @@ pub(crate) struct Origin {
 impl Origin {
     /// This process.
     pub(crate) fn new() -> Self {
+        // What it asks has a lock of its own when it is asked for the first time. Later on, there are children.
+        spin::cpus();
         let mark = mark();
         // Relaxed: it only has to be different from all others. It is taken after the mark is there (rule 4).
         Self { mark, number: NUMBERS.fetch_add(1, Relaxed) }

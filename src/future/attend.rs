@@ -95,8 +95,10 @@ type Place = (usize, u64);
 
 /// Who is entered, in the order of the futures, and the same in the order of the attendances. Both are ordered, so that
 /// entering, telling and leaving cost the same (but for a logarithm) however many futures are attended.
-static BY_FUTURE: PerProcess<[Mutex<BTreeMap<Place, Entry>>; SHARDS]> = PerProcess::new();
-static BY_ATTENDANCE: PerProcess<[Mutex<BTreeSet<(u64, usize)>>; SHARDS]> = PerProcess::new();
+static BY_FUTURE: PerProcess<Shards<BTreeMap<Place, Entry>>> = PerProcess::new();
+static BY_ATTENDANCE: PerProcess<Shards<BTreeSet<(u64, usize)>>> = PerProcess::new();
+
+type Shards<T> = [Mutex<T>; SHARDS];
 
 /// Locks that unrelated threads mostly do not share.
 const SHARDS: usize = 16;

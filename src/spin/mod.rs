@@ -12,7 +12,6 @@
 mod glance;
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -50,10 +49,20 @@ pub(crate) fn worker_sleeps() {
     AWAKE.fetch_sub(1, Relaxed);
 }
 
-/// The logical CPUs this process may use, cgroup quotas and affinity included. Read once.
+/// The logical CPUs this process may use, cgroup quotas and affinity included. Read once, or by several threads at the same time:
+/// not under a lock, which a forked child could inherit.
 pub(crate) fn cpus() -> usize {
-    static CPUS: OnceLock<usize> = OnceLock::new();
-    *CPUS.get_or_init(|| num_cpus::get().max(1))
+    /// 0 if nobody has looked yet.
+    static CPUS: AtomicUsize = AtomicUsize::new(0);
+    // Relaxed: a number, and everybody finds the same one.
+    match CPUS.load(Relaxed) {
+        0 => {
+            let cpus = num_cpus::get().max(1);
+            CPUS.store(cpus, Relaxed);
+            cpus
+        }
+        cpus => cpus,
+    }
 }
 
 /// Is there a CPU for so many threads beside the workers that are awake? Not while a new thread waits for its first time

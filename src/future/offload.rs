@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::Waker;
 
-use parking_lot::Mutex;
+use crate::lock::Mutex;
 
 use super::task::Claimed;
 use crate::unwind;

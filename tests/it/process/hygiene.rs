@@ -1,12 +1,17 @@
 //! What a worker inherits, and what a pool leaves behind: nothing that it should not.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::time::Duration;
 
-use concurrent_futures::{ProcessPoolExecutor, Stdio};
-use rustix::process::Signal;
+use concurrent_futures::{ProcessPoolExecutor, SharedBytes, Stdio};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::support::*;
+use crate::support::{Gate, message};
 
 fn descriptors(_: ()) -> Vec<i32> {
     open_descriptors()
@@ -138,5 +143,69 @@ fn killed_workers_leave_no_zombies() {
             }
         }
         poll(|| children().is_empty());
+    });
+}
+
+/// What [`giving_back`] says of a test that leaves what `plant` returns; that goes afterwards.
+fn found<T>(plant: impl FnOnce() -> T) -> String {
+    let mut left = None;
+    let checked = catch_unwind(AssertUnwindSafe(|| giving_back(Duration::ZERO, || left = Some(plant()))));
+    message(&*checked.expect_err("it was not found"))
+}
+
+/// The worker pids of a pool that has worked and is gone, and what `keep` made of each while it was there.
+fn worked<T>(keep: impl Fn(u32) -> T) -> Vec<T> {
+    let pool = pool(3);
+    let plugs: Vec<_> = (0..3).map(|_| Plug::new(&pool)).collect();
+    let kept = plugs.iter().map(|plug| keep(plug.pid)).collect();
+    plugs.into_iter().for_each(Plug::release);
+    kept
+}
+
+// Every test of worker processes is looked at like that, so this has to find what there can be.
+#[test]
+fn what_a_test_leaves_is_found() {
+    alone("hygiene::what_a_test_leaves_is_found", || {
+        assert_eq!(
+            giving_back(Duration::from_secs(10), || worked(|_| ())).len(),
+            3,
+            "nothing is found where nothing is"
+        );
+
+        let pidfd = |pid| pidfd_open(Pid::from_raw(pid as i32).unwrap(), PidfdFlags::empty()).unwrap();
+        let text = found(|| worked(pidfd));
+        assert_eq!(text.matches("descriptor").count(), 3, "one for each worker: {text}");
+        let text = found(|| worked(|_| rustix::pipe::pipe().unwrap()));
+        assert_eq!(text.matches("descriptor \"pipe:").count(), 6, "{text}");
+        let text = found(|| File::open("/dev/null").unwrap());
+        assert!(text.contains("descriptor \"/dev/null\""), "{text}");
+
+        let text = found(|| SharedBytes::copy_from(b"left").unwrap());
+        assert!(text.contains("mapping") && text.contains("descriptor \"/memfd:concurrent-futures"), "{text}");
+
+        let mut left = None;
+        let text = found(|| left = Some(Command::new("true").spawn().unwrap()));
+        assert!(text.contains("child"), "{text}");
+        left.unwrap().wait().unwrap();
+
+        let gate = Gate::new();
+        let inner = gate.clone();
+        let text = found(|| std::thread::spawn(move || inner.pass()));
+        assert!(text.contains("1 threads"), "{text}");
+        gate.open();
+
+        if !std::path::Path::new("/dev/shm").is_dir() {
+            return;
+        }
+        // Others have names there, too.
+        let name = |number: u32| format!("/dev/shm/concurrent-futures-test.{number}.x");
+        // No process has such a number.
+        let number = u32::MAX - fastrand::u32(0..1 << 30);
+        let (own, other) = (name(std::process::id()), name(number));
+        let text = found(|| [File::create(&own).unwrap(), File::create(&other).unwrap()].map(drop));
+        for path in [&own, &other] {
+            std::fs::remove_file(path).unwrap();
+        }
+        assert!(text.contains(&format!("{}.x", std::process::id())) && !text.contains(&number.to_string()), "{text}");
     });
 }

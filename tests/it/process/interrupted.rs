@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use concurrent_futures::{ProcessPoolExecutor, SharedBytes, Shutdown, Stdio};
 use super::support::*;
 
 extern "C" fn nothing(_: libc::c_int) {}
+
+/// The storms of this process are over.
+static OVER: AtomicBool = AtomicBool::new(false);
 
 /// From now on each thread of this process gets a signal about every millisecond, to which it does nothing.
 fn storm(restart: bool) {
@@ -26,7 +30,7 @@ fn storm(restart: bool) {
     thread::spawn(|| {
         // SAFETY: no argument, nothing that could go wrong.
         let own = unsafe { libc::gettid() };
-        loop {
+        while !OVER.load(SeqCst) {
             for task in fs::read_dir("/proc/self/task").unwrap() {
                 let Some(thread) = task.unwrap().file_name().to_str().and_then(|name| name.parse::<libc::pid_t>().ok())
                 else {
@@ -73,6 +77,7 @@ fn in_a_storm(restart: bool) {
         pool.shutdown(Shutdown::Wait).unwrap();
         assert!(!children().iter().any(|child| workers.contains(child)));
     }
+    OVER.store(true, SeqCst);
 }
 
 #[test]

@@ -63,13 +63,13 @@ fn no_descriptors_for_those_who_are_to_take_the_place_of_the_dead() {
         limit(Resource::Nofile, 64);
         // One is for the test; it is too little for a worker.
         let all = all_but(1);
-        let mut plugs = plugs.into_iter();
+        let (mut plugs, mut kept) = (plugs.into_iter(), Vec::new());
         for _ in 0..2 {
             let mut dead = plugs.next().unwrap();
             signal(dead.pid, Signal::KILL);
             exit_of(dead.take().result());
             // What the burial has freed is taken at once.
-            std::mem::forget(all_but(1));
+            kept.push(all_but(1));
         }
         let last = plugs.next().unwrap();
         let futures: Vec<_> = (0..100).map(|_| pool.submit(|()| std::process::id(), ())).collect();
@@ -78,7 +78,7 @@ fn no_descriptors_for_those_who_are_to_take_the_place_of_the_dead() {
         assert!(futures.into_iter().all(|future| future.result().unwrap() == pid));
         signal(pid, Signal::KILL);
         poll(|| !pool.worker_pids().contains(&pid));
-        std::mem::forget(all_but(1));
+        kept.push(all_but(1));
         let error = pool.submit(|()| (), ()).result().unwrap_err();
         assert!(error.is_spawn(), "{error:?}");
         drop(all);

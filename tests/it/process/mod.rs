@@ -34,3 +34,5 @@ mod stdio;
 pub(crate) mod support;
 mod terminal;
 mod traffic;
+
+pub(crate) use support::giving_back;

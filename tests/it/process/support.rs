@@ -3,10 +3,10 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Once};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use concurrent_futures::{ProcessPoolExecutor, Stdio, TaskError, TaskFuture, WorkerExit};
 use rustix::process::{Pid, Signal, kill_process};
@@ -195,37 +195,64 @@ pub(super) fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{}", printed(&output));
 }
 
-/// What a process has that it should give back.
+/// What a process has that it should give back. Only what is its own counts, whatever else the machine does.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Belongings {
+pub(crate) struct Belongings {
     threads: usize,
+    /// What each is open on; of anonymous ones the kind, or a number that no other has.
     descriptors: Vec<String>,
     children: Vec<u32>,
-    shared_memory: usize,
-    mappings: usize,
+    /// What it has mapped that others can map as well.
+    mappings: Vec<String>,
+    /// Files in /dev/shm that carry its process id, mapped or not.
+    names: Vec<String>,
 }
 
 impl Belongings {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let list = |path: &str| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-        let mut descriptors: Vec<String> = list("/proc/self/fd")
-            .filter_map(|fd| Some(format!("{} -> {}", fd.display(), fs::read_link(&fd).ok()?.display())))
-            .filter(|fd| !fd.contains("/proc/"))
-            .collect();
-        descriptors.sort();
-        let children = children();
+        let mut children = children();
+        children.sort_unstable();
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
-        Self {
-            threads: list("/proc/self/task").count(),
-            descriptors,
-            children,
-            shared_memory: list("/dev/shm").count(),
-            mappings: maps.lines().filter(|line| line.contains("memfd:")).count(),
-        }
+        let shared = |line: &&str| line.contains("/memfd:") || line.contains("/dev/shm/");
+        // Without the addresses.
+        let mut mappings: Vec<String> = maps
+            .lines()
+            .filter(shared)
+            .map(|line| line.split_whitespace().skip(4).collect::<Vec<_>>().join(" "))
+            .collect();
+        mappings.sort_unstable();
+        let pid = std::process::id().to_string();
+        let is_ours = |name: &String| name.split(|c: char| !c.is_ascii_digit()).any(|number| number == pid);
+        let names = fs::read_dir("/dev/shm").map(Iterator::flatten).into_iter().flatten();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(is_ours).collect();
+        names.sort_unstable();
+        Self { threads: list("/proc/self/task").count(), descriptors: descriptors(), children, mappings, names }
     }
-}
 
-impl Belongings {
+    /// What there is now and was not then: what has gone since does not count.
+    pub(crate) fn left_since(&self) -> Vec<String> {
+        fn more<T: Clone + PartialEq + std::fmt::Debug>(what: &str, before: &[T], now: &[T], to: &mut Vec<String>) {
+            let mut before = before.to_vec();
+            for one in now {
+                match before.iter().position(|other| other == one) {
+                    Some(at) => drop(before.swap_remove(at)),
+                    None => to.push(format!("{what} {one:?}")),
+                }
+            }
+        }
+        let (now, mut left) = (Self::now(), Vec::new());
+        more("descriptor", &self.descriptors, &now.descriptors, &mut left);
+        more("child", &self.children, &now.children, &mut left);
+        more("mapping", &self.mappings, &now.mappings, &mut left);
+        more("name", &self.names, &now.names, &mut left);
+        if now.threads > self.threads {
+            left.push(format!("{} threads", now.threads - self.threads));
+        }
+        left
+    }
+
     /// Which children there are is not looked at, nor what there is for them.
     pub(super) fn forget_children(&mut self) {
         self.children.clear();
@@ -234,6 +261,53 @@ impl Belongings {
     pub(super) fn has_as_many_threads_and_children_as(&self, other: &Self) -> bool {
         self.threads == other.threads && self.children == other.children
     }
+}
+
+/// What the descriptors of this process are open on, but for the one with which this is read.
+fn descriptors() -> Vec<String> {
+    let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let own = format!("/proc/{}/fd", std::process::id());
+    let mut targets: Vec<String> = links.map(|target| target.display().to_string()).collect();
+    let at = targets.iter().position(|target| *target == own).expect("that one is there");
+    targets.swap_remove(at);
+    targets.sort_unstable();
+    targets
+}
+
+/// Runs the body of a test. What it has taken and has not given back so much later is a failure, if nobody else uses this
+/// process: with `--test-threads=1`, and in the child process of [`alone`]. Tests of threads are not looked at: runtimes keep
+/// what they have made.
+pub(crate) fn giving_back<R>(patience: Duration, body: impl FnOnce() -> R) -> R {
+    static FIRST: Once = Once::new();
+    let is_ours = thread::current().name().is_some_and(|name| name.starts_with("process::"));
+    if !is_ours || !is_sequential() {
+        return body();
+    }
+    // What the first pool of a process makes, and what stays.
+    FIRST.call_once(|| {
+        let pool = ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Capture).build().unwrap();
+        pool.submit(|_: ()| (), ()).result().unwrap();
+    });
+    let before = Belongings::now();
+    let result = body();
+    // Threads that a test has not joined, and children whose end it has not waited for, take a moment.
+    let end = Instant::now() + patience;
+    loop {
+        let left = before.left_since();
+        if left.is_empty() {
+            return result;
+        }
+        assert!(Instant::now() < end, "this test has left: {}", left.join(", "));
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Are tests run one after the other in this process?
+fn is_sequential() -> bool {
+    let args: Vec<String> = std::env::args().collect();
+    args.iter().any(|arg| arg == "--test-threads=1")
+        || args.windows(2).any(|pair| pair == ["--test-threads", "1"])
+        || std::env::var("RUST_TEST_THREADS").as_deref() == Ok("1")
 }
 
 /// The children of this process, ended ones included.

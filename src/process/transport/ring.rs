@@ -736,3 +736,86 @@ impl Replies {
         self.0.positions().head.0.load(Acquire) == self.0.tail
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::body::Element;
+    use super::super::super::wire::CallKind;
+    use super::*;
+
+    const GARBLED: Garbled = Garbled("a position that cannot be");
+
+    fn shared() -> Arc<Shared> {
+        let page = rustix::param::page_size();
+        Shared::map(shm::create(Shared::file_size(page, 1)).unwrap(), page, 1).unwrap()
+    }
+
+    /// Where the other side of a ring cannot be, if this one is at `own`: behind it, or further ahead than the ring is long.
+    fn impossible(own: u64, capacity: u64) -> impl Iterator<Item = u64> {
+        let ahead = [capacity + 1, capacity + 16, 2 * capacity, 1 << 31, 1 << 32, 1 << 63, u64::MAX - 16, u64::MAX];
+        ahead.into_iter().map(move |ahead| own.wrapping_add(ahead))
+    }
+
+    fn call(len: usize) -> Call {
+        Call { kind: CallKind::Task, id: 1, function: 1, len, attachments: 0 }
+    }
+
+    #[test]
+    fn a_consumer_believes_no_position_beyond_the_ring() {
+        let shared = shared();
+        let capacity = shared.capacity as u64;
+        for own in [0, 16, capacity - 16, capacity, u64::MAX - 15] {
+            for position in impossible(own, capacity) {
+                let mut parent = ParentEnd::new(&shared);
+                parent.replies.head = own;
+                shared.control().replies.tail.0.store(position, SeqCst);
+                assert_eq!(parent.replies.available(), Err(GARBLED), "{own}, {position}");
+                assert_eq!(parent.receive().err(), Some(GARBLED));
+                let mut body = Body::with_capacity(Element::BYTE, 100).unwrap();
+                assert_eq!(parent.receive_body(&mut body, 100), Err(GARBLED));
+                assert_eq!((body.len(), parent.replies.head), (0, own), "nothing has been read");
+
+                let (mut calls, _) = worker_ends(&shared);
+                calls.0.head = own;
+                shared.control().calls.tail.0.store(position, SeqCst);
+                assert_eq!(calls.is_ready(), Err(GARBLED));
+            }
+            // As far as it goes.
+            let mut parent = ParentEnd::new(&shared);
+            parent.replies.head = own;
+            shared.control().replies.tail.0.store(own.wrapping_add(capacity), SeqCst);
+            assert_eq!(parent.replies.available(), Ok(shared.capacity));
+        }
+    }
+
+    #[test]
+    fn a_producer_believes_no_position_beyond_the_ring() {
+        let shared = shared();
+        let capacity = shared.capacity as u64;
+        for own in [0, 16, capacity - 16, capacity, u64::MAX - 15] {
+            // The consumer's positions, seen from the producer's, are behind it.
+            for position in impossible(0, capacity).map(|behind| own.wrapping_sub(behind)) {
+                let mut parent = ParentEnd::new(&shared);
+                shared.control().calls.head.0.store(position, SeqCst);
+                // The last look, by which there is room or none.
+                for seen in [own, own.wrapping_sub(capacity), position] {
+                    (parent.calls.tail, parent.calls.head) = (own, seen);
+                    assert_eq!(parent.calls.room(), Err(GARBLED), "{own}, {position}");
+                    if seen != own {
+                        parent.calls.head = seen;
+                        assert_eq!(parent.calls.has_room(16), Err(GARBLED), "{own}, {position}, {seen}");
+                        parent.calls.head = seen;
+                        assert_eq!(parent.send(call(100), 1, &[1; 100]), Err(GARBLED));
+                        parent.calls.head = seen;
+                        assert_eq!(parent.send_more(&[1; 100], 16), Err(GARBLED));
+                    }
+                    assert_eq!(parent.calls.tail, own, "nothing has been written");
+                }
+            }
+            let mut parent = ParentEnd::new(&shared);
+            (parent.calls.tail, parent.calls.head) = (own, own);
+            shared.control().calls.head.0.store(own.wrapping_sub(capacity), SeqCst);
+            assert_eq!(parent.calls.room(), Ok(0));
+        }
+    }
+}

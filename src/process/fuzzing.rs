@@ -32,6 +32,14 @@ pub fn messages(data: &[u8]) {
     }
 }
 
+/// A fault on purpose, to see that the fuzzer gets as far as this: a message that decodes, with something that is rare in it.
+pub fn planted(data: &[u8]) {
+    messages(data);
+    if let Ok(hello) = wire::decode::<Hello>(data) {
+        assert!(hello.name.len() < 2, "a fault on purpose");
+    }
+}
+
 /// The memory of a worker that has gone mad.
 pub fn replies(data: &[u8]) {
     let Some((tail, bytes)) = data.split_first_chunk::<8>() else { return };

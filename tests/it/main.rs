@@ -25,6 +25,7 @@ mod memory;
 mod nested;
 mod order;
 mod panics;
+mod planted;
 mod polling;
 mod priorities;
 #[cfg(all(feature = "process", target_os = "linux"))]

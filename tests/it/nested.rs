@@ -1,9 +1,10 @@
 //! Waiting inside tasks.
 
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use concurrent_futures::{ReturnWhen, SharedFuture, ThreadPoolExecutor, as_completed, as_completed_timeout, wait};
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -99,7 +100,7 @@ fn a_task_that_holds_a_lock_may_wait_for_its_child() {
                 let (inner, lock) = (Arc::clone(&pool), Arc::clone(&lock));
                 let (locked, queued) = (locked.clone(), queued.clone());
                 pool.submit(move || {
-                    let mut value = lock.lock().unwrap();
+                    let mut value = lock.lock();
                     locked.open();
                     queued.pass();
                     *value += inner.submit(|| 100).result().unwrap();
@@ -109,13 +110,13 @@ fn a_task_that_holds_a_lock_may_wait_for_its_child() {
             let others: Vec<_> = (0..50)
                 .map(|_| {
                     let lock = Arc::clone(&lock);
-                    pool.submit(move || *lock.lock().unwrap() += 1)
+                    pool.submit(move || *lock.lock() += 1)
                 })
                 .collect();
             queued.open();
             holder.result().unwrap();
             others.into_iter().for_each(|other| other.result().unwrap());
-            assert_eq!(*lock.lock().unwrap(), 150);
+            assert_eq!(*lock.lock(), 150);
         }
     });
 }
@@ -128,14 +129,14 @@ fn joins_under_a_lock() {
             .map(|_| {
                 let (inner, lock) = (Arc::clone(&pool), Arc::clone(&lock));
                 pool.submit(move || {
-                    let mut value = lock.lock().unwrap();
+                    let mut value = lock.lock();
                     let (a, b) = inner.join(|| inner.join(|| 1, || 2), || inner.join(|| 3, || 4));
                     *value += a.0 + a.1 + b.0 + b.1;
                 })
             })
             .collect();
         futures.into_iter().for_each(|future| future.result().unwrap());
-        assert_eq!(*lock.lock().unwrap(), 2000);
+        assert_eq!(*lock.lock(), 2000);
     });
 }
 

@@ -1,8 +1,8 @@
 //! Futures on the pool: polled when they are woken, and only then.
 
 use std::future::{pending, poll_fn};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use concurrent_futures::{
     BuildError, QueuePolicy, ReturnWhen, Shutdown, TaskError, ThreadPoolExecutor, as_completed, promise, wait,
 };
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -122,14 +123,14 @@ fn woken_while_it_is_polled() {
         let future = pool.spawn({
             let (polls, go, waker, done) = (Arc::clone(&polls), go.clone(), Arc::clone(&waker), Arc::clone(&done));
             poll_fn(move |context| {
-                *waker.lock().unwrap() = Some(context.waker().clone());
+                *waker.lock() = Some(context.waker().clone());
                 polls.add();
                 go.pass();
                 if done.load(SeqCst) { Poll::Ready(polls.get()) } else { Poll::Pending }
             })
         });
         polls.wait_for(1);
-        let woken = waker.lock().unwrap().clone().unwrap();
+        let woken = waker.lock().clone().unwrap();
         for _ in 0..100 {
             woken.wake_by_ref();
         }
@@ -199,18 +200,18 @@ fn many_threads_wake_one_future() {
             let future = pool.spawn({
                 let (count, slot) = (Arc::clone(&count), Arc::clone(&slot));
                 poll_fn(move |context| {
-                    *slot.lock().unwrap() = Some(context.waker().clone());
+                    *slot.lock() = Some(context.waker().clone());
                     if count.load(SeqCst) == THREADS * 10 { Poll::Ready(()) } else { Poll::Pending }
                 })
             });
-            until(|| slot.lock().unwrap().is_some());
+            until(|| slot.lock().is_some());
             let threads: Vec<_> = (0..THREADS)
                 .map(|_| {
                     let (count, slot) = (Arc::clone(&count), Arc::clone(&slot));
                     thread::spawn(move || {
                         for _ in 0..10 {
                             count.fetch_add(1, SeqCst);
-                            let waker = slot.lock().unwrap().clone();
+                            let waker = slot.lock().clone();
                             waker.unwrap().wake();
                         }
                     })
@@ -251,19 +252,19 @@ fn a_future_that_yields_goes_to_the_end_of_the_queue() {
             let log = Arc::clone(&log);
             pool.spawn(async move {
                 for _ in 0..2 {
-                    log.lock().unwrap().push(name);
+                    log.lock().push(name);
                     yield_now().await;
                 }
             })
         };
         let submitted = |name: &'static str| {
             let log = Arc::clone(&log);
-            pool.submit(move || log.lock().unwrap().push(name))
+            pool.submit(move || log.lock().push(name))
         };
         let futures = [spawned("a"), submitted("1"), spawned("b"), submitted("2")];
         plug.release();
         assert_eq!(wait(futures, None, ReturnWhen::AllCompleted).done.len(), 4);
-        assert_eq!(*log.lock().unwrap(), ["a", "1", "b", "2", "a", "b"]);
+        assert_eq!(*log.lock(), ["a", "1", "b", "2", "a", "b"]);
     });
 }
 
@@ -535,7 +536,7 @@ fn the_last_waker_is_dropped_under_a_lock_of_the_future() {
     struct Locks(Arc<Mutex<Option<Waker>>>);
     impl Drop for Locks {
         fn drop(&mut self) {
-            *self.0.lock().unwrap() = None;
+            *self.0.lock() = None;
         }
     }
     guarded(|| {
@@ -543,12 +544,12 @@ fn the_last_waker_is_dropped_under_a_lock_of_the_future() {
         let slot = Arc::new(Mutex::new(None::<Waker>));
         let locks = Locks(Arc::clone(&slot));
         let future = pool.spawn(poll_fn(move |context| -> Poll<()> {
-            *locks.0.lock().unwrap() = Some(context.waker().clone());
+            *locks.0.lock() = Some(context.waker().clone());
             Poll::Pending
         }));
-        until(|| slot.lock().unwrap().is_some());
+        until(|| slot.lock().is_some());
         {
-            let mut slot = slot.lock().unwrap();
+            let mut slot = slot.lock();
             *slot = None;
         }
         assert!(future.result().unwrap_err().is_abandoned());

@@ -30,6 +30,7 @@ pub(crate) fn watchdog<R: Send + 'static>(limit: Duration, body: impl FnOnce() -
         inner.1.notify_all();
     };
     let runner = thread::Builder::new().name(name.clone()).spawn(body).expect("the test's thread starts");
+    let limit = limit * patience();
     let end = Instant::now() + limit;
     let mut outcome = ended.0.lock();
     while outcome.is_none() {
@@ -42,6 +43,11 @@ pub(crate) fn watchdog<R: Send + 'static>(limit: Duration, body: impl FnOnce() -
     let outcome = outcome.take().expect("it is there");
     let _ = runner.join();
     outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Under a sanitizer everything takes longer, so much as its script says.
+fn patience() -> u32 {
+    std::env::var("CONCURRENT_FUTURES_TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 /// [`watchdog`] with the usual limit. A test of worker processes that is alone in its process must give back all that it took.

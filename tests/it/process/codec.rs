@@ -792,11 +792,9 @@ struct Submits {
 
 impl Submits {
     fn submit(&self) {
-        static POOL: std::sync::OnceLock<ProcessPoolExecutor> = std::sync::OnceLock::new();
         if std::process::id() == self.parent {
             let other = SharedBytes::copy_from(b"of its own").unwrap();
-            let pool = POOL.get_or_init(|| pool(1));
-            let back = pool.submit(|other: SharedBytes| other, other.clone()).result().unwrap();
+            let back = pool(1).submit(|other: SharedBytes| other, other.clone()).result().unwrap();
             assert_eq!(back, other);
         }
     }

@@ -398,6 +398,9 @@ impl<S: Completable> CompletionSet<S> {
     /// `None` if there is nothing to run; else whether it was run here.
     fn offload(item: &Option<S>, attendance: &Attendance, waker: &Waker, or_here: bool) -> Option<bool> {
         let source = item.as_ref().map(S::source)?;
+        if attendance.is_by_spare() && source.is_future() {
+            return source.claim(attendance).then_some(true);
+        }
         match attendance.offload(source, waker, or_here) {
             Offloaded::Nothing => None,
             Offloaded::ToOthers => Some(false),

@@ -177,13 +177,17 @@ impl Attendance {
             return Offloaded::Nothing;
         }
         let Some(host) = source.claimable() else { return Offloaded::Nothing };
-        let is_spare = self.role == Role::Spare;
-        self.offload_of().decide(host, waker, is_spare, or_here, || source.claim_for_spare())
+        self.offload_of().decide(host, waker, self.is_by_spare(), or_here, || source.claim_for_spare())
+    }
+
+    /// Does the calling thread poll in the place of the one that waits? Then it may poll what is awaited as well.
+    pub(crate) fn is_by_spare(&self) -> bool {
+        self.role == Role::Spare
     }
 
     /// Should the thread that polls on behalf of this wait poll a future again that was woken meanwhile?
     pub(super) fn polls_on(&self) -> bool {
-        self.role == Role::Spare && self.offload_of().polls_on()
+        self.is_by_spare() && self.offload_of().polls_on()
     }
 
     /// What tells it apart from all others.

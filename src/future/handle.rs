@@ -408,6 +408,10 @@ impl<T> Source for TaskFuture<T> {
         unsafe { cell::claim(self.cell, attendance) }
     }
 
+    fn is_future(&self) -> bool {
+        self.header().vtable.is_future
+    }
+
     fn claimable(&self) -> Option<Arc<dyn SpareHost>> {
         // SAFETY: the handle's reference.
         unsafe { cell::claimable(self.cell) }

@@ -103,6 +103,9 @@ pub(crate) trait Source {
     /// and may be claimed again when it has been woken.
     fn claim(&self, attendance: &Attendance) -> bool;
 
+    /// Whether it is a spawned future.
+    fn is_future(&self) -> bool;
+
     /// If [`claim`](Self::claim) might succeed now: who has spare threads to do it instead of this one.
     fn claimable(&self) -> Option<Arc<dyn SpareHost>>;
 
@@ -114,11 +117,13 @@ pub(crate) trait Source {
     fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool;
 
     /// If the calling thread is polling on behalf of a blocking wait, nobody else may be there to run the task: has it run by
-    /// a spare thread, or, if there can be none, runs it in place.
+    /// a spare thread, or, if there can be none, runs it in place. A spare thread itself polls a spawned future in place.
     fn poll_in_place(&self, waker: &Waker) {
         let Some(attendance) = Attendance::in_place() else { return };
         self.attend(&attendance, Listener::Waker(waker));
-        if attendance.offload(self, waker, true) == Offloaded::Impossible {
+        if attendance.is_by_spare() && self.is_future()
+            || attendance.offload(self, waker, true) == Offloaded::Impossible
+        {
             self.claim(&attendance);
         }
     }

@@ -14,15 +14,16 @@
 //!    waker is woken, and the decision is made again.
 //! 3. When the wait has ended its wakers are woken, except its own: a future that was polled for this wait is polled again,
 //!    and what it awaits becomes known to whoever waits for it then.
-//! 4. A wait has one spare thread at most, which runs one task, and after it what that task, a future, awaits.
+//! 4. A wait has one spare thread at most, which runs one task at a time. When it has nothing to run it wakes those who wait
+//!    for it, and ends, unless it gets something within a moment.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::Waker;
-
-use crate::lock::Mutex;
+use std::time::{Duration, Instant};
 
 use super::task::Claimed;
+use crate::lock::{Condvar, Mutex};
 use crate::unwind;
 
 /// An executor, as seen by a wait on one of its threads.
@@ -74,7 +75,13 @@ pub(crate) enum Offloaded {
 pub(crate) struct Offload {
     key: u64,
     state: Mutex<State>,
+    /// Signalled when a spare thread that is idle gets something to run, or the wait ends.
+    changed: Condvar,
 }
+
+/// So long a spare thread that has nothing to run waits for more, as long as its wait goes on. To start a thread for each
+/// of many tasks, or wake-ups of a future, one after the other, would cost much more.
+const LINGER: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct State {
@@ -82,16 +89,18 @@ struct State {
     has_ended: bool,
     /// There is a spare thread.
     is_running: bool,
+    /// It has nothing to run, and waits for more.
+    is_idle: bool,
     /// What the spare thread runs next.
     next: Option<Claimed>,
-    /// Woken when the spare thread ends.
+    /// Woken when the spare thread has nothing to run.
     wakers: Vec<Waker>,
     /// With whom wakers are kept.
     host: Option<Arc<dyn SpareHost>>,
 }
 
 impl State {
-    /// Takes a waker, unless it is there, and keeps it until the spare thread ends.
+    /// Takes a waker, unless it is there, and keeps it until the spare thread has nothing to run.
     fn add(&mut self, waker: &mut Option<Waker>) {
         let is_there = |waker: &Waker| self.wakers.iter().any(|other| other.will_wake(waker));
         if !waker.as_ref().is_some_and(is_there) {
@@ -102,7 +111,7 @@ impl State {
 
 impl Offload {
     pub(super) fn new(key: u64) -> Self {
-        Self { key, state: Mutex::default() }
+        Self { key, state: Mutex::default(), changed: Condvar::new() }
     }
 
     pub(crate) fn key(&self) -> u64 {
@@ -133,10 +142,11 @@ impl Offload {
             return Offloaded::ToOthers;
         }
         if state.is_running {
-            if is_spare && state.next.is_none() {
+            if (is_spare || state.is_idle) && state.next.is_none() {
                 state.next = claim();
+                self.changed.notify_one();
             }
-            // When the spare thread ends, there may be more to run.
+            // When the spare thread has nothing to run, there may be more.
             state.add(&mut waker);
             return Offloaded::ToOthers;
         }
@@ -176,9 +186,26 @@ impl Offload {
         self.state.lock().next.is_some()
     }
 
-    /// What the spare thread runs next.
+    /// What the spare thread runs next; it waits a moment for it. The thread ends if there is nothing.
     pub(crate) fn take_next(&self) -> Option<Claimed> {
-        self.state.lock().next.take()
+        let wakers = {
+            let mut state = self.state.lock();
+            if state.next.is_some() {
+                return state.next.take();
+            }
+            state.is_idle = !state.has_ended;
+            std::mem::take(&mut state.wakers)
+        };
+        wake_all(wakers);
+        let deadline = Instant::now() + LINGER;
+        let mut state = self.state.lock();
+        while state.next.is_none() && !state.has_ended {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        state.is_idle = false;
+        state.next.take()
     }
 
     /// The spare thread ends.
@@ -208,6 +235,7 @@ impl Offload {
         let (host, is_running, mut wakers) = {
             let mut state = self.state.lock();
             state.has_ended = true;
+            self.changed.notify_one();
             (state.host.take(), state.is_running, std::mem::take(&mut state.wakers))
         };
         if let Some(host) = host {

@@ -363,6 +363,10 @@ impl<T> Source for SharedFuture<T> {
         self.inner.future.claim(attendance)
     }
 
+    fn is_future(&self) -> bool {
+        self.inner.future.is_future()
+    }
+
     fn claimable(&self) -> Option<Arc<dyn SpareHost>> {
         self.inner.future.claimable()
     }

@@ -145,6 +145,7 @@ where
         is_shell,
         claim: Self::claim,
         may_claim,
+        is_future: true,
         claimable,
         claim_for_spare,
         run_claimed: Self::run_claimed,

@@ -94,7 +94,8 @@ use crate::stack;
 /// A wait in a task that may have to end before an awaited task does runs nothing on its own thread: a wait with a time-out, a
 /// wait for any of several futures, whatever [`block_on`](crate::block_on) polls. If what it waits for belongs to the
 /// same pool and is still queued, and no worker is free to take it, the pool starts a *spare thread*. It runs the
-/// initializer, that one task, and the finalizer, and ends. There is at most one for each blocked wait, and at most as many as
+/// initializer, that one task, and the finalizer, and ends. (If the wait needs another task within 1 ms, it runs that one
+/// first.) There is at most one for each blocked wait, and at most as many as
 /// [`max_workers`](ThreadPoolBuilder::max_workers), so at most twice as many threads as workers.
 /// [`stats`](Self::stats) tells how many there are.
 ///

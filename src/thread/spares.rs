@@ -123,6 +123,11 @@ impl Spares {
         self.table.lock().leaving += 1;
     }
 
+    /// It has got another one.
+    pub(super) fn stays(&self) {
+        self.table.lock().leaving -= 1;
+    }
+
     /// Who could not have a thread may try again.
     pub(super) fn wake_short(&self) {
         let short = std::mem::take(&mut self.table.lock().short);

@@ -214,7 +214,13 @@ impl Worker {
             if worker.initialize(&hooks) {
                 let mut next = Some(claimed);
                 while let Some(claimed) = next {
+                    if leaves.replace(false) {
+                        core.spares.stays();
+                    }
                     worker.run_claimed(claimed, offload, &leave);
+                    if !offload.has_next() {
+                        leave();
+                    }
                     next = offload.take_next();
                 }
                 Self::finalize(&hooks);

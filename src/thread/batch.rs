@@ -46,8 +46,8 @@ impl Batch {
     /// Another worker looks at the batch, which is not empty: gives it, if it has been looked at so often that it is to go back.
     pub(super) fn look(&self) -> Option<Overdue> {
         let word = self.word.load(Acquire);
-        let zero = word / 2 << LOOK_BITS;
-        let times = |seen: usize| if seen >> LOOK_BITS << LOOK_BITS == zero { seen - zero + 1 } else { 1 };
+        let zero = (word / 2) << LOOK_BITS;
+        let times = |seen: usize| if (seen >> LOOK_BITS) << LOOK_BITS == zero { seen - zero + 1 } else { 1 };
         // Relaxed: a count.
         let look = |seen| (times(seen) < LOOKS).then(|| zero + times(seen));
         self.looks.fetch_update(Relaxed, Relaxed, look).is_err().then_some(Overdue(word))

@@ -53,7 +53,7 @@ use crate::stack;
 
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
 ///
-/// Threads start on demand, up to a limit, and are reused. Tasks of one [`Priority`](crate::Priority) start first in, first
+/// Threads start on demand, up to a limit, and are reused. Tasks of one [`Priority`] start first in, first
 /// out, those submitted from inside other tasks included. With one worker that is exact. With several, each takes up to 8 tasks
 /// at a time, and the others take these over if it is at one of them for long: so a task is overtaken at most
 /// [64](Self::OVERTAKES_PER_WORKER) times for each worker, however long others run.
@@ -114,7 +114,7 @@ impl ThreadPoolExecutor {
     /// How often a queued task is overtaken at most, for each worker that the pool has had at the same time: so many tasks, times
     /// the workers, that were submitted after its own `submit` had returned are taken from the queue before it is.
     ///
-    /// That is between tasks of one [`Priority`](crate::Priority). Tasks that are run where somebody waits for them, closures of
+    /// That is between tasks of one [`Priority`]. Tasks that are run where somebody waits for them, closures of
     /// [`join`](Self::join), items of a [`map`](Self::map) and later polls of a [spawned](Self::spawn) future do not count: they
     /// do not come from the queue, or come there again.
     pub const OVERTAKES_PER_WORKER: usize = queues::OVERTAKES_PER_WORKER;

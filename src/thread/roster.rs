@@ -74,9 +74,11 @@ impl Peer {
     }
 }
 
+type Chunk = Box<[OnceLock<Arc<Peer>>]>;
+
 /// The places of all workers by their number, in chunks, each twice as long as the one before, that never move.
 struct Places {
-    chunks: [OnceLock<Box<[OnceLock<Arc<Peer>>]>>; CHUNKS],
+    chunks: [OnceLock<Chunk>; CHUNKS],
     /// So many places, from number 0 on, have been used.
     used: CachePadded<AtomicUsize>,
 }

@@ -134,9 +134,9 @@ fn a_panic_goes_on_although_what_the_other_closure_left_panics_when_dropped() {
                 };
                 // What is left: a result or a payload, of the second closure or of the first.
                 assert!(caught(&|| drop(pool.join(|| -> () { fail("first") }, || Explosive))).starts_with("first"));
-                assert!(caught(&|| ((), ()) = pool.join(|| fail("first"), || explode())).starts_with("first"));
+                assert!(caught(&|| ((), ()) = pool.join(|| fail("first"), explode)).starts_with("first"));
                 assert!(caught(&|| drop(pool.join(|| Explosive, || -> () { fail("second") }))).starts_with("second"));
-                assert_eq!(caught(&|| ((), ()) = pool.join(|| explode(), || explode())), "no text");
+                assert_eq!(caught(&|| ((), ()) = pool.join(explode, explode)), "no text");
                 assert_eq!(pool.join(|| 1, || 2), (1, 2));
             }
         });

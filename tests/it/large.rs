@@ -1,7 +1,6 @@
 //! Futures and closures that are large: they do not overflow the stack of a worker, neither of the one that submits nor of the one
 //! that runs.
 
-use std::future::Future;
 use std::hint::black_box;
 
 use concurrent_futures::{Shutdown, ThreadPoolExecutor};
@@ -13,14 +12,12 @@ use super::support::{Plug, guarded, pool, yield_now};
 const SIZE: usize = if cfg!(debug_assertions) { 512 << 10 } else { 1 << 20 };
 
 /// It is made where it is passed on, with nothing in it yet.
-fn large_future() -> impl Future<Output = usize> + Send {
-    async {
-        let mut bytes = [0u8; SIZE];
-        yield_now().await;
-        black_box(&mut bytes)[SIZE / 2] = 1;
-        yield_now().await;
-        bytes.iter().map(|byte| usize::from(*byte)).sum()
-    }
+async fn large_future() -> usize {
+    let mut bytes = [0u8; SIZE];
+    yield_now().await;
+    black_box(&mut bytes)[SIZE / 2] = 1;
+    yield_now().await;
+    bytes.iter().map(|byte| usize::from(*byte)).sum()
 }
 
 /// A closure that owns a large value, which is not initialised so that making it costs no stack.

@@ -46,7 +46,7 @@ fn are_open(fds: &[RawFd]) {
 
 #[test]
 fn descriptors_closed_before_the_first_task() {
-    alone("lost::descriptors_closed_before_the_first_task", || {
+    alone_with_losses("lost::descriptors_closed_before_the_first_task", || {
         let pool = pool(1);
         close_all();
         is_broken(pool.submit(|n: u32| n, 7).result());
@@ -58,7 +58,7 @@ fn descriptors_closed_before_the_first_task() {
 
 #[test]
 fn descriptors_closed_while_workers_are_idle() {
-    alone("lost::descriptors_closed_while_workers_are_idle", || {
+    alone_with_losses("lost::descriptors_closed_while_workers_are_idle", || {
         let pool = pool(2);
         [Plug::new(&pool), Plug::new(&pool)].into_iter().for_each(Plug::release);
         let workers = pool.worker_pids();
@@ -76,7 +76,7 @@ fn descriptors_closed_while_workers_are_idle() {
 
 #[test]
 fn descriptors_closed_while_a_task_runs() {
-    alone("lost::descriptors_closed_while_a_task_runs", || {
+    alone_with_losses("lost::descriptors_closed_while_a_task_runs", || {
         let pool = pool(1);
         let mut plug = Plug::new(&pool);
         let queued = pool.submit(|n: u32| n, 7);
@@ -93,7 +93,7 @@ fn descriptors_closed_while_a_task_runs() {
 
 #[test]
 fn descriptors_closed_and_the_pool_dropped() {
-    alone("lost::descriptors_closed_and_the_pool_dropped", || {
+    alone_with_losses("lost::descriptors_closed_and_the_pool_dropped", || {
         let unused = pool(1);
         let used = pool(1);
         used.submit(|_: ()| (), ()).result().unwrap();

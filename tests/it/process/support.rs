@@ -185,8 +185,18 @@ pub(super) fn is_running(pid: u32) -> bool {
 
 /// Runs the body in a child process: it changes, or counts, what the whole process has.
 pub(super) fn alone(test: &str, body: impl FnOnce() + Send + 'static) {
+    in_a_child(test, || guarded(body));
+}
+
+/// [`alone`] for a body that takes descriptors away from its pool: the pool cannot know which of them are its own any more, so it
+/// leaves them, and the memory behind them, to the end of the process.
+pub(super) fn alone_with_losses(test: &str, body: impl FnOnce() + Send + 'static) {
+    in_a_child(test, || watchdog(LIMIT, body));
+}
+
+fn in_a_child(test: &str, body: impl FnOnce()) {
     if is_child() {
-        return guarded(body);
+        return body();
     }
     let name = format!("process::{test}");
     let output = watchdog(2 * LIMIT, move || in_child(&name));

@@ -20,13 +20,24 @@ options() {
     echo "log_path=$work/$1 handle_segv=0 handle_sigbus=0 handle_sigfpe=0 handle_sigill=0 handle_abort=0 use_sigaltstack=0"
 }
 # What cannot be here: address spaces smaller than the sanitizer's own, stacks that overflow or grow, and what counts memory or
-# time, of which it takes its share.
+# time, of which it takes its share; forks of a process that has threads; another checker; a system that refuses threads; another
+# user, who may not write where the reports go; and programs that end in the middle of their work, or leave what they must not touch
+# any more, which it takes for leaks.
 without=(
-    process::limits::memory_limit process::limited memory:: spawn_failure process::crash::a_stack_overflow_is_told_as_one
-    process_exit::a_stack_overflow process::crash::an_overflow_of_a_stack_that_has_grown depth:: costs::
+    process::limits::memory_limit process::limited memory:: process::crash::a_process_that_may_have_run_out_of_memory
+    spawn_failure process::crash::a_stack_overflow_is_told_as_one process_exit::a_stack_overflow
+    process::crash::an_overflow_of_a_stack_that_has_grown depth:: costs:: fork:: process::forked process::checkers
+    process::refused::threads_in_the_workers process::start::a_privileged process_exit:: process::shutdown::exit_
+    process::shutdown::main_returns process::lost
 )
-# What tests leave on purpose.
+# What tests leave on purpose, and what runtimes and the test harness keep to the end.
 cat >"$work/suppressions" <<END
+leak:it::spare_threads::wait_for
+leak:it::process::limits::max_rss_per_child
+leak:it::process::environment::constructor
+leak:async_io::
+leak:__cxa_thread_atexit_impl
+leak:test::run_test
 END
 export LSAN_OPTIONS="suppressions=$work/suppressions print_suppressions=0"
 mapfile -t binaries < <(cargo test --target x86_64-unknown-linux-gnu --all-features --lib --test it --no-run --message-format=json |

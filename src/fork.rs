@@ -6,7 +6,7 @@
 //!
 //! # Rules
 //!
-//! 1. Each process that makes a pool has a *mark*: [`Mark::valid`] is true, and is false in every child that is forked later.
+//! 1. Each process that makes a pool, or is a worker process, has a *mark*: [`Mark::valid`] is true, and is false in every child that is forked later.
 //! 2. On Linux the mark has a page of its own, which the kernel fills with zeros in a child (`MADV_WIPEONFORK`, Linux 4.14). That
 //!    holds for every kind of fork, the bare system call included, and before the first instruction of the child.
 //!    Everywhere on Unix a `pthread_atfork` handler also clears the marks; it is all there is where the kernel does not wipe, and
@@ -53,7 +53,8 @@ fn follow(mark: &AtomicPtr<Mark>) -> &'static Mark {
     unsafe { &*mark.load(Acquire) }
 }
 
-/// True in a child that was forked from a process that had pools, and in the children of such a child. Three instructions.
+/// True in a child that was forked from a process that had made a pool or was a worker process, and in the children of such a
+/// child. Three instructions; a signal handler may call it.
 #[inline(always)]
 pub(crate) fn is_child() -> bool {
     // Relaxed: a fork orders everything, and nobody else clears a mark.
@@ -178,12 +179,28 @@ impl<T: Send + Sync> PerProcess<T> {
     }
 }
 
+/// Makes [`is_child`] true in every process that is forked from this one from now on, as making a pool does. A worker process
+/// calls it before it takes calls.
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+pub(crate) fn mark_process() {
+    mark();
+}
+
 /// Ends a forked child in which a closure of its parent's pool has returned: the thread that it has returned to is a worker of
 /// the parent, and would go on with the parent's tasks. No destructor and no exit handler runs. The exit code is 0, or that of a
 /// program that has panicked.
 #[cold]
 pub(crate) fn end_child(panicked: bool) -> ! {
     system::exit(if panicked { 101 } else { 0 })
+}
+
+/// [`end_child`] if this process is a forked child; nothing otherwise.
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+#[inline]
+pub(crate) fn end_if_child(panicked: bool) {
+    if is_child() {
+        end_child(panicked);
+    }
 }
 
 #[cfg(all(unix, not(loom)))]

@@ -114,15 +114,6 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(sync::Condvar);
 
-/// Whether the deadline has passed.
-pub(crate) struct Waited(bool);
-
-impl Waited {
-    pub(crate) fn timed_out(&self) -> bool {
-        self.0
-    }
-}
-
 impl Condvar {
     pub(crate) const fn new() -> Self {
         Self(sync::Condvar::new())
@@ -136,16 +127,35 @@ impl Condvar {
         guard.order.locked();
     }
 
-    /// [`wait`](Self::wait) until a point in time.
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Instant) -> Waited {
+    /// [`wait`](Self::wait), until the deadline if there is one. True: the deadline has passed.
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
+        let Some(deadline) = deadline else {
+            self.wait(guard);
+            return false;
+        };
         guard.order.about_to_unlock();
         let held = guard.held.take().expect(HELD);
         let left = deadline.saturating_duration_since(Instant::now());
         let (held, _) = self.0.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner);
         guard.held = Some(held);
         guard.order.locked();
-        // Not what the system says of the time: a moment that is too long for it would seem to be over.
-        Waited(Instant::now() >= deadline)
+        // Not what the system reports: a time-out that is too long for it would seem to have passed.
+        Instant::now() >= deadline
+    }
+
+    /// Waits as long as `condition` holds, or until the deadline. False: the deadline has passed and it still holds.
+    pub(crate) fn wait_while<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        deadline: Option<Instant>,
+        condition: impl Fn(&T) -> bool,
+    ) -> bool {
+        while condition(guard) {
+            if self.wait_until(guard, deadline) {
+                return !condition(guard);
+            }
+        }
+        true
     }
 
     pub(crate) fn notify_one(&self) {

@@ -34,7 +34,6 @@ const ISLANDS: &[&str] = &[
     "combine/set.rs",
     "os/cpu.rs",
     "os/fault.rs",
-    "os/forked.rs",
     "os/image.rs",
     "os/shm.rs",
     "os/socket.rs",

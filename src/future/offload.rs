@@ -199,11 +199,7 @@ impl Offload {
         wake_all(wakers);
         let deadline = Instant::now() + LINGER;
         let mut state = self.state.lock();
-        while state.next.is_none() && !state.has_ended {
-            if self.changed.wait_until(&mut state, deadline).timed_out() {
-                break;
-            }
-        }
+        self.changed.wait_while(&mut state, Some(deadline), |state| state.next.is_none() && !state.has_ended);
         state.is_idle = false;
         state.next.take()
     }

@@ -24,7 +24,8 @@ use std::thread::{self, Thread};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use super::{forked, image};
+use super::image;
+use crate::fork;
 use crate::stack;
 
 /// What is said of a process that died: by the signal handler, and by the panic hook. All zeros say nothing.
@@ -50,7 +51,7 @@ impl Note {
     /// Keeps the description of a panic, in case that the process does not survive it. The newest one stays. A forked copy of
     /// the process has this memory, too, and its panics are not the process's.
     pub(crate) fn set_panic(&self, text: &str) {
-        if forked::is_copy() {
+        if fork::is_child() {
             return;
         }
         // Acquire, so that this text goes over the last one, not under it. If somebody is writing just now, that one is
@@ -72,7 +73,7 @@ impl Note {
     /// The last panic was survived.
     #[cold]
     fn forget_panic(&self) {
-        if self.panic.state.load(Relaxed) != BUSY && !forked::is_copy() {
+        if self.panic.state.load(Relaxed) != BUSY && !fork::is_child() {
             self.panic.state.store(0, Relaxed);
         }
     }

@@ -9,7 +9,6 @@
 //! | `events` | waiting for many descriptors at once |
 //! | `pidfd` | a process that is known by a descriptor |
 //! | `cpu` | which processor a thread is on |
-//! | `forked` | whether this process is a forked copy |
 //! | `image` | the running executable |
 //! | `fault` | last words of a process that crashes |
 
@@ -17,7 +16,6 @@ pub(crate) mod cpu;
 pub(crate) mod events;
 pub(crate) mod fault;
 pub(crate) mod fd;
-pub(crate) mod forked;
 pub(crate) mod futex;
 pub(crate) mod image;
 pub(crate) mod pidfd;

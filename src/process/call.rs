@@ -24,7 +24,7 @@ use super::codec::{self, NotEncoded};
 use super::shared_bytes::{self, SharedBytes};
 use super::wire::{LONGEST_REPORT, ReplyKind, Report};
 use crate::error::{CodecError, TaskError, TaskPanic};
-use crate::os::forked::{self, PANICKED};
+use crate::fork;
 use crate::os::{fault, image};
 use crate::unwind;
 
@@ -136,7 +136,7 @@ where
             begin(note, results.len());
             results.push(conjure::<F>()(argument));
             // The rest is for the process that took the call.
-            forked::end_copy(0);
+            fork::end_if_child(false);
         }
     });
     match ended {
@@ -159,7 +159,7 @@ where
     F: Fn(A) -> R + Copy + 'static,
     R: Serialize + 'static,
 {
-    forked::end_copy(PANICKED);
+    fork::end_if_child(true);
     let mut mixed: Vec<Result<R, Report>> = results.into_iter().map(Ok).collect();
     mixed.push(Err(report(first)));
     let note = invocation.progress();
@@ -168,7 +168,7 @@ where
         // What the next one dies of, if it does, is not what the last one has survived.
         fault::forget_panic();
         let result = unwind::catch(|| conjure::<F>()(argument));
-        forked::end_copy(if result.is_ok() { 0 } else { PANICKED });
+        fork::end_if_child(result.is_err());
         mixed.push(result.map_err(|panic| report(&panic)));
     }
     reply(invocation, ReplyKind::Mixed, mixed);

@@ -392,10 +392,7 @@ where
                 continue;
             }
             track.sleeps = true;
-            match deadline {
-                Some(deadline) => drop(self.arrived.wait_until(&mut track, deadline)),
-                None => self.arrived.wait(&mut track),
-            }
+            self.arrived.wait_until(&mut track, deadline);
             track.sleeps = false;
         }
     }

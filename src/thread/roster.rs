@@ -284,15 +284,8 @@ impl Roster {
     /// Blocks until no thread is left, or the deadline; says whether none is left. All of them have been joined then.
     pub(super) fn wait_until_empty(&self, deadline: Option<Instant>) -> bool {
         let mut table = self.table.lock();
-        while !table.is_empty() {
-            match deadline {
-                None => self.emptied.wait(&mut table),
-                Some(deadline) => {
-                    if self.emptied.wait_until(&mut table, deadline).timed_out() && !table.is_empty() {
-                        return false;
-                    }
-                }
-            }
+        if !self.emptied.wait_while(&mut table, deadline, |table| !table.is_empty()) {
+            return false;
         }
         drop(table);
         // The threads have only the destructors of their thread-locals left, which may ask for the table.

@@ -96,7 +96,7 @@ impl Spares {
         let mut table = self.table.lock();
         let start = Instant::now();
         while table.running.len() >= max && table.leaving == 0 && table.orphans > 0 && start.elapsed() < patience {
-            self.ended.wait_until(&mut table, start + patience);
+            self.ended.wait_until(&mut table, Some(start + patience));
         }
         if table.running.len() >= max {
             return Err(Full { one_leaves: table.leaving > 0, table });
@@ -152,15 +152,8 @@ impl Spares {
     /// Blocks until no spare thread is left, or the deadline; says whether none is left. All of them have been joined then.
     pub(super) fn wait_until_empty(&self, deadline: Option<Instant>) -> bool {
         let mut table = self.table.lock();
-        while !table.running.is_empty() {
-            match deadline {
-                None => self.ended.wait(&mut table),
-                Some(deadline) => {
-                    if self.ended.wait_until(&mut table, deadline).timed_out() && !table.running.is_empty() {
-                        return false;
-                    }
-                }
-            }
+        if !self.ended.wait_while(&mut table, deadline, |table| !table.running.is_empty()) {
+            return false;
         }
         drop(table);
         let _joining = self.joining.lock();

@@ -466,13 +466,7 @@ where
                 }
             }
             track.awaited = Some(next);
-            let timed_out = match deadline {
-                Some(deadline) => self.arrived.wait_until(&mut track, deadline).timed_out(),
-                None => {
-                    self.arrived.wait(&mut track);
-                    false
-                }
-            };
+            let timed_out = self.arrived.wait_until(&mut track, deadline);
             if timed_out && track.awaited.take().is_some() {
                 return None;
             }

@@ -416,15 +416,8 @@ impl Core {
     /// Waits until all workers are gone; false at the deadline.
     fn wait_for_end(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.state.lock();
-        while !state.gone {
-            match deadline {
-                None => self.ended.wait(&mut state),
-                Some(deadline) => {
-                    if self.ended.wait_until(&mut state, deadline).timed_out() && !state.gone {
-                        return false;
-                    }
-                }
-            }
+        if !self.ended.wait_while(&mut state, deadline, |state| !state.gone) {
+            return false;
         }
         let lost = state.lost;
         drop(state);

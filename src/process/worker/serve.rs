@@ -19,8 +19,8 @@ use super::super::shared_bytes::SharedBytes;
 use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
 use super::super::wire::{Call, CallKind, Garbled, Hello, NO_THREADS, Reply, ReplyKind};
 use crate::current;
+use crate::fork;
 use crate::os::fault::AltStack;
-use crate::os::forked::{self, PANICKED};
 use crate::spin::{ONE_WAKE_UP, Patience};
 
 /// What the serving threads share.
@@ -236,7 +236,7 @@ impl Invocation for Serving<'_> {
 
     fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]) {
         // The process that took the call answers it. A forked child that comes here has come to the end of its task.
-        forked::end_copy(if kind == ReplyKind::Value { 0 } else { PANICKED });
+        fork::end_if_child(kind != ReplyKind::Value);
         if self.argument {
             // An argument that nobody wanted is still in the way.
             match Body::with_capacity(Element::BYTE, self.call.len) {
@@ -288,7 +288,7 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str, answer: &[u8]) 
             served
         })
     };
-    forked::mark();
+    fork::mark_process();
     let mut serving = Vec::new();
     // Nothing begins before that is said.
     let calls = server.calls.lock();

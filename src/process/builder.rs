@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::{self, Function};
-use super::manager::{Config, Core, Hook, check_ids};
+use super::parent::{Config, Hook, Inner, check_ids};
 use super::pool::ProcessPoolExecutor;
-use super::stderr::Stdio;
+use super::stdio::Stdio;
 use super::transport::Transport;
 use super::worker;
 use crate::error::BuildError;
@@ -343,9 +343,9 @@ impl ProcessPoolBuilder {
             initializer,
             transport: self.transport.resolve(),
         };
-        let core = Core::new(config, max_workers, capacity)
+        let inner = Inner::new(config, max_workers, capacity)
             .map_err(|error| BuildError::System { code: error.raw_os_error().unwrap_or(0) })?;
-        Ok(ProcessPoolExecutor::from_parts(core, self.defaults))
+        Ok(ProcessPoolExecutor::from_parts(inner, self.defaults))
     }
 }
 

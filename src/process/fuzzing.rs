@@ -1,9 +1,10 @@
 //! The ways in which bytes that a worker controls reach its parent, for the fuzzer (`ci/fuzz.sh`).
 
 use super::body::{Body, Element};
+use super::call;
+use super::parent::Raw;
 use super::transport::{ParentEnd, Shared, scribble};
 use super::wire::{self, CALL_HEAD, Call, Hello, REPLY_HEAD, Ready, Reply, Report};
-use super::{call, job};
 use crate::os::shm;
 
 /// Everything that is decoded from a message or a body.
@@ -26,7 +27,7 @@ pub fn messages(data: &[u8]) {
         let mut head = [0; REPLY_HEAD];
         head[24] = kind;
         if let Ok(Reply { kind, took, .. }) = Reply::from_bytes(&head) {
-            let raw = job::Raw::Reply { kind, body: Body::of::<()>(data), pid: 1, name: None, limit: 1, took };
+            let raw = Raw::Reply { kind, body: Body::of::<()>(data), pid: 1, name: None, limit: 1, took };
             let _ = raw.into_body();
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ProcessPoolExecutor;
-use super::job::JobOptions;
+use super::parent::JobOptions;
 use crate::error::SubmitError;
 use crate::executor::Priority;
 use crate::future::TaskFuture;

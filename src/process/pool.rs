@@ -11,10 +11,8 @@ use serde::de::DeserializeOwned;
 use super::body::Element;
 use super::builder::{Defaults, ProcessPoolBuilder};
 use super::call::{self, Function};
-use super::job::{Job, JobOptions, ResultOf, Sink};
-use super::manager::{Core, TaskOwner};
-use super::map::ChunkLane;
 use super::options::ProcessTask;
+use super::parent::{ChunkLane, EndReason, Inner, Job, JobOptions, ResultOf, Sink, TaskOwner};
 use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, CodecError, MapError, ShutdownError, SizeLimit, SubmitError, TaskError};
 use crate::executor::{Executor, Priority, QueuePolicy, Sealed, Shutdown, check_workers};
@@ -82,7 +80,7 @@ use crate::stack;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct ProcessPoolExecutor {
-    core: Arc<Core>,
+    inner: Arc<Inner>,
     defaults: Defaults,
 }
 
@@ -106,8 +104,8 @@ impl ProcessPoolExecutor {
         ProcessPoolBuilder::default()
     }
 
-    pub(super) fn from_parts(core: Arc<Core>, defaults: Defaults) -> Self {
-        Self { core, defaults }
+    pub(super) fn from_parts(inner: Arc<Inner>, defaults: Defaults) -> Self {
+        Self { inner, defaults }
     }
 
     pub(super) fn defaults(&self) -> &Defaults {
@@ -212,11 +210,11 @@ impl ProcessPoolExecutor {
         R: Serialize + DeserializeOwned + Send + 'static,
     {
         options.check()?;
-        let function = match self.core.closed_because() {
+        let function = match self.inner.closed_because() {
             None => Function::of_chunk(f),
             Some(reason) => Err(reason),
         };
-        Ok(Map::on(ChunkLane::new(&self.core, function, &options), options, items.into_iter()))
+        Ok(Map::on(ChunkLane::new(&self.inner, function, &options), options, items.into_iter()))
     }
 
     /// A task that can be given a time limit, retries, a name or a priority before it is submitted.
@@ -226,17 +224,17 @@ impl ProcessPoolExecutor {
 
     /// How the pool is doing. In a child that was forked from the process of the pool, all numbers are 0.
     pub fn stats(&self) -> ProcessPoolStats {
-        if !self.core.is_here() {
+        if !self.inner.is_here() {
             return ProcessPoolStats { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0 };
         }
-        let (workers, busy, queued, completed) = self.core.tally();
-        ProcessPoolStats { max_workers: self.core.max_workers(), workers, busy, queued, completed }
+        let (workers, busy, queued, completed) = self.inner.tally();
+        ProcessPoolStats { max_workers: self.inner.max_workers(), workers, busy, queued, completed }
     }
 
     /// The process ids of the workers that there are at the moment, those that are just starting or ending included. In a
     /// forked child there are none: they are its parent's.
     pub fn worker_pids(&self) -> Vec<u32> {
-        self.core.pids()
+        self.inner.pids()
     }
 
     /// Changes how many workers there may be. More start when there is work for them; what is too many ends as soon as it
@@ -248,10 +246,10 @@ impl ProcessPoolExecutor {
     /// ([`BuildError::WrongProcess`]); the pool stays as it was.
     pub fn resize(&self, max_workers: usize) -> Result<(), BuildError> {
         check_workers(max_workers)?;
-        if !self.core.is_here() {
+        if !self.inner.is_here() {
             return Err(BuildError::WrongProcess);
         }
-        self.core.resize(max_workers);
+        self.inner.resize(max_workers);
         Ok(())
     }
 
@@ -263,7 +261,7 @@ impl ProcessPoolExecutor {
     /// [`ShutdownError::WouldDeadlock`] if it is called in a done-callback and would wait;
     /// [`ShutdownError::TimedOut`] after [`Shutdown::Within`]; [`ShutdownError::WrongProcess`] in a forked child.
     pub fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError> {
-        self.core.shut_down(how)
+        self.inner.shut_down(how)
     }
 
     /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and
@@ -273,13 +271,13 @@ impl ProcessPoolExecutor {
     /// After Python's
     /// [`terminate_workers`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor.terminate_workers).
     pub fn terminate_workers(&self) {
-        let grace = self.core.config.kill_grace.max(Duration::from_millis(1));
-        self.core.end_workers(grace, "all workers were terminated");
+        let grace = self.inner.config.kill_grace.max(Duration::from_millis(1));
+        self.inner.end_workers(grace, EndReason::WorkersTerminated);
     }
 
     /// Like [`terminate_workers`](Self::terminate_workers), with SIGKILL from the beginning.
     pub fn kill_workers(&self) {
-        self.core.end_workers(Duration::ZERO, "all workers were killed");
+        self.inner.end_workers(Duration::ZERO, EndReason::WorkersKilled);
     }
 
     fn default_options(&self) -> JobOptions {
@@ -298,11 +296,11 @@ impl ProcessPoolExecutor {
         A: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
-        if !self.core.is_here() {
+        if !self.inner.is_here() {
             return TaskFuture::ready(Err(TaskError::WrongProcess));
         }
-        if let Some(capacity) = &self.core.capacity {
-            if let Some(reason) = self.core.closed_because() {
+        if let Some(capacity) = &self.inner.capacity {
+            if let Some(reason) = self.inner.closed_because() {
                 return TaskFuture::ready(Err(reason));
             }
             options.permit = match capacity.policy {
@@ -334,10 +332,10 @@ impl ProcessPoolExecutor {
         A: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
-        if let Some(reason) = self.core.closed_because() {
+        if let Some(reason) = self.inner.closed_because() {
             return Err(SubmitError::new(argument, reason));
         }
-        if let Some(capacity) = &self.core.capacity {
+        if let Some(capacity) = &self.inner.capacity {
             options.permit = capacity.try_acquire();
             if options.permit.is_none() {
                 return Err(SubmitError::new(argument, TaskError::QueueFull));
@@ -364,16 +362,16 @@ impl ProcessPoolExecutor {
                 return TaskFuture::ready(Err(TaskError::Encode(error)));
             }
         };
-        let (size, limit) = (argument.as_slice().len() as u64, self.core.config.max_payload);
+        let (size, limit) = (argument.as_slice().len() as u64, self.inner.config.max_payload);
         if size > limit {
             return TaskFuture::ready(Err(TaskError::TooLarge(Box::new(SizeLimit { size, limit }))));
         }
-        let id = self.core.next_task_id();
-        let (task, future) = RemoteTask::new::<ResultOf<R>, _>(TaskOwner { pool: self.core.id(), task: id });
+        let id = self.inner.next_task_id();
+        let (task, future) = RemoteTask::new::<ResultOf<R>, _>(TaskOwner { pool: self.inner.id(), task: id });
         let options = (!options.is_empty()).then(|| Box::new(options));
         let element = call::element::<R>().unwrap_or(Element::BYTE);
         let sink = Sink::Future(task);
-        self.core.submit(Box::new(Job { id, function, argument, element, sink, priority, options, attempts: 0 }));
+        self.inner.submit(Box::new(Job { id, function, argument, element, sink, priority, options, attempts: 0 }));
         future
     }
 }
@@ -407,9 +405,9 @@ impl Executor for ProcessPoolExecutor {
 
 impl Drop for ProcessPoolExecutor {
     fn drop(&mut self) {
-        if !self.core.is_here() {
+        if !self.inner.is_here() {
             // What is left of the pool in a forked child stays as it is, for ever: rings, descriptors and workers are the parent's.
-            std::mem::forget(Arc::clone(&self.core));
+            std::mem::forget(Arc::clone(&self.inner));
             return;
         }
         let how = match std::thread::panicking() {
@@ -425,7 +423,7 @@ impl fmt::Debug for ProcessPoolExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.stats();
         f.debug_struct("ProcessPoolExecutor")
-            .field("name", &self.core.config.name)
+            .field("name", &self.inner.config.name)
             .field("workers", &format_args!("{}/{}", stats.workers, stats.max_workers))
             .field("busy", &stats.busy)
             .field("queued", &stats.queued)

@@ -74,17 +74,17 @@ impl Call {
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; CALL_HEAD]) -> Result<Self, Garbled> {
+    pub(super) fn from_bytes(bytes: &[u8; CALL_HEAD]) -> Result<Self, ProtocolError> {
         Ok(Self {
             kind: match bytes[4] {
                 0 => CallKind::Task,
                 1 => CallKind::Initializer,
                 2 => CallKind::Exit,
-                _ => return Err(Garbled("a call of an unknown kind")),
+                _ => return Err(ProtocolError("a call of an unknown kind")),
             },
             id: u64_at(bytes, 8),
             function: u64_at(bytes, 16),
-            len: usize::try_from(u64_at(bytes, 24)).map_err(|_| Garbled("a call that is too long"))?,
+            len: usize::try_from(u64_at(bytes, 24)).map_err(|_| ProtocolError("a call that is too long"))?,
             attachments: u16::from_ne_bytes([bytes[6], bytes[7]]),
         })
     }
@@ -144,14 +144,14 @@ impl Reply {
         bytes
     }
 
-    pub(super) fn from_bytes(bytes: &[u8; REPLY_HEAD]) -> Result<Self, Garbled> {
+    pub(super) fn from_bytes(bytes: &[u8; REPLY_HEAD]) -> Result<Self, ProtocolError> {
         use ReplyKind::*;
         let kinds = [Value, Panicked, NotDecoded, NotEncoded, TooLarge, Mixed];
         Ok(Self {
-            kind: *kinds.get(usize::from(bytes[24])).ok_or(Garbled("a reply of an unknown kind"))?,
+            kind: *kinds.get(usize::from(bytes[24])).ok_or(ProtocolError("a reply of an unknown kind"))?,
             retire: bytes[25] != 0,
             id: u64_at(bytes, 0),
-            len: usize::try_from(u64_at(bytes, 8)).map_err(|_| Garbled("a reply that is too long"))?,
+            len: usize::try_from(u64_at(bytes, 8)).map_err(|_| ProtocolError("a reply that is too long"))?,
             took: Duration::from_nanos(u64_at(bytes, 16)),
             attachments: u16::from_ne_bytes([bytes[26], bytes[27]]),
         })
@@ -165,7 +165,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// The other side has written something that it never would if it were in its right mind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the worker process sent {0}")]
-pub(super) struct Garbled(pub(super) &'static str);
+pub(super) struct ProtocolError(pub(super) &'static str);
 
 /// The first byte of a message on the control socket.
 pub(super) mod message {
@@ -242,8 +242,8 @@ pub(super) fn encode<T: Serialize>(first: u8, value: &T) -> Vec<u8> {
 }
 
 /// The inverse of [`encode`], without the first byte.
-pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Garbled> {
-    postcard::from_bytes(bytes).map_err(|_| Garbled("a message that cannot be decoded"))
+pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ProtocolError> {
+    postcard::from_bytes(bytes).map_err(|_| ProtocolError("a message that cannot be decoded"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::lock::Mutex;
 
 use super::body::Body;
 use super::shared_bytes::{self, SharedBytes};
-use super::wire::{Call, Garbled, Reply, message};
+use super::wire::{Call, ProtocolError, Reply, message};
 use crate::os;
 use crate::os::socket::Received;
 
@@ -88,7 +88,7 @@ impl ParentLink {
     }
 
     /// Is there room for that call now, as far as can be known?
-    pub(super) fn has_room(&mut self, len: usize) -> Result<bool, Garbled> {
+    pub(super) fn has_room(&mut self, len: usize) -> Result<bool, ProtocolError> {
         match &mut self.way {
             ParentWay::Ring(ring) => ring.has_room_for(len),
             ParentWay::Socket(_) => Ok(true),
@@ -127,7 +127,7 @@ impl ParentLink {
     }
 
     /// Hands a call over, with as much of its body as goes: where it is, and how much that was. `None`: no room for it now.
-    pub(super) fn send(&mut self, call: Call, claim: u32, body: &[u8]) -> Result<Option<(u64, usize)>, Garbled> {
+    pub(super) fn send(&mut self, call: Call, claim: u32, body: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
         match &mut self.way {
             ParentWay::Ring(ring) => ring.send(call, claim, body),
             ParentWay::Socket(socket) => Ok(socket.send(call, body)?.map(|sent| (0, sent))),
@@ -135,7 +135,7 @@ impl ParentLink {
     }
 
     /// Sends more of a body, of which `sent` bytes have been sent; says how many have been now.
-    pub(super) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, Garbled> {
+    pub(super) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, ProtocolError> {
         match &mut self.way {
             ParentWay::Ring(ring) => ring.send_more(body, sent),
             ParentWay::Socket(socket) => socket.send_more(body, sent),
@@ -204,7 +204,7 @@ impl ParentLink {
         }
     }
 
-    pub(super) fn receive(&mut self) -> Result<Option<Reply>, Garbled> {
+    pub(super) fn receive(&mut self) -> Result<Option<Reply>, ProtocolError> {
         match &mut self.way {
             ParentWay::Ring(ring) => ring.receive(),
             ParentWay::Socket(socket) => socket.receive(),
@@ -212,7 +212,7 @@ impl ParentLink {
     }
 
     /// Takes in what there is of a body of that length; true when it is whole.
-    pub(super) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, Garbled> {
+    pub(super) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, ProtocolError> {
         match &mut self.way {
             ParentWay::Ring(ring) => ring.receive_body(body, length),
             ParentWay::Socket(socket) => Ok(socket.receive_body(body, length)),
@@ -324,7 +324,7 @@ impl WorkerLink {
     }
 
     /// The descriptors that belong to a call.
-    pub(super) fn attachments(&self, call: &Call) -> Result<Vec<OwnedFd>, Garbled> {
+    pub(super) fn attachments(&self, call: &Call) -> Result<Vec<OwnedFd>, ProtocolError> {
         let wanted = usize::from(call.attachments);
         if wanted == 0 {
             return Ok(Vec::new());
@@ -344,19 +344,19 @@ impl WorkerLink {
                 Ok(Received::Message(length, fds)) if buffer[0] == message::ATTACHMENTS => {
                     self.stash.lock().keep(&buffer[1..length], fds);
                 }
-                _ => return Err(Garbled("too few descriptors")),
+                _ => return Err(ProtocolError("too few descriptors")),
             }
         }
     }
 
     /// Sends descriptors for the reply of that id, which is sent next.
-    pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> Result<(), Garbled> {
+    pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> Result<(), ProtocolError> {
         for (head, fds) in attachment_messages(id, attachments) {
             loop {
                 match os::socket::send(&*self.socket, &[&head], &fds) {
                     Ok(true) => break,
-                    Ok(false) => socket::wait_for_room(&*self.socket).map_err(|_| Garbled("nothing more"))?,
-                    Err(_) => return Err(Garbled("nothing more: descriptors cannot be sent")),
+                    Ok(false) => socket::wait_for_room(&*self.socket).map_err(|_| ProtocolError("nothing more"))?,
+                    Err(_) => return Err(ProtocolError("nothing more: descriptors cannot be sent")),
                 }
             }
         }
@@ -382,7 +382,7 @@ pub(super) enum Calls {
 
 impl Calls {
     /// Is there a call?
-    pub(super) fn is_ready(&mut self) -> Result<bool, Garbled> {
+    pub(super) fn is_ready(&mut self) -> Result<bool, ProtocolError> {
         match self {
             Self::Ring(ring) => ring.is_ready(),
             Self::Socket(socket) => socket.is_ready(),
@@ -395,7 +395,7 @@ impl Calls {
     }
 
     /// Sleeps until there may be something to read.
-    pub(super) fn sleep(&mut self) -> Result<(), Garbled> {
+    pub(super) fn sleep(&mut self) -> Result<(), ProtocolError> {
         match self {
             Self::Ring(ring) => ring.sleep(),
             Self::Socket(socket) => socket.sleep(),
@@ -404,7 +404,7 @@ impl Calls {
 
     /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: it has been
     /// taken back, and is behind us now.
-    pub(super) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, Garbled> {
+    pub(super) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, ProtocolError> {
         match self {
             Self::Ring(ring) => ring.begin(now, thread),
             Self::Socket(socket) => socket.begin().map(Some),
@@ -420,7 +420,7 @@ impl Calls {
     }
 
     /// Shows the body of the call that has just begun. It has to be short.
-    pub(super) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, Garbled> {
+    pub(super) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, ProtocolError> {
         match self {
             Self::Ring(ring) => Ok(ring.with_body(length, f)),
             Self::Socket(socket) => socket.with_body(length, f),
@@ -428,7 +428,7 @@ impl Calls {
     }
 
     /// Copies a long body to `to`, as it comes.
-    pub(super) fn read_body(&mut self, to: &mut Body, length: usize, bell: impl FnMut()) -> Result<(), Garbled> {
+    pub(super) fn read_body(&mut self, to: &mut Body, length: usize, bell: impl FnMut()) -> Result<(), ProtocolError> {
         match self {
             Self::Ring(ring) => ring.read_body(to, length, bell),
             Self::Socket(socket) => socket.read_body(to, length),
@@ -444,7 +444,7 @@ pub(super) enum Replies {
 
 impl Replies {
     /// Sends a reply; sleeps when there is no room. `bell` sends a message on the socket.
-    pub(super) fn send(&mut self, reply: Reply, body: &[u8], bell: impl FnMut()) -> Result<(), Garbled> {
+    pub(super) fn send(&mut self, reply: Reply, body: &[u8], bell: impl FnMut()) -> Result<(), ProtocolError> {
         match self {
             Self::Ring(ring) => ring.send(reply, body, bell),
             Self::Socket(socket) => socket.send(reply, body),

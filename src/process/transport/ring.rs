@@ -7,7 +7,7 @@
 //! This module is an unsafe island. Its rules:
 //! 1. A ring has one producer, which alone writes `tail`, and one consumer, which alone writes `head`. Bytes from `head` to
 //!    `tail` are the consumer's, all others the producer's. Positions only grow; a position's place is its remainder.
-//! 2. A side trusts only its own position. The other's is read, checked against it ([`Garbled`] if it cannot be), and
+//! 2. A side trusts only its own position. The other's is read, checked against it ([`ProtocolError`] if it cannot be), and
 //!    used for nothing but the question how much there is. So no access leaves the mapping, whatever the other side does.
 //! 3. Publishing a position is a Release store, reading the other's an Acquire load: what lies between is whole. That, and
 //!    who sleeps and who wakes, is in `words`.
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use std::time::Instant;
 
 use super::super::body::Body;
-use super::super::wire::{self, CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, padded};
+use super::super::wire::{self, CALL_HEAD, Call, ProtocolError, REPLY_HEAD, Reply, padded};
 use super::words;
 use crate::os::fault::Note;
 use crate::os::{cpu, futex, shm};
@@ -265,17 +265,17 @@ impl Producer {
     }
 
     /// How many bytes can be written.
-    fn room(&mut self) -> Result<usize, Garbled> {
+    fn room(&mut self) -> Result<usize, ProtocolError> {
         self.head = words::position(&self.positions().head.0);
         let used = self.tail.wrapping_sub(self.head);
         // Rule 2.
         match usize::try_from(used) {
             Ok(used) if used <= self.capacity => Ok(self.capacity - used),
-            _ => Err(Garbled("a position that cannot be")),
+            _ => Err(ProtocolError("a position that cannot be")),
         }
     }
 
-    fn has_room(&mut self, wanted: usize) -> Result<bool, Garbled> {
+    fn has_room(&mut self, wanted: usize) -> Result<bool, ProtocolError> {
         // The last look may be enough.
         let used = self.tail.wrapping_sub(self.head);
         if used <= self.capacity as u64 && self.capacity - used as usize >= wanted {
@@ -319,13 +319,13 @@ impl Consumer {
     }
 
     /// How many bytes can be read.
-    fn available(&mut self) -> Result<usize, Garbled> {
+    fn available(&mut self) -> Result<usize, ProtocolError> {
         self.tail = words::position(&self.positions().tail.0);
         let there = self.tail.wrapping_sub(self.head);
         // Rule 2.
         match usize::try_from(there) {
             Ok(there) if there <= self.capacity => Ok(there),
-            _ => Err(Garbled("a position that cannot be")),
+            _ => Err(ProtocolError("a position that cannot be")),
         }
     }
 
@@ -349,7 +349,7 @@ impl Consumer {
     }
 
     /// Copies what there is of a body of that length to `to`, and says how much it was.
-    fn read_body(&mut self, to: &mut Body, length: usize) -> Result<usize, Garbled> {
+    fn read_body(&mut self, to: &mut Body, length: usize) -> Result<usize, ProtocolError> {
         let now = (length - to.len()).min(self.available()?);
         assert!(now <= to.room());
         // SAFETY: available, so within the ring; and there is room.
@@ -398,7 +398,7 @@ impl ParentEnd {
         call: Call,
         claim: u32,
         body: &[u8],
-    ) -> Result<Option<(u64, usize)>, Garbled> {
+    ) -> Result<Option<(u64, usize)>, ProtocolError> {
         let whole = body.len() <= INLINE;
         let wanted = Self::with_head(body.len());
         if !self.calls.has_room(wanted)? {
@@ -416,7 +416,7 @@ impl ParentEnd {
     }
 
     /// Is there room for the head of a call whose body has that length, and for as much of it as goes with the head?
-    pub(in crate::process) fn has_room_for(&mut self, length: usize) -> Result<bool, Garbled> {
+    pub(in crate::process) fn has_room_for(&mut self, length: usize) -> Result<bool, ProtocolError> {
         self.calls.has_room(Self::with_head(length))
     }
 
@@ -426,7 +426,7 @@ impl ParentEnd {
     }
 
     /// Writes more of a long body, of which `sent` bytes have been written; says how much has been now, padding included.
-    pub(in crate::process) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, Garbled> {
+    pub(in crate::process) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, ProtocolError> {
         let rest = &body[sent..];
         let room = self.calls.room()?;
         if room >= padded(rest.len()) {
@@ -475,11 +475,11 @@ impl ParentEnd {
     }
 
     /// The head of the next reply, if there is one.
-    pub(in crate::process) fn receive(&mut self) -> Result<Option<Reply>, Garbled> {
+    pub(in crate::process) fn receive(&mut self) -> Result<Option<Reply>, ProtocolError> {
         match self.replies.available()? {
             0 => return Ok(None),
             // Heads are published as a whole.
-            1..REPLY_HEAD => return Err(Garbled("half a reply")),
+            1..REPLY_HEAD => return Err(ProtocolError("half a reply")),
             _ => {}
         }
         let reply = Reply::from_bytes(&self.replies.read())?;
@@ -488,7 +488,7 @@ impl ParentEnd {
     }
 
     /// Takes in what there is of a body of that length; true when it is whole.
-    pub(in crate::process) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, Garbled> {
+    pub(in crate::process) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, ProtocolError> {
         if body.len() < length {
             self.replies.read_body(body, length)?;
         }
@@ -548,8 +548,8 @@ pub(in crate::process) fn worker_ends(shared: &Arc<Shared>) -> (Calls, Replies) 
 fn look_out(
     patience: &Patience,
     shared: &Shared,
-    mut can_go_on: impl FnMut() -> Result<bool, Garbled>,
-) -> Result<bool, Garbled> {
+    mut can_go_on: impl FnMut() -> Result<bool, ProtocolError>,
+) -> Result<bool, ProtocolError> {
     let mut found = Ok(false);
     let stop = || {
         found = can_go_on();
@@ -561,16 +561,16 @@ fn look_out(
 
 impl Calls {
     /// Is there a call?
-    pub(in crate::process) fn is_ready(&mut self) -> Result<bool, Garbled> {
+    pub(in crate::process) fn is_ready(&mut self) -> Result<bool, ProtocolError> {
         Ok(self.0.available()? >= CALL_HEAD)
     }
 
     /// Sleeps until there may be something to read.
-    pub(in crate::process) fn sleep(&mut self) -> Result<(), Garbled> {
+    pub(in crate::process) fn sleep(&mut self) -> Result<(), ProtocolError> {
         self.sleep_unless(0)
     }
 
-    fn sleep_unless(&mut self, had: usize) -> Result<(), Garbled> {
+    fn sleep_unless(&mut self, had: usize) -> Result<(), ProtocolError> {
         words::intend(&self.0.positions().consumer_waits.0);
         if self.0.available()? <= had {
             futex::wait(&self.0.positions().consumer_waits.0, 1, None);
@@ -581,7 +581,7 @@ impl Calls {
 
     /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: it has been
     /// taken back, and is behind us now.
-    pub(in crate::process) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, Garbled> {
+    pub(in crate::process) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, ProtocolError> {
         // SAFETY: within the ring; heads are aligned to 16 bytes.
         let word = unsafe { self.0.at(0).cast::<AtomicU32>().as_ref() };
         // This is said first: whoever sees that the call has begun sees when.
@@ -610,7 +610,7 @@ impl Calls {
     }
 
     /// Looks out for more of a body for a while; true if there is some.
-    fn look(&mut self) -> Result<bool, Garbled> {
+    fn look(&mut self) -> Result<bool, ProtocolError> {
         let Self(ring, patience) = self;
         let shared = Arc::clone(&ring.shared);
         look_out(patience, &shared, || Ok(ring.available()? > 0))
@@ -622,7 +622,7 @@ impl Calls {
         to: &mut Body,
         length: usize,
         mut bell: impl FnMut(),
-    ) -> Result<(), Garbled> {
+    ) -> Result<(), ProtocolError> {
         while to.len() < length {
             let read = self.0.read_body(to, length)?;
             if self.told_of_room() {
@@ -662,7 +662,7 @@ impl Replies {
         reply: Reply,
         body: &[u8],
         mut bell: impl FnMut(),
-    ) -> Result<(), Garbled> {
+    ) -> Result<(), ProtocolError> {
         let whole = body.len() <= INLINE;
         let wanted = REPLY_HEAD + if whole { padded(body.len()) } else { 0 };
         self.wait_for(wanted, &mut bell)?;
@@ -692,7 +692,7 @@ impl Replies {
         Ok(())
     }
 
-    fn wait_for(&mut self, wanted: usize, bell: &mut impl FnMut()) -> Result<(), Garbled> {
+    fn wait_for(&mut self, wanted: usize, bell: &mut impl FnMut()) -> Result<(), ProtocolError> {
         while !self.0.has_room(wanted)? {
             self.ring(bell);
             if self.look(wanted)? {
@@ -708,7 +708,7 @@ impl Replies {
     }
 
     /// Looks out for room for a while; true if there is enough.
-    fn look(&mut self, wanted: usize) -> Result<bool, Garbled> {
+    fn look(&mut self, wanted: usize) -> Result<bool, ProtocolError> {
         let Self(ring, patience) = self;
         let shared = Arc::clone(&ring.shared);
         look_out(patience, &shared, || ring.has_room(wanted))
@@ -743,7 +743,7 @@ mod tests {
     use super::super::super::wire::CallKind;
     use super::*;
 
-    const GARBLED: Garbled = Garbled("a position that cannot be");
+    const GARBLED: ProtocolError = ProtocolError("a position that cannot be");
 
     fn shared() -> Arc<Shared> {
         let page = rustix::param::page_size();

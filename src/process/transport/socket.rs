@@ -11,7 +11,7 @@ use crate::lock::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::super::body::Body;
-use super::super::wire::{CALL_HEAD, Call, Garbled, REPLY_HEAD, Reply, message, padded};
+use super::super::wire::{CALL_HEAD, Call, ProtocolError, REPLY_HEAD, Reply, message, padded};
 use super::Stash;
 use super::words::BEGUN;
 use crate::os::socket::{self, Received};
@@ -21,15 +21,19 @@ const PIECE: usize = 32 * 1024;
 
 const PADDING: [u8; 16] = [0; 16];
 
-const BROKEN: Garbled = Garbled("nothing more: the socket is closed");
+const BROKEN: ProtocolError = ProtocolError("nothing more: the socket is closed");
 
 /// Sends one piece; false if there is no room for it.
-fn send_piece(socket: &OwnedFd, head: &[u8], body: &[u8]) -> Result<bool, Garbled> {
+fn send_piece(socket: &OwnedFd, head: &[u8], body: &[u8]) -> io::Result<bool> {
     let mut first = Vec::with_capacity(1 + head.len());
     first.push(message::PIECE);
     first.extend_from_slice(head);
-    match socket::send(socket, &[&first, body], &[]) {
-        // The other side is gone: there will never be room.
+    socket::send(socket, &[&first, body], &[])
+}
+
+/// [`send_piece`] for the parent: if the worker is gone, there will never be room, and the supervisor finds that out.
+fn send_piece_to_worker(socket: &OwnedFd, head: &[u8], body: &[u8]) -> Result<bool, ProtocolError> {
+    match send_piece(socket, head, body) {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),
         sent => sent.map_err(|_| BROKEN),
     }
@@ -55,18 +59,18 @@ impl ParentEnd {
     }
 
     /// Sends the head and as much of the body (padding included) as goes; `None` if not even the head does.
-    pub(in crate::process) fn send(&mut self, call: Call, body: &[u8]) -> Result<Option<usize>, Garbled> {
+    pub(in crate::process) fn send(&mut self, call: Call, body: &[u8]) -> Result<Option<usize>, ProtocolError> {
         let first = piece(body, 0);
-        match send_piece(&self.socket, &call.to_bytes(BEGUN), first)? {
+        match send_piece_to_worker(&self.socket, &call.to_bytes(BEGUN), first)? {
             true => self.send_more(body, first.len()).map(Some),
             false => Ok(None),
         }
     }
 
-    pub(in crate::process) fn send_more(&mut self, body: &[u8], mut sent: usize) -> Result<usize, Garbled> {
+    pub(in crate::process) fn send_more(&mut self, body: &[u8], mut sent: usize) -> Result<usize, ProtocolError> {
         while sent < padded(body.len()) {
             let next = piece(body, sent);
-            if !send_piece(&self.socket, &[], next)? {
+            if !send_piece_to_worker(&self.socket, &[], next)? {
                 break;
             }
             sent += next.len();
@@ -83,7 +87,7 @@ impl ParentEnd {
         !self.inbox.is_empty()
     }
 
-    pub(in crate::process) fn receive(&mut self) -> Result<Option<Reply>, Garbled> {
+    pub(in crate::process) fn receive(&mut self) -> Result<Option<Reply>, ProtocolError> {
         let Some(head) = take_head::<REPLY_HEAD>(&mut self.inbox) else { return Ok(None) };
         Reply::from_bytes(&head).map(Some)
     }
@@ -128,7 +132,7 @@ impl Calls {
         Self { socket, inbox: VecDeque::new(), buffer: vec![0; socket::LONGEST], stash }
     }
 
-    fn receive(&mut self, wait: bool) -> Result<(), Garbled> {
+    fn receive(&mut self, wait: bool) -> Result<(), ProtocolError> {
         match socket::receive(&*self.socket, &mut self.buffer, wait) {
             Ok(Received::Message(length, _)) if self.buffer[0] == message::PIECE => {
                 self.inbox.extend(&self.buffer[1..length]);
@@ -138,30 +142,34 @@ impl Calls {
                 self.stash.lock().keep(&self.buffer[1..length], fds);
                 Ok(())
             }
-            Ok(Received::Message(..)) => Err(Garbled("a message of an unknown kind")),
+            Ok(Received::Message(..)) => Err(ProtocolError("a message of an unknown kind")),
             Ok(Received::Nothing) => Ok(()),
             Ok(Received::End) | Err(_) => Err(BROKEN),
         }
     }
 
-    pub(in crate::process) fn is_ready(&mut self) -> Result<bool, Garbled> {
+    pub(in crate::process) fn is_ready(&mut self) -> Result<bool, ProtocolError> {
         if self.inbox.len() < CALL_HEAD {
             self.receive(false)?;
         }
         Ok(self.inbox.len() >= CALL_HEAD)
     }
 
-    pub(in crate::process) fn sleep(&mut self) -> Result<(), Garbled> {
+    pub(in crate::process) fn sleep(&mut self) -> Result<(), ProtocolError> {
         self.receive(true)
     }
 
-    pub(in crate::process) fn begin(&mut self) -> Result<Call, Garbled> {
-        let head = take_head(&mut self.inbox).ok_or(Garbled("half a call"))?;
+    pub(in crate::process) fn begin(&mut self) -> Result<Call, ProtocolError> {
+        let head = take_head(&mut self.inbox).ok_or(ProtocolError("half a call"))?;
         Call::from_bytes(&head)
     }
 
     /// Shows a body, when it is whole.
-    pub(in crate::process) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, Garbled> {
+    pub(in crate::process) fn with_body<R>(
+        &mut self,
+        length: usize,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, ProtocolError> {
         while self.inbox.len() < padded(length) {
             self.receive(true)?;
         }
@@ -171,7 +179,7 @@ impl Calls {
     }
 
     /// Copies a body to `to`, as it comes.
-    pub(in crate::process) fn read_body(&mut self, to: &mut Body, length: usize) -> Result<(), Garbled> {
+    pub(in crate::process) fn read_body(&mut self, to: &mut Body, length: usize) -> Result<(), ProtocolError> {
         while to.len() < length {
             if self.inbox.is_empty() {
                 self.receive(true)?;
@@ -197,7 +205,7 @@ impl Replies {
         Self(socket)
     }
 
-    pub(in crate::process) fn send(&mut self, reply: Reply, body: &[u8]) -> Result<(), Garbled> {
+    pub(in crate::process) fn send(&mut self, reply: Reply, body: &[u8]) -> Result<(), ProtocolError> {
         let first = piece(body, 0);
         self.send_whole(&reply.to_bytes(), first)?;
         let mut sent = first.len();
@@ -209,8 +217,8 @@ impl Replies {
         Ok(())
     }
 
-    fn send_whole(&self, head: &[u8], body: &[u8]) -> Result<(), Garbled> {
-        while !send_piece(&self.0, head, body)? {
+    fn send_whole(&self, head: &[u8], body: &[u8]) -> Result<(), ProtocolError> {
+        while !send_piece(&self.0, head, body).map_err(|_| BROKEN)? {
             wait_for_room(&self.0).map_err(|_| BROKEN)?;
         }
         Ok(())

@@ -17,7 +17,7 @@ use super::super::body::{Body, Element};
 use super::super::call::{Function, Invocation};
 use super::super::shared_bytes::SharedBytes;
 use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
-use super::super::wire::{Call, CallKind, Garbled, Hello, NO_THREADS, Reply, ReplyKind};
+use super::super::wire::{Call, CallKind, Hello, NO_THREADS, ProtocolError, Reply, ReplyKind};
 use crate::current;
 use crate::fork;
 use crate::os::fault::AltStack;
@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// The next call; `None` at the end.
-    fn next(&self, patience: &Patience, thread: usize) -> Result<Option<Serving<'_>>, Garbled> {
+    fn next(&self, patience: &Patience, thread: usize) -> Result<Option<Serving<'_>>, ProtocolError> {
         let mut calls = self.calls.lock();
         loop {
             if self.over.load(Relaxed) {
@@ -89,7 +89,7 @@ impl Server {
     }
 
     /// Nothing to do: looks for a while, and then sleeps.
-    fn wait(&self, calls: &mut Calls, patience: &Patience) -> Result<(), Garbled> {
+    fn wait(&self, calls: &mut Calls, patience: &Patience) -> Result<(), ProtocolError> {
         let start = Instant::now();
         let mut told = !self.alone;
         let mut ready = Ok(false);
@@ -129,7 +129,7 @@ impl Server {
         }
     }
 
-    fn serve(&self, thread: usize) -> Result<(), Garbled> {
+    fn serve(&self, thread: usize) -> Result<(), ProtocolError> {
         let patience = Patience::new(LONGEST);
         while let Some(mut invocation) = self.next(&patience, thread)? {
             invocation.run();
@@ -161,12 +161,12 @@ struct Serving<'a> {
     thread: usize,
     begun: u64,
     /// What went wrong first.
-    failed: Result<(), Garbled>,
+    failed: Result<(), ProtocolError>,
 }
 
 impl Serving<'_> {
     /// Keeps the first error: a step that succeeds after it says nothing about it.
-    fn note(&mut self, outcome: Result<(), Garbled>) {
+    fn note(&mut self, outcome: Result<(), ProtocolError>) {
         if self.failed.is_ok() {
             self.failed = outcome;
         }
@@ -176,7 +176,7 @@ impl Serving<'_> {
         let _running = current::Running::enter(usize::MAX);
         // SAFETY: the handshake has compared the builds.
         if !unsafe { Function(self.call.function).call(self) } {
-            self.note(Err(Garbled("a function that is not there")));
+            self.note(Err(ProtocolError("a function that is not there")));
         }
     }
 
@@ -241,7 +241,7 @@ impl Invocation for Serving<'_> {
             // An argument that nobody wanted is still in the way.
             match Body::with_capacity(Element::BYTE, self.call.len) {
                 Some(mut scratch) => self.read(&mut scratch),
-                None => self.note(Err(Garbled("more than there is memory for"))),
+                None => self.note(Err(ProtocolError("more than there is memory for"))),
             }
         }
         let server = self.server;
@@ -350,11 +350,11 @@ mod tests {
         let mut shown = serving();
         assert!(shown.attachments().is_empty());
         assert!(shown.show(&mut |bytes| assert!(bytes.is_empty())));
-        assert_eq!(shown.failed, Err(Garbled("too few descriptors")));
+        assert_eq!(shown.failed, Err(ProtocolError("too few descriptors")));
         drop(shown);
         let mut read = serving();
         assert!(read.attachments().is_empty());
         read.read(&mut Body::with_capacity(Element::BYTE, 0).unwrap());
-        assert_eq!(read.failed, Err(Garbled("too few descriptors")));
+        assert_eq!(read.failed, Err(ProtocolError("too few descriptors")));
     }
 }

@@ -10,14 +10,14 @@ use crate::lock::{Condvar, Mutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::body::{Body, Element};
-use super::call::{self, Function, Payload};
+use super::inner::Inner;
 use super::job::{self, Chunk, Job, Raw, Sink};
-use super::manager::Core;
-use super::wire::{self, ReplyKind, Report};
 use crate::combine::{Lane, MapOptions, Results};
 use crate::error::{Cause, CodecError, SizeLimit, TaskError};
 use crate::executor::Priority;
+use crate::process::body::{Body, Element};
+use crate::process::call::{self, Function, Payload};
+use crate::process::wire::{self, ReplyKind, Report};
 use crate::unwind;
 
 /// What a chunk should take.
@@ -26,9 +26,9 @@ const LONGEST: usize = 8192;
 /// How many times as long the next chunk may be at most.
 const GROWTH: usize = 8;
 
-pub(super) struct ChunkLane<A, R> {
+pub(crate) struct ChunkLane<A, R> {
     this: Weak<Self>,
-    core: Arc<Core>,
+    inner: Arc<Inner>,
     function: Result<Function, TaskError>,
     fixed: Option<usize>,
     ordered: bool,
@@ -57,7 +57,7 @@ where
     A: Serialize + DeserializeOwned + Send + 'static,
     R: DeserializeOwned + Send + 'static,
 {
-    pub(super) fn new(core: &Arc<Core>, function: Result<Function, TaskError>, options: &MapOptions) -> Arc<Self> {
+    pub(crate) fn new(inner: &Arc<Inner>, function: Result<Function, TaskError>, options: &MapOptions) -> Arc<Self> {
         let fixed = options.fixed_chunk_size();
         let track = Track {
             waiting: BTreeMap::new(),
@@ -72,7 +72,7 @@ where
         };
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
-            core: Arc::clone(core),
+            inner: Arc::clone(inner),
             function,
             fixed,
             ordered: options.is_ordered(),
@@ -83,13 +83,13 @@ where
 
     /// Sends chunks as long as that makes sense.
     fn send(&self) {
-        let workers = self.core.max_workers() * self.core.config.threads;
+        let workers = self.inner.max_workers() * self.inner.config.threads;
         loop {
             let mut track = self.track.lock();
             // One to work on and one in store for each.
             if track.unsent == 0 && std::mem::replace(&mut track.holds, false) {
                 drop(track);
-                return self.core.let_go();
+                return self.inner.let_go();
             }
             if track.out.len() >= 2 * workers || track.unsent == 0 {
                 return;
@@ -99,7 +99,7 @@ where
                 None => track.size.min(track.unsent / (2 * workers)).max(1),
             };
             let (first, items) = track.take(size);
-            let id = self.core.next_task_id();
+            let id = self.inner.next_task_id();
             track.out.insert(id);
             drop(track);
             self.send_chunk(id, first, items);
@@ -112,7 +112,7 @@ where
             Ok(function) => *function,
             Err(error) => return self.arrive(id, first, Results::failed(count, error)),
         };
-        let limit = self.core.config.max_payload;
+        let limit = self.inner.config.max_payload;
         let reason = match call::encode(items) {
             Ok(argument) if argument.as_slice().len() as u64 <= limit => {
                 let part = Part {
@@ -126,7 +126,7 @@ where
                 let sink = Sink::Chunk(Box::new(part));
                 let priority = Priority::Normal;
                 let job = Job { id, function, argument, element, sink, priority, options: None, attempts: 0 };
-                return self.core.submit_part(Box::new(job));
+                return self.inner.submit_part(Box::new(job));
             }
             Ok(argument) => match again::<A>(&argument) {
                 Ok(items) if count > 1 => return self.send_singly(id, first, items),
@@ -154,7 +154,7 @@ where
     fn send_singly(&self, id: u64, first: usize, items: Vec<A>) {
         self.track.lock().out.remove(&id);
         for (n, item) in items.into_iter().enumerate() {
-            let id = self.core.next_task_id();
+            let id = self.inner.next_task_id();
             self.track.lock().out.insert(id);
             self.send_chunk(id, first + n, vec![item]);
         }
@@ -286,7 +286,7 @@ where
             if let Ok(mut items) = again::<A>(&argument) {
                 let rest = items.split_off(rest_from);
                 results.truncate(rest_from);
-                lane.core.hold();
+                lane.inner.hold();
                 let mut track = lane.track.lock();
                 let mut held = true;
                 if !track.cancelled {
@@ -297,7 +297,7 @@ where
                 }
                 drop(track);
                 if held {
-                    lane.core.let_go();
+                    lane.inner.let_go();
                 }
             }
         }
@@ -326,7 +326,10 @@ where
     let is_plain = call::element::<Vec<R>>().is_some();
     let said = postcard::take_from_bytes::<u64>(body.as_slice()).map(|(said, _)| said);
     if (kind == ReplyKind::Mixed || !is_plain) && said != Ok(count as u64) {
-        return Results::failed(count, &TaskError::Protocol(Cause::new(wire::Garbled("a list of the wrong length"))));
+        return Results::failed(
+            count,
+            &TaskError::Protocol(Cause::new(wire::ProtocolError("a list of the wrong length"))),
+        );
     }
     let decoded = match kind {
         ReplyKind::Mixed => call::decode::<Vec<Result<R, Report>>>(body).map(|results| {
@@ -337,7 +340,7 @@ where
     };
     match decoded {
         Ok(results) if results.len() == count => results,
-        Ok(_) => Results::failed(count, &TaskError::Protocol(Cause::new(wire::Garbled("too few results")))),
+        Ok(_) => Results::failed(count, &TaskError::Protocol(Cause::new(wire::ProtocolError("too few results")))),
         Err(reason) => Results::failed(count, &TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason))),
     }
 }
@@ -348,12 +351,12 @@ where
     R: DeserializeOwned + Send + 'static,
 {
     fn is_elsewhere(&self) -> bool {
-        !self.core.is_here()
+        !self.inner.is_here()
     }
 
     fn put(&self, items: Vec<A>) {
         // Before anybody can see what there is to send.
-        self.core.hold();
+        self.inner.hold();
         let mut track = self.track.lock();
         let first = track.end;
         track.end += items.len();
@@ -362,7 +365,7 @@ where
         let held = std::mem::replace(&mut track.holds, true);
         drop(track);
         if held {
-            self.core.let_go();
+            self.inner.let_go();
         }
         self.send();
     }
@@ -387,7 +390,7 @@ where
             }
             if !std::mem::replace(&mut helped, true) {
                 drop(track);
-                self.core.help(0, &|| is_there(&self.track.lock()), deadline, false);
+                self.inner.help(0, &|| is_there(&self.track.lock()), deadline, false);
                 track = self.track.lock();
                 continue;
             }
@@ -406,10 +409,10 @@ where
         let held = std::mem::replace(&mut track.holds, false);
         drop(track);
         if held {
-            self.core.let_go();
+            self.inner.let_go();
         }
         if !out.is_empty() {
-            self.core.withdraw(&out);
+            self.inner.withdraw(&out);
         }
         // Destructors of the caller's values run in the caller's thread, outside the lock.
         drop(dropped);

@@ -6,19 +6,20 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio as Channel};
 use std::time::Instant;
 
-use super::super::child::{Child, InFlight};
-use super::super::later;
-use super::super::stderr::{Captured, Stdio};
-use super::super::transport::{ParentLink, Transport};
-use super::super::wire::{self, Hello, PROTOCOL, message};
-use super::super::worker;
-use super::core::Config;
+use super::child::{Child, Launched, hand_over_initializer};
+use super::inner::Config;
+use super::output::Captured;
 use crate::error::{DifferentIds, StartError};
 use crate::os::pidfd::{self, Process};
 use crate::os::{fd, image, socket};
+use crate::process::later;
+use crate::process::stdio::Stdio;
+use crate::process::transport::{ParentLink, Transport};
+use crate::process::wire::{self, Hello, PROTOCOL, message};
+use crate::process::worker;
 
 /// Starts a worker. It has not answered yet when this returns, but can be handed calls.
-pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
+pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
     check_ids().map_err(|ids| io::Error::other(StartError::DifferentIds(ids)))?;
     let (ours, theirs) = socket::pair()?;
     let (mut link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
@@ -43,7 +44,7 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let initializer = match &config.initializer {
-        Some(hook) => Some(InFlight::initializer(&mut link, hook.function.0, hook.argument.as_slice())?),
+        Some(hook) => Some(hand_over_initializer(&mut link, hook.function.0, hook.argument.as_slice())?),
         None => None,
     };
     let mut command = match config.worker_command.as_deref() {
@@ -71,7 +72,7 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
         command.current_dir(directory);
     }
     command.stdin(Channel::from(theirs));
-    let captured = match config.stdio {
+    let output = match config.stdio {
         Stdio::Inherit => None,
         Stdio::Null => {
             let null = fd::null()?;
@@ -86,19 +87,24 @@ pub(super) fn spawn(config: &Config, serial: u64) -> io::Result<Child> {
     };
     let oom_kills = oom_kills();
     let process = Process::new(command.spawn()?, config.transport != Transport::Socket);
-    let deadline = later(Instant::now(), config.start_timeout);
-    Ok(Child::new(serial, process, link, deadline, captured, oom_kills, initializer))
+    Ok(Child::new(Launched {
+        serial,
+        process: Box::new(process),
+        link,
+        initializer,
+        max_tasks: config.max_tasks,
+        deadline: later(Instant::now(), config.start_timeout),
+        output,
+        oom_kills,
+    }))
 }
 
 /// Whether the system would trust a program that this process starts: not if its effective ids are not the real ones.
-pub(in crate::process) fn check_ids() -> Result<(), DifferentIds> {
+pub(crate) fn check_ids() -> Result<(), DifferentIds> {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     let ids =
         DifferentIds { user: (getuid().as_raw(), geteuid().as_raw()), group: (getgid().as_raw(), getegid().as_raw()) };
-    match ids.user.0 == ids.user.1 && ids.group.0 == ids.group.1 {
-        true => Ok(()),
-        false => Err(ids),
-    }
+    if ids.user.0 == ids.user.1 && ids.group.0 == ids.group.1 { Ok(()) } else { Err(ids) }
 }
 
 /// How many processes the kernel has killed for want of memory since it was booted.

@@ -7,21 +7,21 @@ use std::time::Instant;
 
 use crate::lock::RwLock;
 
-use super::super::child::Child;
-use super::super::transport::Shared;
-use super::core::Core;
+use super::child::Child;
+use super::inner::Inner;
 use crate::fork::{self, PerProcess};
 use crate::future::{Idle, Owner};
+use crate::process::transport::Shared;
 use crate::spin;
 
 /// All pools of this process. A task may outlive its pool, so it knows it by number only.
-static POOLS: PerProcess<RwLock<HashMap<usize, Weak<Core>>>> = PerProcess::new();
+static POOLS: PerProcess<RwLock<HashMap<usize, Weak<Inner>>>> = PerProcess::new();
 
-pub(super) fn enter(core: &Arc<Core>) {
-    POOLS.get().write().insert(core.id(), Arc::downgrade(core));
+pub(super) fn enter(inner: &Arc<Inner>) {
+    POOLS.get().write().insert(inner.id(), Arc::downgrade(inner));
 }
 
-impl Drop for Core {
+impl Drop for Inner {
     fn drop(&mut self) {
         POOLS.get().write().remove(&self.id());
     }
@@ -29,13 +29,13 @@ impl Drop for Core {
 
 /// What a task knows of its pool.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::process) struct TaskOwner {
-    pub(in crate::process) pool: usize,
-    pub(in crate::process) task: u64,
+pub(crate) struct TaskOwner {
+    pub(crate) pool: usize,
+    pub(crate) task: u64,
 }
 
 impl TaskOwner {
-    fn core(self) -> Option<Arc<Core>> {
+    fn inner(self) -> Option<Arc<Inner>> {
         // In a forked child there is none of the parent's pools in the list.
         POOLS.get().read().get(&self.pool)?.upgrade()
     }
@@ -52,32 +52,32 @@ impl Owner for TaskOwner {
 
     fn released(self) {
         // Cancelled: whoever sleeps for it has to look again.
-        if let Some(core) = self.core() {
-            core.wake_all_sleepers();
+        if let Some(inner) = self.inner() {
+            inner.wake_all_sleepers();
         }
     }
 
     fn revoke(self) {
-        if let Some(core) = self.core() {
-            core.revoke(self.task);
+        if let Some(inner) = self.inner() {
+            inner.cancel(self.task);
         }
     }
 
     fn has_begun(self) -> bool {
-        self.core().is_some_and(|core| core.has_begun(self.task))
+        self.inner().is_some_and(|inner| inner.has_begun(self.task))
     }
 
     fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
-        let Some(core) = self.core() else { return false };
+        let Some(inner) = self.inner() else { return false };
         match may {
-            Idle::Glance => core.glance(self.task, done),
-            Idle::Spin | Idle::Sleep => core.help(self.task, done, deadline, may == Idle::Sleep),
+            Idle::Glance => inner.glance(self.task, done),
+            Idle::Spin | Idle::Sleep => inner.help(self.task, done, deadline, may == Idle::Sleep),
         }
         true
     }
 }
 
-impl Core {
+impl Inner {
     /// For a poll: looks at the replies of the worker that has the task, for a moment, and takes in what there is: once, and
     /// once more if something has come before others look again. Long values that are on their way to anybody take longer,
     /// and are left to others; a task that no worker has is not waited for.
@@ -90,7 +90,7 @@ impl Core {
             state.children.iter().find(|child| child.has(id)).and_then(Child::shared).cloned()
         };
         let Some(ring) = ring else { return };
-        let mut watched = Watched { core: self, ring: None };
+        let mut watched = Watched { inner: self, ring: None };
         watched.set(Some(Arc::clone(&ring)));
         if spin::look(|| done() || ring.has_replies()) && !done() {
             self.collect();
@@ -98,9 +98,9 @@ impl Core {
     }
 
     /// `alone`: this task is all that the thread waits for, so it may sleep for it.
-    pub(in crate::process) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
+    pub(crate) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
         let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
-        let mut watched = Watched { core: self, ring: None };
+        let mut watched = Watched { inner: self, ring: None };
         while !done() && !late() {
             if self.collect() {
                 continue;
@@ -133,7 +133,7 @@ impl Core {
 
 /// While a thread looks at a worker's replies, nobody else need be told of them; afterwards the supervisor has to be.
 struct Watched<'a> {
-    core: &'a Core,
+    inner: &'a Inner,
     ring: Option<Arc<Shared>>,
 }
 
@@ -157,7 +157,7 @@ impl Watched<'_> {
         if let Some(shared) = self.ring.take() {
             shared.leave_cpu_of_parent();
             if !shared.arm_bell() {
-                self.core.collect();
+                self.inner.collect();
             }
         }
     }

@@ -10,7 +10,8 @@ use std::thread::JoinHandle;
 
 use crate::lock::{Condvar, Mutex};
 
-use super::core::Core;
+use super::inner::Inner;
+use crate::fork;
 use crate::future::Unpublished;
 
 thread_local! {
@@ -40,12 +41,12 @@ struct Queue {
 
 impl Callbacks {
     /// Leaves a future to the thread.
-    pub(super) fn add(&self, core: &Arc<Core>, unpublished: Unpublished) {
+    pub(super) fn add(&self, inner: &Arc<Inner>, unpublished: Unpublished) {
         let mut queue = self.queue.lock();
         if queue.thread.is_none() && !queue.over {
-            let core = Arc::clone(core);
-            let name = format!("{}-cb", core.config.name);
-            queue.thread = std::thread::Builder::new().name(name).spawn(move || core.callbacks.run(&core)).ok();
+            let inner = Arc::clone(inner);
+            let name = format!("{}-cb", inner.config.name);
+            queue.thread = std::thread::Builder::new().name(name).spawn(move || inner.callbacks.run(&inner)).ok();
         }
         if queue.thread.is_none() || queue.over {
             drop(queue);
@@ -62,23 +63,29 @@ impl Callbacks {
         queue.waiting.is_empty() && !queue.busy
     }
 
-    fn run(&self, core: &Core) {
-        RUNS_FOR.set(core.id());
+    fn run(&self, inner: &Inner) {
+        RUNS_FOR.set(inner.id());
         let mut queue = self.queue.lock();
         loop {
             if let Some(unpublished) = queue.waiting.pop_front() {
                 queue.busy = true;
                 drop(queue);
                 unpublished.publish();
+                // A callback may fork and return: the rest is for the parent.
+                fork::end_if_child(false);
                 // Those who sleep for it do not know which worker it came from.
-                core.wake_all_sleepers();
+                inner.wake_all_sleepers();
                 queue = self.queue.lock();
                 queue.busy = false;
+                if queue.waiting.is_empty() {
+                    // The pool may have waited for the last of them. Its lock is taken without this one.
+                    drop(queue);
+                    inner.wake_supervisor();
+                    queue = self.queue.lock();
+                }
             } else if queue.over {
                 return;
             } else {
-                // The pool may have waited for the last of them.
-                core.wake_supervisor();
                 self.changed.wait(&mut queue);
             }
         }

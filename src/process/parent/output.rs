@@ -1,4 +1,4 @@
-//! What a worker writes to its standard output and error: whose that is, and the end of it where it is captured.
+//! What a worker writes to its standard output and error, where it is captured: the end of it is kept.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,21 +7,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use crate::os::fd::above_standard;
-
-/// Where standard output and error of the workers go. Standard input is always empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Stdio {
-    /// Where those of this program go.
-    #[default]
-    Inherit,
-    /// Nowhere.
-    Null,
-    /// Into the executor, which keeps the last 8 KiB of each worker for the error of a task during which that worker dies
-    /// ([`WorkerExit::stderr`](crate::WorkerExit::stderr)). So that this is what the task wrote, and not the one before, a
-    /// worker gets the next task when it has done the last one, and none in advance: short tasks take longer than otherwise.
-    Capture,
-}
 
 /// How much is kept, in bytes.
 const KEPT: usize = 8 * 1024;
@@ -34,26 +19,26 @@ const LARGEST_PIPE: usize = 1 << 20;
 
 /// The end of what has come through a pipe.
 #[derive(Debug)]
-pub(super) struct Captured {
+pub(crate) struct Captured {
     pipe: OwnedFd,
     tail: VecDeque<u8>,
 }
 
 impl Captured {
     /// A pipe: the reading end in here, and the writing end.
-    pub(super) fn new() -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (reader, writer) = (above_standard(reader)?, above_standard(writer)?);
         rustix::io::ioctl_fionbio(&reader, true)?;
         Ok((Self { pipe: reader, tail: VecDeque::new() }, writer))
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
 
     /// Takes in what there is, or a part of it; true if there may be more.
-    pub(super) fn read(&mut self) -> bool {
+    pub(crate) fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let mut all = 0;
         while all < AT_A_TIME {
@@ -73,7 +58,7 @@ impl Captured {
     }
 
     /// Forgets what has been written until now.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.drain();
         self.tail.clear();
     }
@@ -83,7 +68,7 @@ impl Captured {
     }
 
     /// The end of what was in the pipe when its writer died. What a child of that one still writes could go on for ever.
-    pub(super) fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
         self.drain();
         String::from_utf8_lossy(self.tail.make_contiguous()).into_owned()
     }

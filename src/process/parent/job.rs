@@ -3,40 +3,40 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::body::{Body, Element};
-use super::call::{self, Function, Payload};
-use super::codec;
-use super::wire::{Garbled, ReplyKind, Report};
 use crate::error::{Cause, CodecError, SizeLimit, TaskError, TaskPanic};
 use crate::executor::{Permit, Priority};
 use crate::future::{RemoteTask, Unpublished};
+use crate::process::body::{Body, Element};
+use crate::process::call::{self, Function, Payload};
+use crate::process::codec;
+use crate::process::wire::{ProtocolError, ReplyKind, Report};
 use crate::unwind;
 
 /// Jobs are moved about a lot, so they are moved by their address.
-pub(super) type JobBox = Box<Job>;
+pub(crate) type JobBox = Box<Job>;
 
-pub(super) struct Job {
-    pub(super) id: u64,
-    pub(super) function: Function,
-    pub(super) argument: Payload,
+pub(crate) struct Job {
+    pub(crate) id: u64,
+    pub(crate) function: Function,
+    pub(crate) argument: Payload,
     /// What the bytes of the result are.
-    pub(super) element: Element,
-    pub(super) sink: Sink,
-    pub(super) priority: Priority,
-    pub(super) options: Option<Box<JobOptions>>,
+    pub(crate) element: Element,
+    pub(crate) sink: Sink,
+    pub(crate) priority: Priority,
+    pub(crate) options: Option<Box<JobOptions>>,
     /// How many times it has been begun.
-    pub(super) attempts: u32,
+    pub(crate) attempts: u32,
 }
 
 /// Where the outcome goes.
-pub(super) enum Sink {
+pub(crate) enum Sink {
     Future(RemoteTask<Raw>),
     /// Part of a map.
     Chunk(Box<dyn Chunk>),
 }
 
 /// Part of a map, as the manager knows it.
-pub(super) trait Chunk: Send {
+pub(crate) trait Chunk: Send {
     /// Nobody wants it any more.
     fn is_cancelled(&self) -> bool;
 
@@ -45,7 +45,7 @@ pub(super) trait Chunk: Send {
 }
 
 impl Sink {
-    pub(super) fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         match self {
             Self::Future(task) => task.is_cancelled(),
             Self::Chunk(chunk) => chunk.is_cancelled(),
@@ -53,7 +53,7 @@ impl Sink {
     }
 
     /// Hands the outcome on. What is left would run callbacks.
-    pub(super) fn settle(self, raw: Raw, argument: Payload) -> Option<Unpublished> {
+    pub(crate) fn settle(self, raw: Raw, argument: Payload) -> Option<Unpublished> {
         match self {
             Self::Future(task) => {
                 let left = match raw {
@@ -77,37 +77,37 @@ impl Sink {
 
 /// What most tasks have none of.
 #[derive(Debug, Default)]
-pub(super) struct JobOptions {
-    pub(super) name: Option<Arc<str>>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) retries: u32,
+pub(crate) struct JobOptions {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
     /// The right to be queued, given up when the task leaves the queue.
-    pub(super) permit: Option<Permit>,
+    pub(crate) permit: Option<Permit>,
 }
 
 impl JobOptions {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self { name: None, timeout: None, retries: 0, permit: None })
     }
 }
 
 impl Job {
-    pub(super) fn timeout(&self) -> Option<Duration> {
+    pub(crate) fn timeout(&self) -> Option<Duration> {
         self.options.as_ref()?.timeout
     }
 
-    pub(super) fn name(&self) -> Option<Arc<str>> {
+    pub(crate) fn name(&self) -> Option<Arc<str>> {
         self.options.as_ref()?.name.clone()
     }
 
     /// May it be begun again after its worker has died?
-    pub(super) fn may_retry(&self) -> bool {
+    pub(crate) fn may_retry(&self) -> bool {
         self.options.as_ref().is_some_and(|options| self.attempts <= options.retries)
     }
 }
 
 /// What becomes a result, when it is decoded.
-pub(super) enum Raw {
+pub(crate) enum Raw {
     Reply {
         kind: ReplyKind,
         body: Body,
@@ -123,7 +123,7 @@ pub(super) enum Raw {
 
 impl Raw {
     /// The body of a good result, or what went wrong instead.
-    pub(super) fn into_body(self) -> Result<(ReplyKind, Body), TaskError> {
+    pub(crate) fn into_body(self) -> Result<(ReplyKind, Body), TaskError> {
         let (kind, body, pid, name, limit) = match self {
             Self::Failed(error) | Self::Lost(error, _) => return Err(error),
             Self::Reply { kind, body, pid, name, limit, took: _ } => (kind, body, pid, name, limit),
@@ -133,7 +133,7 @@ impl Raw {
             ReplyKind::Value | ReplyKind::Mixed => return Ok((kind, body)),
             ReplyKind::Panicked => match codec::from_slice::<Report>(bytes) {
                 Ok(report) => TaskError::Panicked(panic(report, pid, name)),
-                Err(_) => TaskError::Protocol(Cause::new(Garbled("a report that cannot be decoded"))),
+                Err(_) => TaskError::Protocol(Cause::new(ProtocolError("a report that cannot be decoded"))),
             },
             ReplyKind::NotDecoded => TaskError::Decode(call::codec_error(bytes)),
             ReplyKind::NotEncoded => TaskError::Encode(call::codec_error(bytes)),
@@ -146,12 +146,12 @@ impl Raw {
 }
 
 /// The panic that a report is of.
-pub(super) fn panic(report: Report, pid: u32, name: Option<Arc<str>>) -> TaskPanic {
+pub(crate) fn panic(report: Report, pid: u32, name: Option<Arc<str>>) -> TaskPanic {
     TaskPanic::remote(report.message, report.location, report.thread, report.backtrace, pid, name)
 }
 
 /// The result of one task is of type `R`.
-pub(super) struct ResultOf<R>(std::marker::PhantomData<fn() -> R>);
+pub(crate) struct ResultOf<R>(std::marker::PhantomData<fn() -> R>);
 
 impl<R: serde::de::DeserializeOwned + Send + 'static> crate::future::Decode<Raw> for ResultOf<R> {
     type Value = R;

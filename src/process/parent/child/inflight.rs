@@ -1,0 +1,245 @@
+//! The calls that a worker has been handed and has not answered.
+//!
+//! # Rules
+//!
+//! 1. They are in the order in which they were written, which is the order in which the worker begins them.
+//! 2. A call leaves by its reply, by being taken back before it has begun, or when its worker is dead ([`drain_tasks`]).
+//! 3. A call whose task was resolved otherwise stays, [`Work::Forgotten`], until its reply has come: the worker still has it.
+//!
+//! [`drain_tasks`]: Inflight::drain_tasks
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::super::job::{Job, JobBox};
+use crate::process::transport::{self, ParentLink};
+
+/// The most calls that one worker has in store at a time, unless it has more threads than that.
+const MAX_CALLS: usize = 256;
+
+/// How much work a worker has in store at most, as far as it can be foreseen.
+const STORE: Duration = Duration::from_micros(300);
+
+pub(crate) struct Inflight {
+    calls: VecDeque<HandedCall>,
+    /// How long a task takes, as a moving average; `None` until the first reply.
+    pace: Option<Duration>,
+}
+
+pub(crate) struct HandedCall {
+    pub(super) work: Work,
+    position: u64,
+    /// It cannot be taken back.
+    sealed: bool,
+    handed: Instant,
+    /// When it was first seen to have begun.
+    begun: Option<Instant>,
+}
+
+impl HandedCall {
+    pub(super) fn new(work: Work, position: u64, sealed: bool, now: Instant) -> Self {
+        Self { work, position, sealed, handed: now, begun: None }
+    }
+}
+
+pub(crate) enum Work {
+    Task(JobBox),
+    Initializer,
+    /// Its future has been resolved; the reply is ignored.
+    Forgotten(u64),
+}
+
+impl Work {
+    pub(super) fn id(&self) -> u64 {
+        match self {
+            Self::Task(job) => job.id,
+            Self::Initializer => 0,
+            Self::Forgotten(id) => *id,
+        }
+    }
+
+    fn task(&self) -> Option<&JobBox> {
+        match self {
+            Self::Task(job) => Some(job),
+            Self::Initializer | Self::Forgotten(_) => None,
+        }
+    }
+}
+
+/// The tasks of a dead worker.
+#[derive(Default)]
+pub(crate) struct DrainedTasks {
+    pub(crate) begun: Vec<BegunTask>,
+    pub(crate) not_begun: Vec<JobBox>,
+}
+
+/// A task that a dead worker had begun.
+pub(crate) struct BegunTask {
+    pub(crate) job: JobBox,
+    /// The item that it was at, in a chunk of a map.
+    pub(crate) item: u64,
+    /// When it began, in nanoseconds of the monotonic clock; 0 if that is not known.
+    pub(crate) since: u64,
+}
+
+impl Inflight {
+    pub(super) fn new(initializer: Option<HandedCall>) -> Self {
+        Self { calls: initializer.into_iter().collect(), pace: None }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// How many calls there are, not counting the initializer: that one takes no place from a task, which can wait behind it.
+    pub(crate) fn load(&self) -> usize {
+        self.calls.len() - usize::from(self.has_initializer())
+    }
+
+    /// Has the initializer not been answered? It is the first call of all.
+    pub(super) fn has_initializer(&self) -> bool {
+        self.calls.front().is_some_and(|call| matches!(call.work, Work::Initializer))
+    }
+
+    pub(super) fn push(&mut self, call: HandedCall) {
+        self.calls.push_back(call);
+    }
+
+    /// The task that was handed over last.
+    pub(super) fn last_task(&self) -> Option<&JobBox> {
+        self.calls.back()?.work.task()
+    }
+
+    /// The places of the calls, oldest first.
+    pub(crate) fn places(&self) -> std::ops::Range<usize> {
+        0..self.calls.len()
+    }
+
+    pub(crate) fn task(&self, place: usize) -> Option<&JobBox> {
+        self.calls[place].work.task()
+    }
+
+    /// The place of the task of that id.
+    pub(crate) fn find(&self, id: u64) -> Option<usize> {
+        self.calls.iter().position(|call| call.work.task().is_some_and(|job| job.id == id))
+    }
+
+    /// The place of the call that a reply of that id is to.
+    pub(super) fn find_call(&self, id: u64) -> Option<usize> {
+        self.calls.iter().position(|call| call.work.id() == id)
+    }
+
+    pub(super) fn is_last(&self, place: usize) -> bool {
+        place + 1 == self.calls.len()
+    }
+
+    pub(super) fn work(&self, place: usize) -> &Work {
+        &self.calls[place].work
+    }
+
+    /// Takes out the call whose reply is there.
+    pub(super) fn answered(&mut self, place: usize, took: Duration) -> Work {
+        self.pace = Some(match self.pace {
+            // A slow task counts at once, a quick one slowly: a store that is too small costs little.
+            Some(pace) if took < pace => (pace * 7 + took) / 8,
+            _ => took,
+        });
+        self.calls.remove(place).expect("the place is that of a call").work
+    }
+
+    /// Makes the call at that place one whose reply is ignored, and gives the task.
+    pub(crate) fn forget(&mut self, place: usize) -> Option<JobBox> {
+        let work = &mut self.calls[place].work;
+        let id = work.id();
+        match std::mem::replace(work, Work::Forgotten(id)) {
+            Work::Task(job) => Some(job),
+            other => {
+                *work = other;
+                None
+            }
+        }
+    }
+
+    /// How many calls the worker should have at most, where they can be taken back.
+    pub(super) fn store(&self, threads: usize) -> usize {
+        let fit = match self.pace {
+            None => 0,
+            Some(pace) => usize::try_from(STORE.as_nanos() / pace.as_nanos().max(1)).unwrap_or(MAX_CALLS),
+        };
+        fit.min(MAX_CALLS).max(threads + 1)
+    }
+
+    /// How many of its calls have not begun, and how long they will take, as far as that can be foreseen.
+    pub(crate) fn backlog(&self, threads: usize) -> (usize, Duration) {
+        let waiting = self.load().saturating_sub(threads);
+        let pace = self.pace.unwrap_or(STORE);
+        (waiting, pace.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX)))
+    }
+
+    /// How long ago the oldest of its calls was handed over.
+    pub(crate) fn oldest(&self, now: Instant) -> Duration {
+        self.calls.front().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.handed))
+    }
+
+    /// Has the worker begun the call at that place? `served`: without shared memory, it may have
+    /// begun to serve calls at all.
+    pub(crate) fn has_begun(&self, place: usize, link: &ParentLink, served: bool) -> bool {
+        link.has_begun(self.calls[place].position, served)
+    }
+
+    /// Since when the call at that place has been running.
+    pub(super) fn begun_at(&mut self, place: usize, link: &ParentLink, served: bool, now: Instant) -> Option<Instant> {
+        if !self.has_begun(place, link, served) {
+            return None;
+        }
+        let call = &mut self.calls[place];
+        // The worker's word is not taken for more than it can be: it has not begun before it was given the call, nor after
+        // it was seen to have begun.
+        let seen = *call.begun.get_or_insert(now);
+        let said = match link.begun_at(call.position) {
+            Some(0) => seen,
+            Some(begun) => {
+                let ago = Duration::from_nanos(transport::now().saturating_sub(begun));
+                now.checked_sub(ago).unwrap_or(seen)
+            }
+            None => call.handed,
+        };
+        Some(said.clamp(call.handed, seen.max(call.handed)))
+    }
+
+    /// Takes back the newest of those that `which` names and that have not begun, `most` of them at most; oldest first.
+    pub(super) fn take_back(&mut self, most: usize, link: &ParentLink, which: impl Fn(&Job) -> bool) -> Vec<JobBox> {
+        let mut back = VecDeque::new();
+        for place in self.places().rev() {
+            if back.len() == most {
+                break;
+            }
+            let call = &self.calls[place];
+            let is_wanted = call.work.task().is_some_and(|job| which(job));
+            if is_wanted && !call.sealed && link.take_back(call.position) {
+                if let Some(HandedCall { work: Work::Task(job), .. }) = self.calls.remove(place) {
+                    back.push_front(job);
+                }
+            }
+        }
+        back.into()
+    }
+
+    /// All tasks of a worker that is dead: which of them it had begun, and which another can do.
+    pub(super) fn drain_tasks(&mut self, link: &ParentLink, served: bool) -> DrainedTasks {
+        let mut tasks = DrainedTasks::default();
+        for call in std::mem::take(&mut self.calls) {
+            let has_begun = link.has_begun(call.position, served);
+            let Work::Task(mut job) = call.work else { continue };
+            if has_begun {
+                job.attempts += 1;
+                let item = link.progress(call.position);
+                let since = link.begun_at(call.position).unwrap_or(0);
+                tasks.begun.push(BegunTask { job, item, since });
+            } else {
+                tasks.not_begun.push(job);
+            }
+        }
+        tasks
+    }
+}

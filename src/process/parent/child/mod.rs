@@ -1,0 +1,406 @@
+//! One worker as the parent sees it.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `life` | from its start until it is reaped: what may be done with it |
+//! | `inflight` | the calls that it has been handed and has not answered |
+//! | `outgoing` | what the parent still has to write to it |
+//! | `incoming` | what it has written and the parent has not dealt with |
+//! | `process` | its process |
+//!
+//! All of it is behind the lock of the pool. Nothing here resolves a task: a task comes in by [`hand_over`](Child::hand_over), and
+//! goes out as a return value.
+
+mod incoming;
+mod inflight;
+mod life;
+mod outgoing;
+mod process;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::job::{Job, JobBox, Raw};
+use super::output::Captured;
+use crate::process::later;
+use crate::process::transport::{BEGUN, INLINE, ParentLink, QUEUED, Shared};
+use crate::process::wire::{Call, CallKind, ProtocolError, padded};
+use incoming::{Incoming, Trust, Whole};
+pub(crate) use inflight::{BegunTask, DrainedTasks, HandedCall, Inflight, Work};
+pub(crate) use life::{EndReason, Life};
+use outgoing::Outgoing;
+pub(crate) use process::WorkerProcess;
+
+pub(crate) struct Child {
+    /// No other child of the pool has the same.
+    pub(crate) serial: u64,
+    pub(crate) process: Box<dyn WorkerProcess>,
+    pub(crate) link: ParentLink,
+    life: Life,
+    /// READY has come, whatever the life was then.
+    has_answered: bool,
+    pub(crate) inflight: Inflight,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// How many more tasks it may be handed.
+    calls_left: u64,
+    pub(crate) idle_since: Instant,
+    pub(crate) output: Option<Captured>,
+    /// How many processes the kernel had killed for want of memory when this one started.
+    pub(crate) oom_kills: u64,
+}
+
+/// What a worker is made of when it is started.
+pub(crate) struct Launched {
+    pub(crate) serial: u64,
+    pub(crate) process: Box<dyn WorkerProcess>,
+    pub(crate) link: ParentLink,
+    pub(crate) initializer: Option<HandedCall>,
+    pub(crate) max_tasks: Option<u64>,
+    /// When it has to be ready.
+    pub(crate) deadline: Instant,
+    pub(crate) output: Option<Captured>,
+    pub(crate) oom_kills: u64,
+}
+
+/// A task that could not be handed over.
+pub(crate) struct Refused {
+    pub(crate) job: JobBox,
+    /// Why the worker cannot be trusted any more; `None` if there is only no room.
+    pub(crate) violation: Option<ProtocolError>,
+}
+
+/// What a worker has answered.
+pub(crate) enum Returned {
+    Task(JobBox, Raw),
+    /// The initializer has ended.
+    Initializer(Raw),
+}
+
+/// What the process of a worker has to do with its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// It ended before it was prepared, and nobody else had a part in it: a failed start.
+    FailedStart,
+    /// It was prepared, or somebody else ended it.
+    None,
+}
+
+/// Hands the initializer over as the very first call, before there is a process: nobody has to be woken for that.
+pub(crate) fn hand_over_initializer(link: &mut ParentLink, function: u64, argument: &[u8]) -> io::Result<HandedCall> {
+    let len = argument.len();
+    let call = Call { kind: CallKind::Initializer, id: 0, function, len, attachments: 0 };
+    match link.send(call, BEGUN, argument) {
+        Ok(Some((position, sent))) if sent == padded(len) => {
+            Ok(HandedCall::new(Work::Initializer, position, true, Instant::now()))
+        }
+        _ => Err(io::Error::other("there is no room for the argument of the initializer")),
+    }
+}
+
+impl Child {
+    pub(crate) fn new(launched: Launched) -> Self {
+        let Launched { serial, process, link, initializer, max_tasks, deadline, output, oom_kills } = launched;
+        Self {
+            serial,
+            process,
+            link,
+            life: Life::Starting { deadline },
+            has_answered: false,
+            inflight: Inflight::new(initializer),
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            calls_left: max_tasks.unwrap_or(u64::MAX),
+            idle_since: Instant::now(),
+            output,
+            oom_kills,
+        }
+    }
+
+    // What it is like.
+
+    pub(crate) fn life(&self) -> Life {
+        self.life
+    }
+
+    /// The memory that it shares with the parent, if it does.
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.link.shared()
+    }
+
+    /// Has it answered all that it was handed?
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inflight.is_empty() && !self.incoming.is_reading()
+    }
+
+    /// Does it have that task, or is the task's result on the way?
+    pub(crate) fn has(&self, id: u64) -> bool {
+        self.inflight.find(id).is_some() || self.incoming.is_reading_task(id)
+    }
+
+    /// May it be handed a task?
+    pub(crate) fn takes_calls(&self) -> bool {
+        self.life.takes_calls() && self.calls_left > 0 && !self.outgoing.is_sending()
+    }
+
+    /// Is it to end when it is idle, for what it did or said itself?
+    pub(crate) fn is_spent(&self) -> bool {
+        self.life == Life::Retiring || (self.life.takes_calls() && self.calls_left == 0)
+    }
+
+    /// Is it ready, and has its initializer, if there is one, ended? Before, none of its tasks has begun.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.has_answered && !self.inflight.has_initializer()
+    }
+
+    /// May it have begun tasks, as far as can be known without shared memory? If it has broken the protocol, it may have said that it
+    /// is prepared, and that was not read.
+    fn may_have_begun(&self) -> bool {
+        self.is_prepared() || self.has_violated()
+    }
+
+    /// Can it not be relied on to tell of its replies?
+    pub(crate) fn is_silent(&self) -> bool {
+        self.incoming.trust() == Trust::SocketClosed
+    }
+
+    /// Has it broken the protocol?
+    pub(crate) fn has_violated(&self) -> bool {
+        self.incoming.trust() == Trust::Violated
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        self.outgoing.is_sending()
+    }
+
+    /// Is part of a long value on its way, to it or from it?
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.outgoing.is_sending() || self.incoming.is_reading()
+    }
+
+    /// Is there more to be read of which the system will not tell?
+    pub(crate) fn has_more(&self) -> bool {
+        self.incoming.has_more()
+    }
+
+    /// How many tasks it should have at most.
+    pub(crate) fn window(&self, threads: usize) -> usize {
+        if !self.link.can_take_back() {
+            // What it is handed counts as begun. To end it for the sake of that must not cost a reply of which a part has come.
+            return threads - usize::from(self.incoming.is_reading());
+        }
+        if self.output.is_some() {
+            // Where the output of one task ends, and that of the next begins, can be told only in between.
+            return threads;
+        }
+        self.inflight.store(threads)
+    }
+
+    /// Could it begin a task now?
+    pub(crate) fn has_free_thread(&self, threads: usize) -> bool {
+        self.takes_calls() && self.inflight.load() < threads.min(self.window(threads))
+    }
+
+    /// Has it begun the call at that place?
+    pub(crate) fn has_begun(&self, place: usize) -> bool {
+        self.inflight.has_begun(place, &self.link, self.may_have_begun())
+    }
+
+    /// Since when it has been running the call at that place.
+    pub(crate) fn begun_at(&mut self, place: usize, now: Instant) -> Option<Instant> {
+        let served = self.may_have_begun();
+        self.inflight.begun_at(place, &self.link, served, now)
+    }
+
+    // Tasks in and out.
+
+    /// Hands a task over. It comes back if there is no room for it.
+    pub(crate) fn hand_over(&mut self, mut job: JobBox, now: Instant) -> Result<(), Refused> {
+        self.forget_output();
+        let argument = job.argument.as_slice();
+        let beside = job.argument.attachments();
+        let sealed = argument.len() > INLINE || !beside.is_empty() || !self.link.can_take_back();
+        let (kind, function, len) = (CallKind::Task, job.function.0, argument.len());
+        let call = Call { kind, id: job.id, function, len, attachments: beside.len() as u16 };
+        if !beside.is_empty() {
+            // Not before there is room for the call: what was sent for nothing would be in the worker's way.
+            match self.link.has_room(len) {
+                Ok(true) if self.link.send_attachments(job.id, beside) => {}
+                Ok(has_room) => {
+                    if !has_room {
+                        self.link.want_room();
+                    }
+                    return Err(Refused { job, violation: None });
+                }
+                Err(violation) => return Err(Refused { job, violation: Some(violation) }),
+            }
+        }
+        let (position, sent) = match self.link.send(call, QUEUED, argument) {
+            Ok(Some(sent)) => sent,
+            Ok(None) => {
+                // Somebody has to look again when there is room; room that is made meanwhile is not announced.
+                self.link.want_room();
+                return Err(Refused { job, violation: None });
+            }
+            Err(violation) => return Err(Refused { job, violation: Some(violation) }),
+        };
+        self.outgoing.has_written(sent, len);
+        if let Some(options) = &mut job.options {
+            options.permit = None;
+        }
+        self.calls_left -= 1;
+        self.inflight.push(HandedCall::new(Work::Task(job), position, sealed, now));
+        if self.outgoing.is_sending() {
+            // A violation is found by the next thread that collects from it.
+            let _ = self.send_more();
+        }
+        Ok(())
+    }
+
+    /// What an idle worker has written is not the next task's. What it writes at its start may be why it never gets to that.
+    fn forget_output(&mut self) {
+        if self.life == Life::Ready && self.is_idle() {
+            if let Some(output) = &mut self.output {
+                output.forget();
+            }
+        }
+    }
+
+    /// Writes what could not be written for want of room.
+    pub(crate) fn send_more(&mut self) -> Result<(), ProtocolError> {
+        self.outgoing.send_more(&mut self.link, &self.inflight)?;
+        self.outgoing.send_exit(&mut self.link)
+    }
+
+    /// Takes in what has come back.
+    pub(crate) fn collect(&mut self, limit: u64, now: Instant, to: &mut Vec<Returned>) -> Result<(), ProtocolError> {
+        loop {
+            let awaits_argument = self.outgoing.is_sending();
+            let whole = self.incoming.receive(&mut self.link, &mut self.inflight, limit, awaits_argument)?;
+            let Some(Whole { reply, body, work }) = whole else { return Ok(()) };
+            if reply.retire {
+                self.life.retire();
+            }
+            if self.inflight.is_empty() {
+                self.idle_since = now;
+            }
+            let raw =
+                |name| Raw::Reply { kind: reply.kind, body, pid: self.process.id(), name, limit, took: reply.took };
+            match work {
+                Work::Task(job) => {
+                    let name = job.name();
+                    to.push(Returned::Task(job, raw(name)));
+                }
+                Work::Initializer => to.push(Returned::Initializer(raw(None))),
+                Work::Forgotten(_) => {}
+            }
+        }
+    }
+
+    /// Takes back the newest of the tasks that `which` names and that have not begun, `most` of them at most; oldest first.
+    #[must_use]
+    pub(crate) fn take_back(&mut self, most: usize, which: impl Fn(&Job) -> bool) -> Vec<JobBox> {
+        let back = self.inflight.take_back(most, &self.link, which);
+        self.calls_left += back.len() as u64;
+        back
+    }
+
+    /// All tasks of a worker that is dead.
+    #[must_use]
+    pub(crate) fn drain_tasks(&mut self) -> DrainedTasks {
+        let served = self.may_have_begun();
+        let read = self.incoming.drain_task();
+        let mut tasks = self.inflight.drain_tasks(&self.link, served);
+        if let Some(mut job) = read {
+            job.attempts += 1;
+            // It had ended: no panic that is noted is one of its own.
+            tasks.begun.insert(0, BegunTask { job, item: u64::MAX, since: u64::MAX });
+        }
+        tasks
+    }
+
+    // Messages.
+
+    /// Reads the messages on the control socket, and gives those that are for the supervisor. The second value is false if the
+    /// worker's end is closed.
+    pub(crate) fn read_messages(&mut self) -> (Vec<Vec<u8>>, bool) {
+        let open = matches!(self.incoming.read_messages(&mut self.link), Ok(true));
+        (self.incoming.take_messages(), open)
+    }
+
+    /// Takes in what it has written to its output.
+    pub(crate) fn read_output(&mut self) {
+        let has_more = self.output.as_mut().is_some_and(Captured::read);
+        self.incoming.note_more(has_more);
+    }
+
+    /// [`has_more`](Self::has_more), which is false afterwards.
+    pub(crate) fn take_has_more(&mut self) -> bool {
+        self.incoming.take_has_more()
+    }
+
+    // Its life.
+
+    /// READY has come: false if it is being ended.
+    #[must_use]
+    pub(crate) fn ready(&mut self, now: Instant) -> bool {
+        self.has_answered = true;
+        let counts = self.life.ready();
+        if counts {
+            self.idle_since = now;
+        }
+        counts
+    }
+
+    /// It gets no more calls, and ends when it is idle.
+    pub(crate) fn retire(&mut self) {
+        self.life.retire();
+    }
+
+    /// Tells it to exit when it has answered what it was handed.
+    pub(crate) fn ask_to_end(&mut self, deadline: Instant) -> Result<(), ProtocolError> {
+        if self.life.ask_to_end(deadline) { self.outgoing.exit(&mut self.link) } else { Ok(()) }
+    }
+
+    /// SIGTERM now, SIGKILL after `grace`.
+    pub(crate) fn terminate(&mut self, grace: Duration, reason: EndReason, now: Instant) {
+        if self.life.terminate(later(now, grace), reason) {
+            let _ = self.process.signal(Signal::TERM);
+            // A stopped process gets the signal when it goes on: it should.
+            let _ = self.process.signal(Signal::CONT);
+        }
+    }
+
+    /// SIGKILL now.
+    pub(crate) fn kill(&mut self, reason: EndReason) {
+        self.life.kill(reason);
+        let _ = self.process.signal(Signal::KILL);
+    }
+
+    /// It has broken the protocol: it is killed, and nothing that it writes is read any more.
+    pub(crate) fn kill_for_violation(&mut self) {
+        self.incoming.violated();
+        self.kill(EndReason::ProtocolViolation);
+    }
+
+    /// Its end of the control socket is closed.
+    pub(crate) fn socket_closed(&mut self) {
+        self.incoming.socket_closed();
+    }
+
+    /// Its process has ended: was that a failed start?
+    pub(crate) fn blame(&self) -> Blame {
+        let by_itself = match self.life {
+            Life::Starting { .. } | Life::Ready | Life::Retiring => true,
+            Life::Ending { .. } => self.is_silent(),
+            // Also for what it did before it was ready.
+            Life::Terminating { reason, .. } | Life::Killed { reason } => {
+                self.has_violated() || reason.is_workers_fault()
+            }
+        };
+        if by_itself && !self.is_prepared() { Blame::FailedStart } else { Blame::None }
+    }
+}

@@ -1,0 +1,49 @@
+//! What a change of the pool's state leaves to be done when the lock has been released.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::child::Child;
+use super::job::{JobBox, Raw};
+use crate::error::TaskError;
+use crate::process::call::Payload;
+use crate::process::transport::Shared;
+
+/// Collected while the lock is held, and done by [`Inner::release`](super::inner::Inner::release): resolving tasks, dropping values and
+/// waking threads run code of the user's, or system calls.
+#[must_use]
+pub(crate) struct Deferred {
+    /// When the change began. All of it happens at this time.
+    pub(crate) now: Instant,
+    /// Tasks and their outcomes.
+    pub(crate) settle: Vec<(JobBox, Raw)>,
+    /// The arguments of cancelled tasks: their destructors are the user's.
+    pub(crate) arguments: Vec<Payload>,
+    /// The workers whose waiting threads have to look again: their task may have moved.
+    pub(crate) wake_waiters_of: Vec<Arc<Shared>>,
+    /// The supervisor has to look again.
+    pub(crate) wake_supervisor: bool,
+}
+
+impl Deferred {
+    pub(crate) fn new() -> Self {
+        Self::at(Instant::now())
+    }
+
+    /// For a change at that time.
+    pub(crate) fn at(now: Instant) -> Self {
+        Self { now, settle: Vec::new(), arguments: Vec::new(), wake_waiters_of: Vec::new(), wake_supervisor: false }
+    }
+
+    pub(crate) fn fail(&mut self, job: JobBox, error: TaskError) {
+        self.settle.push((job, Raw::Failed(error)));
+    }
+
+    /// Tasks have left this worker: threads that sleep for its replies have to look again.
+    pub(crate) fn wake_waiters(&mut self, child: &Child) {
+        let Some(shared) = child.shared() else { return };
+        if !self.wake_waiters_of.iter().any(|other| Arc::ptr_eq(other, shared)) {
+            self.wake_waiters_of.push(Arc::clone(shared));
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The tasks that no worker has been handed.
+
+use std::collections::VecDeque;
+
+use super::deferred::Deferred;
+use super::job::{Job, JobBox};
+use crate::error::TaskError;
+use crate::executor::Priority;
+use crate::process::call::Payload;
+
+/// This many cancelled tasks may stay in the queue in any case.
+const CANCELLED: usize = 100;
+
+pub(crate) struct TaskQueue {
+    /// By priority, most urgent last.
+    queues: [VecDeque<JobBox>; 3],
+    /// The least urgent priority that there has been.
+    lowest: Priority,
+    /// About how many of the tasks are cancelled.
+    cancelled: usize,
+}
+
+impl TaskQueue {
+    pub(super) fn new() -> Self {
+        Self { queues: Default::default(), lowest: Priority::High, cancelled: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queues.iter().all(VecDeque::is_empty)
+    }
+
+    /// Has there been a task that is less urgent than this?
+    pub(super) fn is_urgent(&self, priority: Priority) -> bool {
+        priority > self.lowest
+    }
+
+    pub(super) fn push(&mut self, job: JobBox) {
+        self.lowest = self.lowest.min(job.priority);
+        self.queues[job.priority as usize].push_back(job);
+    }
+
+    /// Puts tasks back to the front, in their order.
+    pub(super) fn requeue(&mut self, jobs: Vec<JobBox>) {
+        for job in jobs.into_iter().rev() {
+            self.queues[job.priority as usize].push_front(job);
+        }
+    }
+
+    /// The task whose turn it is.
+    pub(super) fn first(&self) -> Option<&JobBox> {
+        self.queues.iter().rev().find_map(VecDeque::front)
+    }
+
+    pub(super) fn pop_first(&mut self) -> Option<JobBox> {
+        self.queues.iter_mut().rev().find_map(VecDeque::pop_front)
+    }
+
+    /// The task whose turn it is has been cancelled.
+    pub(super) fn drop_first(&mut self, deferred: &mut Deferred) {
+        let Some(job) = self.pop_first() else { return };
+        // Its future is resolved; the argument's destructor is the user's.
+        deferred.fail(job, TaskError::Cancelled);
+        self.cancelled = self.cancelled.saturating_sub(1);
+    }
+
+    /// A task has been cancelled that no worker has. If it is here, what it holds goes now, and what is left of it when its turn
+    /// comes, or when cancelled tasks are more than half of all: what is in front of it may take for ever.
+    pub(super) fn strip(&mut self, id: u64, deferred: &mut Deferred) {
+        for queue in &mut self.queues {
+            // They are in the order of their ids, by and large; one that is not found waits for its turn.
+            let at = queue.partition_point(|job| job.id < id);
+            let Some(job) = queue.get_mut(at).filter(|job| job.id == id) else { continue };
+            deferred.arguments.push(std::mem::replace(&mut job.argument, Payload::EMPTY));
+            if let Some(options) = &mut job.options {
+                options.permit = None;
+            }
+        }
+        self.cancelled += 1;
+        if self.cancelled > CANCELLED && self.cancelled > self.len() / 2 {
+            self.cancel(|job| job.sink.is_cancelled(), deferred);
+            self.cancelled = 0;
+        }
+    }
+
+    /// Takes out the tasks that `which` names, and cancels them.
+    pub(super) fn cancel(&mut self, which: impl Fn(&Job) -> bool, deferred: &mut Deferred) {
+        for queue in &mut self.queues {
+            // `retain` would drop them here.
+            for job in std::mem::take(queue) {
+                if which(&job) {
+                    deferred.fail(job, TaskError::Cancelled);
+                } else {
+                    queue.push_back(job);
+                }
+            }
+        }
+    }
+
+    /// Takes out all tasks; they fail with `error`.
+    pub(super) fn fail_all(&mut self, error: &TaskError, deferred: &mut Deferred) {
+        for job in self.queues.iter_mut().flat_map(|queue| queue.drain(..)) {
+            deferred.fail(job, error.clone());
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Taking in what workers have answered.
+
+use super::child::Returned;
+use super::deferred::Deferred;
+use super::state::State;
+use crate::error::{Cause, TaskError};
+use crate::process::wire::ProtocolError;
+
+impl State {
+    /// Takes in all replies, and writes what could not be written for want of room.
+    pub(super) fn collect(&mut self, deferred: &mut Deferred) {
+        for at in 0..self.children.len() {
+            let child = &mut self.children[at];
+            if child.has_violated() {
+                continue;
+            }
+            let was_sending = child.is_sending();
+            if let Err(violation) = child.send_more() {
+                self.kill_for_violation(at, violation, deferred);
+                continue;
+            }
+            self.is_full &= !was_sending;
+            if self.children[at].link.has_replies() {
+                deferred.wake_waiters(&self.children[at]);
+                self.is_full = false;
+                self.collect_from(at, deferred);
+            }
+        }
+    }
+
+    /// Takes in the replies of that worker.
+    pub(super) fn collect_from(&mut self, at: usize, deferred: &mut Deferred) {
+        let mut returned = Vec::new();
+        let child = &mut self.children[at];
+        let collected = child.collect(self.config.max_payload, deferred.now, &mut returned);
+        deferred.wake_supervisor |= child.has_more();
+        if let Err(violation) = collected {
+            self.kill_for_violation(at, violation, deferred);
+        }
+        for returned in returned {
+            match returned {
+                Returned::Task(job, raw) => {
+                    self.completed += 1;
+                    deferred.settle.push((job, raw));
+                }
+                Returned::Initializer(raw) => match raw.into_body() {
+                    Ok(_) => self.restarts.prepared(),
+                    Err(error) => self.break_down(Cause::new(error), deferred),
+                },
+            }
+        }
+    }
+
+    /// The worker has broken the protocol: it is killed, and what it had begun fails. What it had not begun is done by others when
+    /// its process has ended.
+    pub(super) fn kill_for_violation(&mut self, at: usize, violation: ProtocolError, deferred: &mut Deferred) {
+        let child = &mut self.children[at];
+        child.kill_for_violation();
+        for place in child.inflight.places() {
+            if child.has_begun(place) {
+                if let Some(job) = child.inflight.forget(place) {
+                    deferred.fail(job, TaskError::Protocol(Cause::new(violation)));
+                }
+            }
+        }
+        deferred.wake_waiters(child);
+        deferred.wake_supervisor = true;
+        self.is_full = false;
+    }
+}

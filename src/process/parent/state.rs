@@ -1,0 +1,197 @@
+//! What the lock of a pool guards, and the events that change it.
+//!
+//! All that happens to a pool is a method of [`State`] here and in the files below. It is given what has happened, changes
+//! the state, and leaves to a [`Deferred`] what must not be done under the lock. So the whole of it runs in a test without one
+//! process (`parent::model`).
+//!
+//! | event | file |
+//! |---|---|
+//! | a task is submitted, cancelled, withdrawn; the pool is resized, closed, broken | `state` |
+//! | a worker has room: who gets which task | `dispatch` |
+//! | replies are there | `replies` |
+//! | a worker was started, is ready, has closed its socket, has died; a start was refused | `workers` |
+//! | time has passed | `timers` |
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::child::{Child, EndReason};
+use super::deferred::Deferred;
+use super::inner::Config;
+use super::job::JobBox;
+use super::lifecycle::Lifecycle;
+use super::queue::TaskQueue;
+use super::restarts::Restarts;
+use super::timers::Alarm;
+use crate::error::{Cause, TaskError};
+
+pub(crate) struct State {
+    pub(super) config: Arc<Config>,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) queue: TaskQueue,
+    pub(super) children: Vec<Child>,
+    /// How many workers there may be.
+    pub(super) max_workers: usize,
+    pub(super) restarts: Restarts,
+    pub(super) alarm: Alarm,
+    /// No worker has room, as far as is known.
+    pub(super) is_full: bool,
+    /// How many tasks have come back from workers.
+    pub(super) completed: u64,
+}
+
+impl State {
+    pub(super) fn new(max_workers: usize, config: &Arc<Config>) -> Self {
+        Self {
+            config: Arc::clone(config),
+            lifecycle: Lifecycle::new(),
+            queue: TaskQueue::new(),
+            children: Vec::new(),
+            max_workers,
+            restarts: Restarts::new(config.restart_limit),
+            alarm: Alarm::default(),
+            is_full: false,
+            completed: 0,
+        }
+    }
+
+    /// Is there nothing left to hand out, and never will be?
+    pub(super) fn is_over(&self) -> bool {
+        self.lifecycle.is_finishing() && self.queue.is_empty()
+    }
+
+    // Tasks.
+
+    pub(super) fn submit(&mut self, job: JobBox, deferred: &mut Deferred) {
+        // What is urgent may take the place of what has only been handed over.
+        self.is_full &= !self.queue.is_urgent(job.priority);
+        self.queue.push(job);
+        self.dispatch(deferred);
+    }
+
+    /// The future of this task has been cancelled: it never begins, or its worker is ended.
+    pub(super) fn cancel(&mut self, id: u64, deferred: &mut Deferred) {
+        let found = self.children.iter().enumerate().find_map(|(at, child)| Some((at, child.inflight.find(id)?)));
+        let Some((at, place)) = found else { return self.queue.strip(id, deferred) };
+        let child = &mut self.children[at];
+        let not_begun = if child.has_begun(place) { None } else { child.take_back(1, |job| job.id == id).pop() };
+        deferred.wake_waiters(child);
+        let job = not_begun.or_else(|| self.stop_task(at, id, EndReason::TaskCancelled, deferred));
+        if let Some(job) = job {
+            deferred.fail(job, TaskError::Cancelled);
+        }
+        self.settle_down(deferred);
+    }
+
+    /// These tasks are not wanted any more: those that have not begun never do.
+    pub(super) fn withdraw(&mut self, ids: &HashSet<u64>, deferred: &mut Deferred) {
+        for child in &mut self.children {
+            let back = child.take_back(usize::MAX, |job| ids.contains(&job.id));
+            back.into_iter().for_each(|job| deferred.fail(job, TaskError::Cancelled));
+        }
+        self.queue.cancel(|job| ids.contains(&job.id), deferred);
+        self.settle_down(deferred);
+    }
+
+    /// Ends the worker that runs this task, and only because of that task: what it has not begun is done by others, and if the
+    /// task has just ended after all, its outcome counts. The task comes back if it is to be resolved otherwise.
+    pub(super) fn stop_task(
+        &mut self,
+        at: usize,
+        id: u64,
+        reason: EndReason,
+        deferred: &mut Deferred,
+    ) -> Option<JobBox> {
+        let back = self.children[at].take_back(usize::MAX, |_| true);
+        self.requeue(back);
+        self.collect_from(at, deferred);
+        let child = &mut self.children[at];
+        deferred.wake_waiters(child);
+        deferred.wake_supervisor = true;
+        let job = child.inflight.find(id).and_then(|place| child.inflight.forget(place));
+        if job.is_some() {
+            let grace = self.config.kill_grace;
+            child.terminate(grace, reason, deferred.now);
+            let deadline = child.life().deadline();
+            self.wake_by(deadline, deferred);
+        }
+        job
+    }
+
+    // The pool.
+
+    pub(super) fn resize(&mut self, max_workers: usize, deferred: &mut Deferred) {
+        self.max_workers = max_workers;
+        self.make_use_of_room(deferred);
+    }
+
+    /// Nothing new is taken; with `cancel`, what has not begun is cancelled.
+    pub(super) fn close(&mut self, cancel: bool, deferred: &mut Deferred) {
+        if !cancel {
+            self.lifecycle.drain();
+        } else if self.lifecycle.cancel() {
+            self.cancel_pending(deferred);
+        }
+        self.settle_down(deferred);
+        self.lifecycle.end_if_never_started();
+        deferred.wake_supervisor = true;
+    }
+
+    /// All workers are ended, and with them the pool: SIGTERM and, `grace` later, SIGKILL.
+    pub(super) fn end_workers(&mut self, grace: Duration, reason: EndReason, deferred: &mut Deferred) {
+        let _ = self.lifecycle.cancel();
+        self.cancel_pending(deferred);
+        for child in &mut self.children {
+            if grace.is_zero() {
+                child.kill(reason);
+            } else {
+                child.terminate(grace, reason, deferred.now);
+            }
+        }
+        self.wake_by(deferred.now.checked_add(grace), deferred);
+        self.lifecycle.end_if_never_started();
+        deferred.wake_supervisor = true;
+    }
+
+    /// Cancels what has not begun.
+    fn cancel_pending(&mut self, deferred: &mut Deferred) {
+        self.queue.fail_all(&TaskError::Cancelled, deferred);
+        for child in &mut self.children {
+            let back = child.take_back(usize::MAX, |_| true);
+            if !back.is_empty() {
+                deferred.wake_waiters(child);
+                back.into_iter().for_each(|job| deferred.fail(job, TaskError::Cancelled));
+            }
+        }
+    }
+
+    /// Nothing works any more: everything fails, and all workers are ended.
+    pub(super) fn break_down(&mut self, cause: Cause, deferred: &mut Deferred) {
+        if !self.lifecycle.break_down(cause.clone()) {
+            return;
+        }
+        let error = TaskError::Broken(cause);
+        self.queue.fail_all(&error, deferred);
+        for child in &mut self.children {
+            // First, so that none of them begins when it has been resolved.
+            let not_begun = child.take_back(usize::MAX, |_| true);
+            not_begun.into_iter().for_each(|job| deferred.fail(job, error.clone()));
+            for place in child.inflight.places() {
+                if let Some(job) = child.inflight.forget(place) {
+                    deferred.fail(job, error.clone());
+                }
+            }
+            child.kill(EndReason::PoolBroken);
+            deferred.wake_waiters(child);
+        }
+        deferred.wake_supervisor = true;
+    }
+
+    /// Sees to it that the supervisor looks at the clock then.
+    pub(super) fn wake_by(&mut self, time: Option<Instant>, deferred: &mut Deferred) {
+        if self.alarm.set(time) {
+            deferred.wake_supervisor |= self.lifecycle.is_asleep();
+        }
+    }
+}

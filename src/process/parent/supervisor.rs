@@ -1,0 +1,315 @@
+//! The one thread that starts, watches and reaps workers, and looks at the clock. It does system calls, and tells the state what
+//! has happened; what follows from that is decided there.
+//!
+//! Workers are started by this thread alone, because the signal that ends a worker when its parent dies
+//! (`PR_SET_PDEATHSIG`) really follows the thread that started it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::child::{Child, DrainedTasks, EndReason};
+use super::deferred::Deferred;
+use super::inner::Inner;
+use super::launch;
+use super::state::State;
+use super::workers::describe;
+use crate::error::{Cause, TaskError};
+use crate::os::events::WOKEN;
+use crate::unwind;
+
+/// After so many replies at a time...
+const MANY: usize = 64;
+
+/// ... the bells are armed only after that much time: at a high rate that saves a message per reply. After a few replies it would
+/// only delay the next waiter. Shorter than what a worker has in store.
+const COALESCE: Duration = Duration::from_micros(100);
+
+/// While other threads take the replies in, this many such pauses follow one another.
+const PAUSES: usize = 8;
+
+/// Without a descriptor that tells of a child's end, it is looked that often.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// While a worker is to end, and while it has something to do, it is looked that often whether all is as it should be: whether
+/// the program has left the pool its descriptors, and whether the worker has made this process its tracer and is stopped.
+const HEARTBEAT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+
+/// The program has closed file descriptors that it has not opened: those of the pool.
+struct DescriptorsLost;
+
+pub(super) fn descriptors_lost() -> Cause {
+    Cause::new("the program has closed file descriptors of this executor")
+}
+
+pub(super) fn run(inner: &Arc<Inner>) {
+    let supervised = unwind::catch(|| {
+        Supervisor { inner, serial: 0, events: Vec::new(), ended: Vec::new(), looked: Instant::now() }.run()
+    });
+    match supervised {
+        Ok(Ok(())) => end(inner),
+        Ok(Err(DescriptorsLost)) => {
+            let is_first = inner.state.lock().lifecycle.lose_descriptors();
+            if is_first {
+                end_without_descriptors(inner);
+            }
+        }
+        Err(panic) => {
+            // Nobody must wait for ever, whatever has gone wrong here.
+            break_down(inner, Cause::new(format!("internal error: {panic}")), false);
+            end(inner);
+        }
+    }
+}
+
+/// Ends the pool when its descriptors are found to be closed. One thread does so: the first that found it, or one that it started.
+pub(super) fn end_without_descriptors(inner: &Arc<Inner>) {
+    break_down(inner, descriptors_lost(), true);
+    end(inner);
+}
+
+fn end(inner: &Inner) {
+    inner.callbacks.end();
+    *inner.rings.write() = Arc::new([]);
+    inner.state.lock().lifecycle.gone();
+    inner.ended.notify_all();
+}
+
+/// Ends everything, and does not return before the workers are gone.
+fn break_down(inner: &Arc<Inner>, cause: Cause, lost: bool) {
+    let children = inner.change(|state, deferred| {
+        state.break_down(cause, deferred);
+        state.lifecycle.end();
+        std::mem::take(&mut state.children)
+    });
+    for mut child in children {
+        let ended = loop {
+            match child.process.try_reap() {
+                Some(ended) => break ended,
+                None => {
+                    child.process.is_traced_and_stopped();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        };
+        let exit = describe(&mut child, ended, &inner.config);
+        let DrainedTasks { begun, not_begun } = child.drain_tasks();
+        let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
+        inner.change(|_, deferred| jobs.for_each(|job| deferred.fail(job, TaskError::WorkerDied(exit.clone()))));
+        if lost {
+            // The numbers of its descriptors may be those of other files by now.
+            std::mem::forget(child);
+        }
+    }
+    if lost {
+        std::mem::forget(Arc::clone(inner));
+    }
+}
+
+struct Supervisor<'a> {
+    inner: &'a Arc<Inner>,
+    /// That of the child that was started last.
+    serial: u64,
+    events: Vec<u64>,
+    /// The children of which the system has told that their processes have ended.
+    ended: Vec<u64>,
+    /// When it was last looked at all children, whether anything was reported or not.
+    looked: Instant,
+}
+
+/// What an event is about: the low bits of its number. The rest is the serial of the child.
+const SOCKET: u64 = 0;
+const END: u64 = 1;
+const OUTPUT: u64 = 2;
+
+impl Supervisor<'_> {
+    fn run(&mut self) -> Result<(), DescriptorsLost> {
+        loop {
+            let mut state = self.inner.state.lock();
+            if state.lifecycle.has_lost_descriptors() {
+                return Err(DescriptorsLost);
+            }
+            let mut deferred = Deferred::new();
+            state.lifecycle.awake();
+            self.handle_events(&mut state, &mut deferred);
+            state.collect(&mut deferred);
+            self.reap(&mut state, &mut deferred);
+            state.run_timers(&mut deferred);
+            state.settle_down(&mut deferred);
+            if deferred.settle.is_empty() && self.is_over(&state) {
+                // From here on nothing is taken, whoever asks.
+                state.lifecycle.end();
+                return Ok(());
+            }
+            let starts = state.wants_worker(&deferred);
+            if starts {
+                state.restarts.begin();
+            }
+            let busy = deferred.settle.len() >= MANY && !state.children.iter().any(Child::is_streaming);
+            deferred.wake_supervisor = false;
+            self.inner.release(state, deferred);
+            if starts {
+                self.start_one();
+                self.wait(Some(Duration::ZERO))?;
+                continue;
+            }
+            if busy {
+                self.coalesce();
+                if self.inner.has_replies() {
+                    self.wait(Some(Duration::ZERO))?;
+                    continue;
+                }
+            }
+            self.sleep()?;
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), DescriptorsLost> {
+        if self.inner.events.wait(timeout, &mut self.events) { Ok(()) } else { Err(DescriptorsLost) }
+    }
+
+    /// More is likely to come. This does not wait in `epoll`, which on some systems can be told whole milliseconds only.
+    fn coalesce(&self) {
+        let mut completed = self.inner.state.lock().completed;
+        for _ in 0..PAUSES {
+            std::thread::sleep(COALESCE);
+            let before = std::mem::replace(&mut completed, self.inner.state.lock().completed);
+            if completed == before {
+                return;
+            }
+        }
+    }
+
+    fn is_over(&self, state: &State) -> bool {
+        let idle = state.children.is_empty() && state.restarts.in_progress() == 0 && !state.lifecycle.is_settling();
+        state.is_over() && idle && self.inner.callbacks.is_quiet()
+    }
+
+    /// Sleeps until there is something to do, and in any case looks what has happened.
+    fn sleep(&mut self) -> Result<(), DescriptorsLost> {
+        let mut state = self.inner.state.lock();
+        // From here on others arm the bells of the workers that they hand something to.
+        state.lifecycle.asleep();
+        let deferred = Deferred::new();
+        let mut quiet = !state.wants_worker(&deferred);
+        for child in &state.children {
+            // What a worker has written that has broken the protocol is not read any more.
+            quiet &= (child.is_idle() || child.has_violated() || child.link.arm_bell()) && !child.has_more();
+        }
+        let by_the_clock = state.alarm.time().map(|time| time.saturating_duration_since(deferred.now));
+        let looks = next_look(&state.children);
+        let over = self.is_over(&state);
+        drop(state);
+        if !quiet || over {
+            return self.wait(Some(Duration::ZERO));
+        }
+        self.wait([by_the_clock, looks].into_iter().flatten().min())
+    }
+
+    /// What the events were about.
+    fn handle_events(&mut self, state: &mut State, deferred: &mut Deferred) {
+        // Those that say more than is read at a time get another turn, and everybody else one between.
+        for at in 0..state.children.len() {
+            if state.children[at].take_has_more() {
+                state.children[at].read_output();
+                state.read_messages(at, deferred);
+            }
+        }
+        for event in std::mem::take(&mut self.events) {
+            let (serial, what) = (event >> 2, event & 3);
+            let Some(at) = state.children.iter().position(|child| child.serial == serial) else { continue };
+            match what {
+                _ if event == WOKEN => {}
+                OUTPUT => state.children[at].read_output(),
+                SOCKET => state.read_messages(at, deferred),
+                _ => self.ended.push(serial),
+            }
+        }
+    }
+
+    /// Reaps the workers that have ended.
+    fn reap(&mut self, state: &mut State, deferred: &mut Deferred) {
+        let ended = std::mem::take(&mut self.ended);
+        let looks = self.looked.elapsed() >= HEARTBEAT[0];
+        if looks {
+            self.looked = Instant::now();
+        }
+        let before = state.children.len();
+        let mut at = 0;
+        while at < state.children.len() {
+            let child = &mut state.children[at];
+            let may_be_stopped = !child.is_idle() || !child.life().is_serving();
+            if looks && may_be_stopped && child.process.is_traced_and_stopped() {
+                child.kill(EndReason::Traced);
+            }
+            let may_have_ended = looks || ended.contains(&child.serial) || child.process.fd().is_none();
+            match may_have_ended.then(|| child.process.try_reap()).flatten() {
+                Some(ended) => {
+                    let child = state.on_exit(at, ended, deferred);
+                    self.inner.events.forget(child.link.socket());
+                }
+                None => at += 1,
+            }
+        }
+        if state.children.len() < before {
+            self.publish_rings(state);
+        }
+    }
+
+    fn publish_rings(&self, state: &State) {
+        *self.inner.rings.write() = state.children.iter().filter_map(Child::shared).cloned().collect();
+    }
+
+    /// Starts one worker. Nothing is locked while it does.
+    fn start_one(&mut self) {
+        self.serial += 1;
+        let started = launch::launch(&self.inner.config, self.serial).and_then(|mut child| match self.watch(&child) {
+            Ok(()) => Ok(child),
+            Err(error) => {
+                child.kill(EndReason::NotWatched);
+                while child.process.try_reap().is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error)
+            }
+        });
+        self.inner.change(|state, deferred| match started {
+            Ok(child) => {
+                state.on_started(child, deferred);
+                self.publish_rings(state);
+                state.settle_down(deferred);
+            }
+            Err(error) => state.on_start_refused(error, deferred),
+        });
+    }
+
+    fn watch(&self, child: &Child) -> io::Result<()> {
+        let number = self.serial << 2;
+        let events = &self.inner.events;
+        if child.link.can_take_back() {
+            events.watch(child.link.socket(), number | SOCKET)?;
+        } else {
+            events.watch_both_ways(child.link.socket(), number | SOCKET)?;
+        }
+        if let Some(fd) = child.process.fd() {
+            events.watch(fd, number | END)?;
+        }
+        if let Some(output) = &child.output {
+            events.watch(output.fd(), number | OUTPUT)?;
+        }
+        Ok(())
+    }
+}
+
+/// After what time the children have to be looked at, even if nothing is reported.
+fn next_look(children: &[Child]) -> Option<Duration> {
+    if children.iter().any(|child| child.process.fd().is_none() || child.is_silent()) {
+        Some(LOOK)
+    } else if children.iter().any(|child| !child.life().is_serving()) {
+        Some(HEARTBEAT[0])
+    } else if children.iter().any(|child| !child.is_idle()) {
+        Some(HEARTBEAT[1])
+    } else {
+        None
+    }
+}

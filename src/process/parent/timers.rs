@@ -1,0 +1,115 @@
+//! What happens because time has passed.
+
+use std::time::{Duration, Instant};
+
+use super::child::{EndReason, Life};
+use super::deferred::Deferred;
+use super::state::State;
+use crate::error::{Cause, StartError, TaskError};
+use crate::process::later;
+
+/// Whether a task with a shorter time limit has begun is looked at that often.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// When the supervisor has to look at the clock, at the latest.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm(Option<Instant>);
+
+impl Alarm {
+    pub(super) fn time(&self) -> Option<Instant> {
+        self.0
+    }
+
+    /// Sets it, unless it is set for an earlier time. True: it was changed.
+    #[must_use]
+    pub(super) fn set(&mut self, time: Option<Instant>) -> bool {
+        let Some(time) = time else { return false };
+        let is_earlier = self.0.is_none_or(|before| time < before);
+        if is_earlier {
+            self.0 = Some(time);
+        }
+        is_earlier
+    }
+
+    /// Is it time? Then it is not set any more.
+    #[must_use]
+    fn ring(&mut self, now: Instant) -> bool {
+        let is_time = self.0.is_some_and(|time| time <= now);
+        if is_time {
+            self.0 = None;
+        }
+        is_time
+    }
+}
+
+impl State {
+    /// Everything that has to do with time; nothing if the alarm is set for later.
+    pub(super) fn run_timers(&mut self, deferred: &mut Deferred) {
+        let now = deferred.now;
+        if !self.alarm.ring(now) {
+            return;
+        }
+        if self.restarts.wait_is_over(now) {
+            self.make_use_of_room(deferred);
+        }
+        self.wake_by(self.restarts.not_before(), deferred);
+        for at in 0..self.children.len() {
+            self.check_life(at, deferred);
+            self.check_time_limits(at, deferred);
+        }
+    }
+
+    /// The worker may be over a deadline of its own.
+    fn check_life(&mut self, at: usize, deferred: &mut Deferred) {
+        let now = deferred.now;
+        let child = &mut self.children[at];
+        match child.life() {
+            Life::Starting { deadline } if deadline <= now => {
+                child.kill(EndReason::NotReadyInTime);
+                let error = StartError::NoAnswer(self.config.start_timeout);
+                self.break_down(Cause::new(error), deferred);
+            }
+            Life::Ending { deadline } if deadline <= now => child.kill(EndReason::NotEndedInTime),
+            Life::Terminating { deadline, reason } if deadline <= now => child.kill(reason),
+            Life::Ready if child.is_idle() => {
+                let Some(timeout) = self.config.idle_timeout else { return };
+                let end = later(child.idle_since, timeout);
+                if end <= now {
+                    child.retire();
+                } else {
+                    self.wake_by(Some(end), deferred);
+                }
+            }
+            life => self.wake_by(life.deadline(), deferred),
+        }
+    }
+
+    /// The worker is ended if one of its tasks is over its time limit.
+    fn check_time_limits(&mut self, at: usize, deferred: &mut Deferred) {
+        let now = deferred.now;
+        let child = &mut self.children[at];
+        let mut late = Vec::new();
+        let mut next: Option<Instant> = None;
+        for place in child.inflight.places() {
+            let Some((id, limit)) = child.inflight.task(place).and_then(|job| Some((job.id, job.timeout()?))) else {
+                continue;
+            };
+            let end = match child.begun_at(place, now) {
+                Some(begun) => later(begun, limit),
+                // It cannot be over its time before that much has passed.
+                None => later(now, limit.max(SHORT)),
+            };
+            if end <= now {
+                late.push(id);
+            } else {
+                next = Some(next.map_or(end, |next| next.min(end)));
+            }
+        }
+        self.wake_by(next, deferred);
+        for id in late {
+            if let Some(job) = self.stop_task(at, id, EndReason::TaskTimedOut, deferred) {
+                deferred.fail(job, TaskError::TimedOut);
+            }
+        }
+    }
+}

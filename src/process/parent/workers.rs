@@ -1,0 +1,229 @@
+//! What happens to workers: one was started, or could not be; it is ready; it closes its socket; it dies.
+//!
+//! # Rules
+//!
+//! 1. A task of a dead worker that had not begun goes back to the queue, unless the pool begins nothing any more. One that had
+//!    begun fails with `WorkerDied`, or is begun again if it has retries left.
+//! 2. A worker that dies before it was prepared, by itself, is a failed start ([`Child::blame`]).
+//! 3. Only here a worker is removed from the children. Before, all that it has said is taken in; after, threads that sleep for its
+//!    replies are released for ever.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use super::child::{BegunTask, Blame, Child, DrainedTasks, EndReason};
+use super::deferred::Deferred;
+use super::inner::Config;
+use super::job::Raw;
+use super::launch;
+use super::restarts::AfterFailure;
+use super::state::State;
+use crate::error::{Cause, ExitInner, StartError, TaskError, WorkerExit};
+use crate::os::image;
+use crate::os::pidfd::Ended;
+use crate::process::wire::{self, DISTRUSTED, NO_SOCKET, NO_THREADS, ProtocolError, Ready, message};
+
+/// How long a worker that has closed its control socket may go on with what it has begun; and if nothing can be heard from it
+/// any more.
+const HANG_UP: [Duration; 2] = [Duration::from_secs(60 * 60), Duration::from_secs(1)];
+
+impl State {
+    // Its start.
+
+    /// A process has been started. Its replies can be seen by others before it is handed anything: `settle_down` comes after that.
+    pub(super) fn on_started(&mut self, mut child: Child, deferred: &mut Deferred) {
+        self.restarts.end();
+        self.wake_by(child.life().deadline(), deferred);
+        if self.lifecycle.is_broken() {
+            child.kill(EndReason::PoolBroken);
+        }
+        self.children.push(child);
+    }
+
+    /// A process could not be started.
+    pub(super) fn on_start_refused(&mut self, error: io::Error, deferred: &mut Deferred) {
+        self.restarts.end();
+        self.on_refusal(error, deferred);
+    }
+
+    /// The system has refused a process, or a worker what it needs: the workers that there are have to do, or else the tasks fail.
+    fn on_refusal(&mut self, error: io::Error, deferred: &mut Deferred) {
+        match self.restarts.refused(self.children.is_empty(), deferred.now) {
+            AfterFailure::TryAgain => self.wake_by(self.restarts.not_before(), deferred),
+            AfterFailure::GiveUp => {
+                let cause = match error.downcast::<StartError>() {
+                    Ok(error) => Cause::new(error),
+                    Err(error) => Cause::new(error),
+                };
+                self.queue.fail_all(&TaskError::Spawn(cause), deferred);
+            }
+        }
+        self.settle_down(deferred);
+    }
+
+    // What it says.
+
+    /// Reads the messages of that worker, and does what they ask for.
+    pub(super) fn read_messages(&mut self, at: usize, deferred: &mut Deferred) {
+        let (messages, open) = self.children[at].read_messages();
+        let mut answer = None;
+        let mut violation = None;
+        for message in messages {
+            match message.split_first() {
+                // Only the first answer is one.
+                Some((&message::READY, ready)) if answer.is_none() => answer = Some(wire::decode::<Ready>(ready)),
+                _ => violation = Some(ProtocolError("a message of an unknown kind")),
+            }
+        }
+        match answer {
+            Some(Ok(ready)) => self.on_ready(at, &ready, deferred),
+            Some(Err(error)) => violation = Some(error),
+            None => {}
+        }
+        if let Some(violation) = violation {
+            if self.children[at].life().is_starting() {
+                // A program that is not a worker at all: it will never do.
+                self.break_down(Cause::new(StartError::NotAWorker(violation.to_string())), deferred);
+            } else {
+                self.kill_for_violation(at, violation, deferred);
+            }
+        }
+        if !open {
+            self.on_socket_closed(at, deferred);
+        }
+    }
+
+    /// The worker says that it is ready, or why it cannot be.
+    fn on_ready(&mut self, at: usize, ready: &Ready, deferred: &mut Deferred) {
+        if !self.children[at].ready(deferred.now) {
+            return;
+        }
+        let ours = image::executable().build_id();
+        if ready.build != ours.0 {
+            let found = image::BuildId(ready.build).to_string();
+            let error = StartError::WrongBuild { expected: ours.to_string(), found };
+            return self.break_down(Cause::new(error), deferred);
+        }
+        if let Some(refusal) = &ready.refusal {
+            return self.break_down(Cause::new(StartError::NotAWorker(refusal.clone())), deferred);
+        }
+        self.restarts.ready();
+        if self.config.initializer.is_none() {
+            self.restarts.prepared();
+        }
+    }
+
+    /// The worker's end of the control socket is closed: it is dead, or one of its tasks has closed all descriptors. Its memory can
+    /// still be read, but it cannot tell of a reply; so it finishes what it has begun, and ends.
+    fn on_socket_closed(&mut self, at: usize, deferred: &mut Deferred) {
+        let child = &mut self.children[at];
+        if child.life().is_starting() {
+            if !child.process.is_ending() {
+                // What was started has lost the socket, so it will never be ready, whatever it is doing instead.
+                child.socket_closed();
+                child.kill(EndReason::SocketClosedAtStart);
+            }
+            return;
+        }
+        if !child.life().is_serving() {
+            return;
+        }
+        child.socket_closed();
+        let back = child.take_back(usize::MAX, |_| true);
+        deferred.wake_waiters(child);
+        let patience = if child.link.can_take_back() { HANG_UP[0] } else { HANG_UP[1] };
+        if child.ask_to_end(deferred.now + patience).is_err() {
+            child.kill(EndReason::SocketClosed);
+        }
+        let deadline = child.life().deadline();
+        self.requeue(back);
+        self.wake_by(deadline, deferred);
+    }
+
+    // Its end.
+
+    /// The process of that worker has ended, and has been reaped.
+    pub(super) fn on_exit(&mut self, at: usize, ended: Ended, deferred: &mut Deferred) -> Child {
+        // What it has said before counts.
+        self.read_messages(at, deferred);
+        self.collect(deferred);
+        let mut child = self.children.remove(at);
+        if let Some(shared) = child.shared() {
+            // They find that their task is not there any more.
+            shared.release_sleepers();
+        }
+        let exit = describe(&mut child, ended, &self.config);
+        let blame = child.blame();
+        self.redistribute(child.drain_tasks(), &exit, deferred);
+        if blame == Blame::FailedStart {
+            self.on_failed_start(ended.and_then(|status| status.code()), exit, deferred);
+        }
+        child
+    }
+
+    /// The tasks of a dead worker.
+    fn redistribute(&mut self, tasks: DrainedTasks, exit: &WorkerExit, deferred: &mut Deferred) {
+        let DrainedTasks { begun, not_begun } = tasks;
+        match self.lifecycle.refusal() {
+            None => self.requeue(not_begun),
+            Some(reason) => not_begun.into_iter().for_each(|job| deferred.fail(job, reason.clone())),
+        }
+        for BegunTask { job, item, since } in begun {
+            if job.may_retry() && self.lifecycle.allows_retries() {
+                self.requeue(vec![job]);
+            } else {
+                let exit = exit.of_task(job.name(), job.attempts, since);
+                deferred.settle.push((job, Raw::Lost(TaskError::WorkerDied(exit), item)));
+            }
+        }
+    }
+
+    /// A worker has died before it was prepared. Some exit codes say why.
+    fn on_failed_start(&mut self, code: Option<i32>, exit: WorkerExit, deferred: &mut Deferred) {
+        match code {
+            Some(NO_THREADS) => {
+                let error = io::Error::from(rustix::io::Errno::AGAIN);
+                self.on_refusal(error, deferred);
+            }
+            Some(DISTRUSTED) => {
+                let reason = "the system gives it more rights than this process has";
+                self.on_refusal(io::Error::other(StartError::NotAWorker(reason.to_owned())), deferred);
+            }
+            Some(NO_SOCKET) => {
+                let reason = "its standard input is not the socket that it was given; the program that starts workers has closed \
+                              or replaced it";
+                self.break_down(Cause::new(StartError::NotAWorker(reason.to_owned())), deferred);
+            }
+            _ => {
+                if self.restarts.failed() == AfterFailure::GiveUp {
+                    self.break_down(Cause::new(StartError::Died(exit)), deferred);
+                }
+            }
+        }
+    }
+}
+
+/// What is known of the end of a worker.
+pub(super) fn describe(child: &mut Child, ended: Ended, config: &Config) -> WorkerExit {
+    let signal = ended.and_then(|status| status.signal());
+    // Any other end was its own, whatever had been sent to it.
+    let by_us = ended.is_none() || matches!(signal, Some(9 | 15));
+    let reason = child.life().end_reason().filter(|_| by_us);
+    let note = child.shared().map(|shared| shared.note());
+    let killed_by_others = signal == Some(9) && reason.is_none();
+    WorkerExit::new(ExitInner {
+        pid: child.process.id(),
+        code: ended.and_then(|status| status.code()),
+        signal,
+        core_dumped: ended.is_some_and(|status| status.core_dumped()),
+        note: note.and_then(|note| note.read()),
+        panic: note.and_then(|note| note.read_panic()),
+        out_of_memory: killed_by_others && launch::oom_kills() > child.oom_kills,
+        memory_limit: config.memory_limit,
+        stderr: child.output.as_mut().map(|output| output.text()),
+        task: None,
+        attempts: 0,
+        killed_because: reason.map(EndReason::text),
+    })
+}

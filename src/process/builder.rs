@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::{self, Function};
+use super::codec;
 use super::parent::{Config, Hook, Inner, check_ids};
 use super::pool::ProcessPoolExecutor;
 use super::stdio::Stdio;
@@ -56,6 +57,7 @@ pub struct ProcessPoolBuilder {
     memory_limit: Option<u64>,
     cpu_limit: Option<Duration>,
     max_payload: u64,
+    max_nesting: u32,
     defaults: Defaults,
     env: Vec<(OsString, Option<OsString>)>,
     current_dir: Option<PathBuf>,
@@ -81,6 +83,7 @@ impl Default for ProcessPoolBuilder {
             memory_limit: None,
             cpu_limit: None,
             max_payload: MAX_PAYLOAD,
+            max_nesting: codec::NESTING,
             defaults: Defaults::default(),
             env: Vec::new(),
             current_dir: None,
@@ -170,6 +173,33 @@ impl ProcessPoolBuilder {
         self
     }
 
+    /// How many levels of values inside others an argument or a result may have; each struct, tuple, list, map, option and variant with
+    /// something in it is one. A deeper one is [`TaskError::Encode`](crate::TaskError::Encode) where it is sent, and
+    /// [`TaskError::Decode`](crate::TaskError::Decode) where it is received: taking it apart, or putting it together, would overflow the
+    /// stack. Each level takes some 500 bytes of stack, more in debug builds, in the thread that submits, in the worker, and in any thread of
+    /// this process that takes in results, whose stacks have 2 MiB. Without it: 512.
+    ///
+    /// ```
+    /// use concurrent_futures::{ProcessPoolExecutor, TaskError};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Chain(Option<Box<Chain>>);
+    ///
+    /// fn chain(length: u32) -> Chain {
+    ///     (0..length).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain))))
+    /// }
+    ///
+    /// let pool = ProcessPoolExecutor::builder().max_workers(1).max_nesting(100).build()?;
+    /// assert!(pool.submit(chain, 40).result().is_ok());
+    /// assert!(matches!(pool.submit(chain, 60).result(), Err(TaskError::Encode(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_nesting(mut self, levels: u32) -> Self {
+        self.max_nesting = levels;
+        self
+    }
+
     /// A time limit for every task that has none of its own: [`ProcessTask::timeout`](crate::ProcessTask::timeout).
     pub fn task_timeout(mut self, limit: Duration) -> Self {
         self.defaults.timeout = Some(limit);
@@ -248,7 +278,8 @@ impl ProcessPoolBuilder {
     }
 
     /// `f` runs with `argument` in every worker before its first task. If it panics, the executor is broken: everything
-    /// fails with [`TaskError::Broken`](crate::TaskError::Broken).
+    /// fails with [`TaskError::Broken`](crate::TaskError::Broken). The argument, encoded, has at most 64 KiB, or
+    /// [`build`](Self::build) fails with [`BuildError::Initializer`]; [`SharedBytes`](crate::SharedBytes) in it count for a few bytes.
     ///
     /// ```
     /// use std::sync::OnceLock;
@@ -268,7 +299,7 @@ impl ProcessPoolBuilder {
         A: Serialize + DeserializeOwned + Send + 'static,
     {
         let hook = Function::of_task(f).map_err(|error| error.to_string()).and_then(|function| {
-            let argument = call::encode(argument).map_err(|(reason, _)| reason)?;
+            let argument = call::encode(argument, self.max_nesting).map_err(|(reason, _)| reason)?;
             match argument.as_slice().len() <= super::transport::INLINE {
                 true => Ok(Hook { function, argument }),
                 false => Err(format!("its argument is longer than {} bytes", super::transport::INLINE)),
@@ -332,6 +363,7 @@ impl ProcessPoolBuilder {
             memory_limit: self.memory_limit,
             cpu_limit: self.cpu_limit,
             max_payload: self.max_payload,
+            max_nesting: self.max_nesting,
             env: self.env,
             current_dir: self.current_dir,
             stdio: self.stdio,

@@ -46,6 +46,9 @@ pub(super) trait Invocation {
     /// Reads the argument into a body that has room for it; it is gone afterwards.
     fn read(&mut self, to: &mut Body);
 
+    /// How many levels of values inside others there may be.
+    fn nesting(&self) -> u32;
+
     /// Where it is noted which item of the argument has begun last, if anybody can look there.
     fn progress(&self) -> Option<&AtomicU64>;
 
@@ -113,10 +116,11 @@ where
     A: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
-    let Some(argument) = argument::<A>(invocation) else { return };
+    let nesting = invocation.nesting();
+    let Some(argument) = argument::<A>(invocation, nesting) else { return };
     match unwind::catch(|| conjure::<F>()(argument)) {
-        Ok(result) => reply(invocation, ReplyKind::Value, result),
-        Err(panic) => reply(invocation, ReplyKind::Panicked, report(&panic)),
+        Ok(result) => reply(invocation, ReplyKind::Value, result, nesting),
+        Err(panic) => reply(invocation, ReplyKind::Panicked, report(&panic), codec::NESTING),
     }
 }
 
@@ -126,7 +130,8 @@ where
     A: DeserializeOwned + 'static,
     R: Serialize + 'static,
 {
-    let Some(arguments) = argument::<Vec<A>>(invocation) else { return };
+    let nesting = in_chunk(invocation.nesting());
+    let Some(arguments) = argument::<Vec<A>>(invocation, nesting) else { return };
     let mut results = Vec::with_capacity(arguments.len());
     let mut arguments = arguments.into_iter();
     let note = invocation.progress();
@@ -140,7 +145,7 @@ where
         }
     });
     match ended {
-        Ok(()) => reply(invocation, ReplyKind::Value, results),
+        Ok(()) => reply(invocation, ReplyKind::Value, results, nesting),
         Err(panic) => mixed::<F, A, R>(invocation, results, &panic, arguments),
     }
 }
@@ -171,22 +176,23 @@ where
         fork::end_if_child(result.is_err());
         mixed.push(result.map_err(|panic| report(&panic)));
     }
-    reply(invocation, ReplyKind::Mixed, mixed);
+    let nesting = in_chunk(invocation.nesting());
+    reply(invocation, ReplyKind::Mixed, mixed, nesting);
 }
 
-fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation) -> Option<A> {
+fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation, nesting: u32) -> Option<A> {
     let mut decoded = None;
     let element = element::<A>();
     let attachments = invocation.attachments();
     let shown = element.is_none()
         && attachments.is_empty()
-        && invocation.show(&mut |bytes| decoded = Some(decode_slice::<A>(bytes)));
+        && invocation.show(&mut |bytes| decoded = Some(decode_slice::<A>(bytes, nesting)));
     if !shown {
         decoded = Some(match Body::with_capacity(element.unwrap_or(Element::BYTE), invocation.len()) {
             Some(mut body) => {
                 body.attachments = attachments;
                 invocation.read(&mut body);
-                decode(body)
+                decode(body, nesting)
             }
             None => Err("there is not enough memory".to_owned()),
         });
@@ -200,8 +206,8 @@ fn argument<A: DeserializeOwned + 'static>(invocation: &mut dyn Invocation) -> O
     }
 }
 
-fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKind, value: T) {
-    match encode(value) {
+fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKind, value: T, nesting: u32) {
+    match encode(value, nesting) {
         Ok(payload) => {
             invocation.reply(kind, payload.as_slice(), payload.attachments());
             // Large values are the user's own memory, and so are their destructors.
@@ -211,6 +217,14 @@ fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKin
             invocation.reply(ReplyKind::NotEncoded, type_and(type_name::<T>(), &reason).as_bytes(), &[]);
         }
     }
+}
+
+/// How deep a list of items, or of their results, may be nested, where each of them may be nested `nesting` levels deep. Instead of a
+/// result there may be a [`Report`].
+pub(super) fn in_chunk(nesting: u32) -> u32 {
+    /// The struct, an option, and the tuple in it.
+    const REPORT: u32 = 3;
+    nesting.max(REPORT).saturating_add(2)
 }
 
 /// One text for both parts of a [`CodecError`].
@@ -345,8 +359,8 @@ impl Plain for String {
 }
 
 /// Turns a value into bytes; a panic of its `Serialize` is a reason like any other. The value comes back if it cannot be
-/// done.
-pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (String, T)> {
+/// done. It may be nested `nesting` levels deep.
+pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<Payload, (String, T)> {
     let value = match to_plain(value) {
         Ok(Payload::Plain(plain)) => {
             return Ok(Payload::short(plain.bytes()).unwrap_or(Payload::Plain(plain)));
@@ -356,11 +370,11 @@ pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (Strin
     };
     let mut short = [0; Payload::SHORT];
     let encoded = unwind::catch(|| {
-        let (encoded, attachments) = shared_bytes::collecting(|| codec::to_slice(&value, &mut short));
+        let (encoded, attachments) = shared_bytes::collecting(|| codec::to_slice(&value, &mut short, nesting));
         match encoded {
             Ok(used) if attachments.is_empty() => Ok(Payload::Short([0; Payload::SHORT], used as u8)),
             Ok(_) | Err(NotEncoded::NoRoom) => {
-                let (encoded, attachments) = shared_bytes::collecting(|| codec::to_vec(&value));
+                let (encoded, attachments) = shared_bytes::collecting(|| codec::to_vec(&value, nesting));
                 encoded.map(|bytes| match attachments.is_empty() {
                     true => Payload::Bytes(bytes),
                     false => Payload::Attached(bytes, attachments),
@@ -384,19 +398,19 @@ pub(super) fn encode<T: Serialize + 'static>(value: T) -> Result<Payload, (Strin
 }
 
 /// The inverse of [`encode`].
-pub(super) fn decode<T: DeserializeOwned + 'static>(mut body: Body) -> Result<T, String> {
+pub(super) fn decode<T: DeserializeOwned + 'static>(mut body: Body, nesting: u32) -> Result<T, String> {
     if element::<T>().is_none() {
         let attachments = std::mem::take(&mut body.attachments);
         return match attachments.is_empty() {
-            true => decode_slice(body.as_slice()),
-            false => shared_bytes::supplying(attachments, || decode_slice(body.as_slice())),
+            true => decode_slice(body.as_slice(), nesting),
+            false => shared_bytes::supplying(attachments, || decode_slice(body.as_slice(), nesting)),
         };
     }
     from_plain(body).map(|value| value.expect("it is of a plain type"))
 }
 
-fn decode_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    match unwind::catch(|| codec::from_slice(bytes)) {
+fn decode_slice<T: DeserializeOwned>(bytes: &[u8], nesting: u32) -> Result<T, String> {
+    match unwind::catch(|| codec::from_slice(bytes, nesting)) {
         Ok(decoded) => decoded,
         Err(panic) => Err(format!("its Deserialize panicked: {}", panic.message())),
     }
@@ -405,11 +419,12 @@ fn decode_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::codec::NESTING;
 
     fn there_and_back<T: Serialize + DeserializeOwned + Clone + PartialEq + std::fmt::Debug + 'static>(value: T) {
-        let Ok(payload) = encode(value.clone()) else { panic!("{value:?} cannot be encoded") };
+        let Ok(payload) = encode(value.clone(), NESTING) else { panic!("{value:?} cannot be encoded") };
         let body = Body::of::<T>(payload.as_slice());
-        assert_eq!(decode::<T>(body).unwrap(), value);
+        assert_eq!(decode::<T>(body, NESTING).unwrap(), value);
     }
 
     #[test]
@@ -428,9 +443,9 @@ mod tests {
 
     #[test]
     fn a_text_that_is_none_and_a_length_that_cannot_be_are_errors() {
-        assert!(decode::<String>(Body::of::<String>(&[0xff, 0xff])).is_err());
-        assert!(decode::<u64>(Body::of::<u8>(&[])).is_err());
-        assert!(decode::<u8>(Body::of::<u8>(&[1, 2])).unwrap_err().contains("left over"));
-        assert!(decode::<Vec<String>>(Body::of::<u8>(&[255, 255, 255, 255, 15])).is_err());
+        assert!(decode::<String>(Body::of::<String>(&[0xff, 0xff]), NESTING).is_err());
+        assert!(decode::<u64>(Body::of::<u8>(&[]), NESTING).is_err());
+        assert!(decode::<u8>(Body::of::<u8>(&[1, 2]), NESTING).unwrap_err().contains("left over"));
+        assert!(decode::<Vec<String>>(Body::of::<u8>(&[255, 255, 255, 255, 15]), NESTING).is_err());
     }
 }

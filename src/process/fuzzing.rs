@@ -1,10 +1,10 @@
 //! The ways in which bytes that a worker controls reach its parent, for the fuzzer (`ci/fuzz.sh`).
 
 use super::body::{Body, Element};
-use super::call;
 use super::parent::Raw;
 use super::transport::{ParentEnd, Shared, scribble};
 use super::wire::{self, CALL_HEAD, Call, Hello, REPLY_HEAD, Ready, Reply, Report};
+use super::{call, codec};
 use crate::os::shm;
 
 /// Everything that is decoded from a message or a body.
@@ -19,15 +19,15 @@ pub fn messages(data: &[u8]) {
         let _ = Reply::from_bytes(head);
     }
     let _ = call::codec_error(data);
-    let _ = call::decode::<(u64, String, Vec<Option<i32>>)>(Body::of::<()>(data));
-    let _ = call::decode::<Vec<Result<u8, String>>>(Body::of::<()>(data));
-    let _ = call::decode::<String>(Body::of::<String>(data));
-    let _ = call::decode::<Vec<u64>>(Body::of::<Vec<u64>>(data));
+    let _ = call::decode::<(u64, String, Vec<Option<i32>>)>(Body::of::<()>(data), codec::NESTING);
+    let _ = call::decode::<Vec<Result<u8, String>>>(Body::of::<()>(data), codec::NESTING);
+    let _ = call::decode::<String>(Body::of::<String>(data), codec::NESTING);
+    let _ = call::decode::<Vec<u64>>(Body::of::<Vec<u64>>(data), codec::NESTING);
     for kind in 0..7 {
         let mut head = [0; REPLY_HEAD];
         head[24] = kind;
         if let Ok(Reply { kind, took, .. }) = Reply::from_bytes(&head) {
-            let raw = Raw::Reply { kind, body: Body::of::<()>(data), pid: 1, name: None, limit: 1, took };
+            let raw = Raw::Reply { kind, body: Body::of::<()>(data), pid: 1, name: None, limit: 1, nesting: 8, took };
             let _ = raw.into_body();
         }
     }

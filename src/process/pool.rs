@@ -354,7 +354,7 @@ impl ProcessPoolExecutor {
             Ok(function) => function,
             Err(error) => return TaskFuture::ready(Err(error)),
         };
-        let argument = match call::encode(argument) {
+        let argument = match call::encode(argument, self.inner.config.max_nesting) {
             Ok(argument) => argument,
             Err((reason, argument)) => {
                 crate::unwind::drop_quietly(argument);

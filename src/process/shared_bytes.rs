@@ -224,12 +224,12 @@ mod tests {
     #[test]
     fn with_an_executor_they_travel_beside() {
         let bytes = SharedBytes::copy_from(&[5; 10_000]).unwrap();
-        let (encoded, beside) = collecting(|| codec::to_vec(&(1u8, bytes.clone(), bytes.clone())).unwrap());
+        let (encoded, beside) = collecting(|| codec::to_vec(&(1u8, bytes.clone(), bytes.clone()), 8).unwrap());
         assert!(encoded.len() < 12);
         let decoded =
-            supplying(fds(&beside), || codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded).unwrap());
+            supplying(fds(&beside), || codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded, 8).unwrap());
         assert_eq!(decoded, (1, bytes.clone(), bytes));
-        assert!(codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded).is_err());
+        assert!(codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded, 8).is_err());
     }
 
     /// Its serde implementation uses the format of this crate, and another one, for values of their own.
@@ -239,7 +239,7 @@ mod tests {
     impl Serialize for Busy {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             let other = SharedBytes::copy_from(b"other").unwrap();
-            let (_, beside) = collecting(|| codec::to_vec(&(other.clone(), other.clone())).unwrap());
+            let (_, beside) = collecting(|| codec::to_vec(&(other.clone(), other.clone()), 8).unwrap());
             assert_eq!(beside.len(), 2);
             (postcard::to_stdvec(&other).unwrap(), &self.0).serialize(serializer)
         }
@@ -249,8 +249,8 @@ mod tests {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let (plain, bytes) = <(Vec<u8>, SharedBytes)>::deserialize(deserializer)?;
             assert_eq!(&*postcard::from_bytes::<SharedBytes>(&plain).unwrap(), b"other");
-            let (encoded, beside) = collecting(|| codec::to_vec(&bytes).unwrap());
-            assert_eq!(supplying(fds(&beside), || codec::from_slice::<SharedBytes>(&encoded)).unwrap(), bytes);
+            let (encoded, beside) = collecting(|| codec::to_vec(&bytes, 8).unwrap());
+            assert_eq!(supplying(fds(&beside), || codec::from_slice::<SharedBytes>(&encoded, 8)).unwrap(), bytes);
             Ok(Self(bytes))
         }
     }
@@ -259,9 +259,9 @@ mod tests {
     fn values_inside_values_do_not_mix() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| SharedBytes::copy_from(bytes).unwrap());
         let value = (a, Busy(b), c);
-        let (encoded, beside) = collecting(|| codec::to_vec(&value).unwrap());
+        let (encoded, beside) = collecting(|| codec::to_vec(&value, 8).unwrap());
         assert_eq!(beside.len(), 3);
-        assert_eq!(supplying(fds(&beside), || codec::from_slice::<(_, Busy, _)>(&encoded)).unwrap(), value);
+        assert_eq!(supplying(fds(&beside), || codec::from_slice::<(_, Busy, _)>(&encoded, 8)).unwrap(), value);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever anything here does.
-pub(super) const PROTOCOL: u32 = 2;
+pub(super) const PROTOCOL: u32 = 3;
 
 /// Bodies start and end at multiples of this.
 pub(super) const ALIGN: usize = 16;
@@ -209,6 +209,8 @@ pub(super) struct Hello {
     /// How long each ring is; 0 means that there is no shared memory.
     pub(super) ring: u64,
     pub(super) largest: u64,
+    /// How many levels of values inside others there may be.
+    pub(super) nesting: u32,
     pub(super) max_rss: Option<u64>,
     pub(super) memory_limit: Option<u64>,
     pub(super) cpu_limit: Option<u64>,
@@ -286,6 +288,7 @@ mod tests {
             name,
             ring: 0,
             largest: 0,
+            nesting: 0,
             max_rss: None,
             memory_limit: None,
             cpu_limit: None,

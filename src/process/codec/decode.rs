@@ -6,15 +6,18 @@ use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAcc
 use serde::{Deserialize, Deserializer};
 
 use super::super::shared_bytes;
-use super::{Owner, explain, mark};
+use super::{Owner, explain, mark, too_deep};
 
-/// The value that these bytes are, all of them; or the reason why not.
-pub(in crate::process) fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> std::result::Result<T, String> {
-    let mut decoder = Decoder { inner: Postcard::from_bytes(bytes), length: bytes.len(), fault: None };
+/// The value that these bytes are, all of them; or the reason why not. Values inside others are `nesting` levels deep at most.
+pub(in crate::process) fn from_slice<'de, T: Deserialize<'de>>(
+    bytes: &'de [u8],
+    nesting: u32,
+) -> std::result::Result<T, String> {
+    let mut decoder = Decoder { inner: Postcard::from_bytes(bytes), length: bytes.len(), nesting, fault: None };
     let read = T::deserialize(&mut decoder);
     // What was found wrong counts even if the user's code went on after the error.
     match (decoder.fault, read) {
-        (Some(fault), _) => Err(fault.explain()),
+        (Some(fault), _) => Err(fault.explain(nesting)),
         (None, Err(error)) => Err(explain(error)),
         (None, Ok(value)) => match decoder.inner.finalize() {
             Ok([]) => Ok(value),
@@ -30,6 +33,7 @@ enum Fault {
     Fields { owner: Owner, sent: usize, expected: Expected },
     Unread { owner: Owner, left: usize },
     Variant { name: &'static str, index: u32 },
+    TooDeep,
 }
 
 #[derive(Debug)]
@@ -39,8 +43,9 @@ enum Expected {
 }
 
 impl Fault {
-    fn explain(self) -> String {
+    fn explain(self, nesting: u32) -> String {
         match self {
+            Self::TooDeep => too_deep(nesting),
             Self::Fields { owner, sent, expected } => {
                 let expected = match expected {
                     Expected::Exactly(count) => count.to_string(),
@@ -67,6 +72,8 @@ struct Decoder<'de> {
     inner: Postcard<'de, Slice<'de>>,
     /// How many bytes there are in all.
     length: usize,
+    /// How many more levels there may be.
+    nesting: u32,
     fault: Option<Box<Fault>>,
 }
 
@@ -88,6 +95,24 @@ impl<'de> Decoder<'de> {
     #[inline(never)]
     fn wants_more<T>(&mut self, owner: Owner, sent: usize) -> Result<T> {
         self.refuse(Fault::Fields { owner, sent, expected: Expected::More })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn too_deep<T>(&mut self) -> Result<T> {
+        self.refuse(Fault::TooDeep)
+    }
+
+    /// Reads something that has values in it.
+    #[inline]
+    fn nested<T>(&mut self, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        match self.nesting.checked_sub(1) {
+            Some(left) => self.nesting = left,
+            None => return self.too_deep(),
+        }
+        let value = read(self);
+        self.nesting += 1;
+        value
     }
 
     #[inline]
@@ -121,9 +146,11 @@ impl<'de> Decoder<'de> {
         if sent != expected {
             return self.refuse(Fault::Fields { owner, sent, expected: Expected::Exactly(expected) });
         }
-        let mut parts = Parts::<true> { decoder: self, owner, sent, left: expected };
-        let value = visitor.visit_seq(&mut parts)?;
-        parts.end(value)
+        self.nested(|decoder| {
+            let mut parts = Parts::<true> { decoder, owner, sent, left: expected };
+            let value = visitor.visit_seq(&mut parts)?;
+            parts.end(value)
+        })
     }
 
     /// Reads a struct. Its names are not less than its fields, but may be more: serde has the aliases among them. So what tells
@@ -134,9 +161,11 @@ impl<'de> Decoder<'de> {
         if sent != names {
             return self.less_fields(owner, sent, names, visitor);
         }
-        let mut parts = Parts::<true> { decoder: self, owner, sent, left: names };
-        let value = visitor.visit_seq(&mut parts)?;
-        parts.end(value)
+        self.nested(|decoder| {
+            let mut parts = Parts::<true> { decoder, owner, sent, left: names };
+            let value = visitor.visit_seq(&mut parts)?;
+            parts.end(value)
+        })
     }
 
     #[cold]
@@ -151,18 +180,22 @@ impl<'de> Decoder<'de> {
         if sent > names {
             return self.refuse(Fault::Fields { owner, sent, expected: Expected::Exactly(names) });
         }
-        let mut parts = Parts::<false> { decoder: self, owner, sent, left: sent };
-        let value = visitor.visit_seq(&mut parts)?;
-        parts.end(value)
+        self.nested(|decoder| {
+            let mut parts = Parts::<false> { decoder, owner, sent, left: sent };
+            let value = visitor.visit_seq(&mut parts)?;
+            parts.end(value)
+        })
     }
 
     /// Reads what says itself how long it is.
     #[inline]
     fn list<T>(&mut self, read: impl FnOnce(&mut Parts<'_, 'de, true>) -> Result<T>) -> Result<T> {
         let sent = self.length()?;
-        let mut parts = Parts::<true> { decoder: self, owner: Owner::LIST, sent, left: sent };
-        let value = read(&mut parts)?;
-        parts.end(value)
+        self.nested(|decoder| {
+            let mut parts = Parts::<true> { decoder, owner: Owner::LIST, sent, left: sent };
+            let value = read(&mut parts)?;
+            parts.end(value)
+        })
     }
 }
 
@@ -290,7 +323,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
 
     #[inline]
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value> {
-        seed.deserialize(self.decoder)
+        self.decoder.nested(|decoder| seed.deserialize(decoder))
     }
 
     #[inline]
@@ -333,7 +366,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match u8::deserialize(&mut self.inner)? {
             0 => visitor.visit_none(),
-            1 => visitor.visit_some(self),
+            1 => self.nested(|decoder| visitor.visit_some(decoder)),
             _ => Err(Error::DeserializeBadOption),
         }
     }
@@ -348,7 +381,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         if name == shared_bytes::NAME {
             shared_bytes::expect();
         }
-        visitor.visit_newtype_struct(self)
+        self.nested(|decoder| visitor.visit_newtype_struct(decoder))
     }
 
     #[inline]

@@ -9,7 +9,7 @@ use serde::ser::{
 use serde::{Serialize, Serializer};
 
 use super::super::shared_bytes;
-use super::{Owner, explain, mark};
+use super::{Owner, explain, mark, too_deep};
 
 /// Why there are no bytes.
 #[derive(Debug)]
@@ -21,20 +21,25 @@ pub(in crate::process) enum NotEncoded {
 }
 
 /// Writes a value to the beginning of `to`; says how many bytes it has.
-pub(in crate::process) fn to_slice<T: Serialize>(value: &T, to: &mut [u8]) -> std::result::Result<usize, NotEncoded> {
-    encode(value, Slice::new(to)).map(|used| used.len())
+pub(in crate::process) fn to_slice<T: Serialize>(
+    value: &T,
+    to: &mut [u8],
+    nesting: u32,
+) -> std::result::Result<usize, NotEncoded> {
+    encode(value, Slice::new(to), nesting).map(|used| used.len())
 }
 
-pub(in crate::process) fn to_vec<T: Serialize>(value: &T) -> std::result::Result<Vec<u8>, NotEncoded> {
-    encode(value, AllocVec::new())
+pub(in crate::process) fn to_vec<T: Serialize>(value: &T, nesting: u32) -> std::result::Result<Vec<u8>, NotEncoded> {
+    encode(value, AllocVec::new(), nesting)
 }
 
-fn encode<T: Serialize, F: Flavor>(value: &T, flavor: F) -> std::result::Result<F::Output, NotEncoded> {
-    let mut encoder = Encoder { inner: Postcard { output: flavor }, fault: None };
+/// Values inside others may be `nesting` levels deep.
+fn encode<T: Serialize, F: Flavor>(value: &T, flavor: F, nesting: u32) -> std::result::Result<F::Output, NotEncoded> {
+    let mut encoder = Encoder { inner: Postcard { output: flavor }, nesting, fault: None };
     let written = value.serialize(&mut encoder);
     // What was found wrong counts even if the user's code went on after the error.
     match (encoder.fault, written) {
-        (Some(fault), _) => Err(NotEncoded::Because(fault.explain())),
+        (Some(fault), _) => Err(NotEncoded::Because(fault.explain(nesting))),
         (None, Ok(())) => encoder.inner.output.finalize().map_err(|error| NotEncoded::Because(explain(error))),
         (None, Err(Error::SerializeBufferFull)) => Err(NotEncoded::NoRoom),
         (None, Err(error)) => Err(NotEncoded::Because(explain(error))),
@@ -46,6 +51,7 @@ fn encode<T: Serialize, F: Flavor>(value: &T, flavor: F) -> std::result::Result<
 enum Fault {
     Skipped { owner: Owner, field: &'static str },
     Miscounted { owner: Owner, says: usize, has: Count },
+    TooDeep,
 }
 
 #[derive(Debug)]
@@ -56,8 +62,9 @@ enum Count {
 }
 
 impl Fault {
-    fn explain(self) -> String {
+    fn explain(self, nesting: u32) -> String {
         match self {
+            Self::TooDeep => too_deep(nesting),
             Self::Skipped { owner, field } => format!(
                 "the field `{field}` of {owner} is skipped (`#[serde(skip_serializing_if)]`), and what is sent to another \
                  process has to have all its fields: remove the attribute, or send a type without it"
@@ -76,6 +83,8 @@ impl Fault {
 
 struct Encoder<F: Flavor> {
     inner: Postcard<F>,
+    /// How many more levels there may be.
+    nesting: u32,
     fault: Option<Box<Fault>>,
 }
 
@@ -99,6 +108,37 @@ impl<F: Flavor> Encoder<F> {
     fn variant(&mut self, index: u32, name: &'static str) -> Result<()> {
         (&mut self.inner).serialize_u32(index)?;
         self.inner.output.try_extend(&mark(name).to_le_bytes()).map_err(|_| Error::SerializeBufferFull)
+    }
+
+    /// A value that has values in it begins; it ends with [`leave`](Self::leave).
+    #[inline(always)]
+    fn enter(&mut self) -> Result<()> {
+        match self.nesting.checked_sub(1) {
+            Some(left) => self.nesting = left,
+            None => return self.too_deep(),
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn leave(&mut self) {
+        self.nesting += 1;
+    }
+
+    /// A value inside another.
+    #[inline]
+    fn nested<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        self.enter()?;
+        value.serialize(&mut *self)?;
+        self.leave();
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn too_deep(&mut self) -> Result<()> {
+        self.fault.get_or_insert_with(|| Box::new(Fault::TooDeep));
+        Err(Error::SerdeSerCustom)
     }
 
     #[cold]
@@ -128,6 +168,7 @@ impl<'a, F: Flavor> Parts<'a, F> {
     #[inline(always)]
     fn new(encoder: &'a mut Encoder<F>, owner: Owner, says: usize) -> Result<Self> {
         encoder.count(says)?;
+        encoder.enter()?;
         Ok(Self { encoder, owner, says, left: says })
     }
 
@@ -142,6 +183,7 @@ impl<'a, F: Flavor> Parts<'a, F> {
 
     #[inline(always)]
     fn end(self) -> Result<()> {
+        self.encoder.leave();
         match self.left {
             0 => Ok(()),
             missing => self.encoder.miscounted(self.owner, self.says, Count::Less(missing)),
@@ -205,7 +247,7 @@ impl<'a, F: Flavor> Serializer for &'a mut Encoder<F> {
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<()> {
         (&mut self.inner).serialize_u8(1)?;
-        value.serialize(self)
+        self.nested(value)
     }
 
     #[inline]
@@ -223,7 +265,7 @@ impl<'a, F: Flavor> Serializer for &'a mut Encoder<F> {
         if name == shared_bytes::NAME {
             shared_bytes::expect();
         }
-        value.serialize(self)
+        self.nested(value)
     }
 
     #[inline]
@@ -240,7 +282,7 @@ impl<'a, F: Flavor> Serializer for &'a mut Encoder<F> {
         value: &T,
     ) -> Result<()> {
         self.variant(index, variant)?;
-        value.serialize(self)
+        self.nested(value)
     }
 
     #[inline]

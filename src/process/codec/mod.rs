@@ -28,6 +28,15 @@ fn mark(variant: &str) -> u16 {
     (hash >> 16) as u16 ^ hash as u16
 }
 
+/// How many levels of values inside others there may be, unless [`max_nesting`](crate::ProcessPoolBuilder::max_nesting) says otherwise.
+/// Every struct, tuple, list, map, option and variant with something in it is one.
+pub(super) const NESTING: u32 = 512;
+
+/// Why a value was refused that is nested more than `nesting` levels deep. To encode and to decode take stack for each level.
+fn too_deep(nesting: u32) -> String {
+    format!("it has values nested more than {nesting} levels deep: see `ProcessPoolBuilder::max_nesting`")
+}
+
 /// The reason for all that postcard has an error of its own for.
 fn explain(error: postcard::Error) -> String {
     match error {

@@ -1,4 +1,16 @@
 use super::*;
+
+fn to_slice<T: Serialize>(value: &T, to: &mut [u8]) -> Result<usize, NotEncoded> {
+    super::to_slice(value, to, NESTING)
+}
+
+fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, NotEncoded> {
+    super::to_vec(value, NESTING)
+}
+
+fn from_slice<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, String> {
+    super::from_slice(bytes, NESTING)
+}
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -56,5 +68,43 @@ proptest! {
         let _ = from_slice::<Tree>(&bytes);
         let _ = from_slice::<Vec<Result<u8, String>>>(&bytes);
         let _ = from_slice::<(f32, char, bool, [u16; 3])>(&bytes);
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Chain {
+    End,
+    Newtype(Box<Chain>),
+    Tuple(u8, Box<Chain>),
+    Struct { next: Box<Chain> },
+    List(Vec<Chain>),
+    Option(Option<Box<Chain>>),
+    Map(std::collections::BTreeMap<u8, Chain>),
+    Pair((u8, Box<Chain>)),
+}
+
+#[test]
+fn each_kind_of_value_with_values_in_it_is_a_level() {
+    let kinds: [(fn(Chain) -> Chain, u32); 7] = [
+        (|next| Chain::Newtype(Box::new(next)), 1),
+        (|next| Chain::Tuple(1, Box::new(next)), 1),
+        (|next| Chain::Struct { next: Box::new(next) }, 1),
+        (|next| Chain::List(vec![next]), 2),
+        (|next| Chain::Option(Some(Box::new(next))), 2),
+        (|next| Chain::Map([(1, next)].into()), 2),
+        (|next| Chain::Pair((1, Box::new(next))), 2),
+    ];
+    for (link, levels) in kinds {
+        let chain = (0..10).fold(Chain::End, |chain, _| link(chain));
+        let bytes = super::to_vec(&chain, 10 * levels).unwrap();
+        assert_eq!(super::from_slice::<Chain>(&bytes, 10 * levels).unwrap(), chain);
+        let refused = super::from_slice::<Chain>(&bytes, 10 * levels - 1).unwrap_err();
+        assert!(refused.contains(&format!("more than {} levels", 10 * levels - 1)), "{refused}");
+        let NotEncoded::Because(reason) = super::to_vec(&chain, 10 * levels - 1).unwrap_err() else { panic!() };
+        assert_eq!(reason, refused);
+        // What lies beside each other is not nested.
+        let wide: Vec<_> = (0..100).map(|_| link(Chain::End)).collect();
+        let bytes = super::to_vec(&wide, 1 + levels).unwrap();
+        assert_eq!(super::from_slice::<Vec<Chain>>(&bytes, 1 + levels).unwrap(), wide);
     }
 }

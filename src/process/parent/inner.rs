@@ -41,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) memory_limit: Option<u64>,
     pub(crate) cpu_limit: Option<Duration>,
     pub(crate) max_payload: u64,
+    pub(crate) max_nesting: u32,
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
     pub(crate) current_dir: Option<PathBuf>,
     pub(crate) stdio: Stdio,

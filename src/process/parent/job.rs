@@ -114,6 +114,7 @@ pub(crate) enum Raw {
         pid: u32,
         name: Option<Arc<str>>,
         limit: u64,
+        nesting: u32,
         took: Duration,
     },
     Failed(TaskError),
@@ -122,16 +123,24 @@ pub(crate) enum Raw {
 }
 
 impl Raw {
+    /// How deep the value may be nested.
+    pub(crate) fn nesting(&self) -> u32 {
+        match self {
+            Self::Reply { nesting, .. } => *nesting,
+            Self::Failed(_) | Self::Lost(..) => 0,
+        }
+    }
+
     /// The body of a good result, or what went wrong instead.
     pub(crate) fn into_body(self) -> Result<(ReplyKind, Body), TaskError> {
         let (kind, body, pid, name, limit) = match self {
             Self::Failed(error) | Self::Lost(error, _) => return Err(error),
-            Self::Reply { kind, body, pid, name, limit, took: _ } => (kind, body, pid, name, limit),
+            Self::Reply { kind, body, pid, name, limit, nesting: _, took: _ } => (kind, body, pid, name, limit),
         };
         let bytes = body.as_slice();
         Err(match kind {
             ReplyKind::Value | ReplyKind::Mixed => return Ok((kind, body)),
-            ReplyKind::Panicked => match codec::from_slice::<Report>(bytes) {
+            ReplyKind::Panicked => match codec::from_slice::<Report>(bytes, codec::NESTING) {
                 Ok(report) => TaskError::Panicked(panic(report, pid, name)),
                 Err(_) => TaskError::Protocol(Cause::new(ProtocolError("a report that cannot be decoded"))),
             },
@@ -157,7 +166,9 @@ impl<R: serde::de::DeserializeOwned + Send + 'static> crate::future::Decode<Raw>
     type Value = R;
 
     fn decode(raw: Raw) -> Result<R, TaskError> {
+        let nesting = raw.nesting();
         let (_, body) = raw.into_body()?;
-        call::decode(body).map_err(|reason| TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason)))
+        call::decode(body, nesting)
+            .map_err(|reason| TaskError::Decode(CodecError::new(std::any::type_name::<R>(), reason)))
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
         name: format!("{}_{serial}", config.name),
         ring: link.ring() as u64,
         largest: config.max_payload,
+        nesting: config.max_nesting,
         max_rss: config.max_rss,
         memory_limit: config.memory_limit,
         cpu_limit: config.cpu_limit.map(|limit| limit.as_secs().max(1)),
@@ -44,7 +45,7 @@ pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let initializer = match &config.initializer {
-        Some(hook) => Some(hand_over_initializer(&mut link, hook.function.0, hook.argument.as_slice())?),
+        Some(hook) => Some(hand_over_initializer(&mut link, hook)?),
         None => None,
     };
     let mut command = match config.worker_command.as_deref() {

@@ -81,6 +81,11 @@ where
         })
     }
 
+    /// How deep a chunk may be nested.
+    fn nesting(&self) -> u32 {
+        call::in_chunk(self.inner.config.max_nesting)
+    }
+
     /// Sends chunks as long as that makes sense.
     fn send(&self) {
         let workers = self.inner.max_workers() * self.inner.config.threads;
@@ -113,7 +118,7 @@ where
             Err(error) => return self.arrive(id, first, Results::failed(count, error)),
         };
         let limit = self.inner.config.max_payload;
-        let reason = match call::encode(items) {
+        let reason = match call::encode(items, self.nesting()) {
             Ok(argument) if argument.as_slice().len() as u64 <= limit => {
                 let part = Part {
                     lane: self.this.upgrade().expect("it is used through an Arc"),
@@ -128,7 +133,7 @@ where
                 let job = Job { id, function, argument, element, sink, priority, options: None, attempts: 0 };
                 return self.inner.submit_part(Box::new(job));
             }
-            Ok(argument) => match again::<A>(&argument) {
+            Ok(argument) => match again::<A>(&argument, self.nesting()) {
                 Ok(items) if count > 1 => return self.send_singly(id, first, items),
                 _ => {
                     let size = argument.as_slice().len() as u64;
@@ -271,9 +276,9 @@ where
         };
         let not_decoded = matches!(raw, Raw::Reply { kind: ReplyKind::NotDecoded, .. });
         let mut results = match raw.into_body() {
-            Ok((kind, body)) => decode(kind, body, pid, count),
+            Ok((kind, body)) => decode(kind, body, pid, count, lane.nesting()),
             // Nothing of it has run, and perhaps only one of its items is at fault.
-            Err(_) if not_decoded && count > 1 => match again::<A>(&argument) {
+            Err(_) if not_decoded && count > 1 => match again::<A>(&argument, lane.nesting()) {
                 Ok(items) => return lane.send_singly(id, first, items),
                 Err(error) => Results::failed(count, &error),
             },
@@ -283,7 +288,7 @@ where
         let rest_from = begun.saturating_add(1);
         if lost && rest_from < count {
             // What comes after the item that it died of has not begun.
-            if let Ok(mut items) = again::<A>(&argument) {
+            if let Ok(mut items) = again::<A>(&argument, lane.nesting()) {
                 let rest = items.split_off(rest_from);
                 results.truncate(rest_from);
                 lane.inner.hold();
@@ -313,12 +318,12 @@ where
 }
 
 /// The items of a chunk, once more.
-fn again<A: DeserializeOwned + 'static>(argument: &Payload) -> Result<Vec<A>, TaskError> {
-    let decoded = call::decode::<Vec<A>>(Body::of::<Vec<A>>(argument.as_slice()));
+fn again<A: DeserializeOwned + 'static>(argument: &Payload, nesting: u32) -> Result<Vec<A>, TaskError> {
+    let decoded = call::decode::<Vec<A>>(Body::of::<Vec<A>>(argument.as_slice()), nesting);
     decoded.map_err(|reason| TaskError::Decode(CodecError::new(std::any::type_name::<Vec<A>>(), reason)))
 }
 
-fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize) -> Results<R>
+fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize, nesting: u32) -> Results<R>
 where
     R: DeserializeOwned + Send + 'static,
 {
@@ -332,11 +337,11 @@ where
         );
     }
     let decoded = match kind {
-        ReplyKind::Mixed => call::decode::<Vec<Result<R, Report>>>(body).map(|results| {
+        ReplyKind::Mixed => call::decode::<Vec<Result<R, Report>>>(body, nesting).map(|results| {
             let panicked = |report| TaskError::Panicked(job::panic(report, pid, None));
             Results::Mixed(results.into_iter().map(|result| result.map_err(panicked)).collect())
         }),
-        _ => call::decode::<Vec<R>>(body).map(Results::Good),
+        _ => call::decode::<Vec<R>>(body, nesting).map(Results::Good),
     };
     match decoded {
         Ok(results) if results.len() == count => results,

@@ -34,6 +34,9 @@ use crate::process::wire::{self, CallKind, PROTOCOL, Ready, Reply, ReplyKind, me
 const GRACE: Duration = Duration::from_millis(10);
 const RESTART_LIMIT: u32 = 3;
 
+/// How many runs each test has.
+const CASES: u32 = 600;
+
 /// What a pool is built with.
 #[derive(Debug, Clone)]
 struct Setting {
@@ -57,6 +60,7 @@ impl Setting {
             memory_limit: None,
             cpu_limit: None,
             max_payload: 1 << 20,
+            max_nesting: 8,
             env: Vec::new(),
             current_dir: None,
             stdio: Stdio::Inherit,
@@ -77,6 +81,7 @@ enum Event {
     Submit {
         retries: u32,
         limit: Option<Duration>,
+        hangs: bool,
         priority: Priority,
         long: bool,
     },
@@ -119,8 +124,12 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let limit = prop_oneof![4 => Just(None), 1 => (1u64..30).prop_map(|ms| Some(Duration::from_millis(ms)))];
     let priority = prop_oneof![1 => Just(Priority::Low), 6 => Just(Priority::Normal), 1 => Just(Priority::High)];
-    let submit = (0u32..3, limit, priority, prop::bool::weighted(0.1))
-        .prop_map(|(retries, limit, priority, long)| Event::Submit { retries, limit, priority, long });
+    let submit = (0u32..3, limit, any::<bool>(), priority, prop::bool::weighted(0.1)).prop_map(
+        |(retries, limit, hangs, priority, long)| {
+            let hangs = hangs && limit.is_some();
+            Event::Submit { retries, limit, hangs, priority, long }
+        },
+    );
     prop_oneof![
         12 => submit,
         3 => any::<usize>().prop_map(Event::Cancel),
@@ -134,7 +143,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (any::<usize>(), 0..3).prop_map(|(worker, code)| Event::Die { worker, code }),
         3 => any::<usize>().prop_map(Event::Obey),
         1 => any::<usize>().prop_map(Event::CloseSocket),
-        1 => any::<usize>().prop_map(Event::Babble),
+        2 => any::<usize>().prop_map(Event::Babble),
         20 => Just(Event::Round),
         6 => (0u64..40).prop_map(|ms| Event::Pass(Duration::from_millis(ms))),
         1 => any::<bool>().prop_map(|cancel| Event::Close { cancel }),
@@ -189,6 +198,8 @@ impl Outcome {
 struct Entry {
     retries: u32,
     limit: Option<Duration>,
+    /// It never ends by itself.
+    hangs: bool,
     /// It cannot be taken back from a worker, so it counts as begun when it is handed over.
     sealed: bool,
     begun: u32,
@@ -197,6 +208,14 @@ struct Entry {
 }
 
 type Ledger = Arc<Mutex<HashMap<u64, Entry>>>;
+
+/// A worker begins that task.
+fn begins(ledger: &Ledger, id: u64) {
+    let mut ledger = ledger.lock().unwrap();
+    let entry = ledger.get_mut(&id).unwrap();
+    assert!(entry.outcomes.is_empty() || entry.sealed, "{id} begins, and was resolved: {entry:?}");
+    entry.begun += u32::from(entry.outcomes.is_empty());
+}
 
 /// Where the outcome of a task goes: into the ledger.
 struct Entered {
@@ -325,7 +344,9 @@ impl Pool {
 
     fn happen(&mut self, event: &Event) {
         match *event {
-            Event::Submit { retries, limit, priority, long } => self.submit(retries, limit, priority, long),
+            Event::Submit { retries, limit, hangs, priority, long } => {
+                self.submit(retries, limit, hangs, priority, long);
+            }
             Event::Cancel(number) => {
                 let Some(id) = self.task(number) else { return };
                 self.ledger.lock().unwrap()[&id].cancelled.store(true, SeqCst);
@@ -354,16 +375,12 @@ impl Pool {
             Event::Begin(number) => {
                 let (ledger, threads) = (Arc::clone(&self.ledger), self.setting.threads);
                 let Some(worker) = self.worker(number) else { return };
-                worker.begin(threads, |id| {
-                    let mut ledger = ledger.lock().unwrap();
-                    let entry = ledger.get_mut(&id).unwrap();
-                    assert!(entry.outcomes.is_empty() || entry.sealed, "{id} begins, and was resolved: {entry:?}");
-                    entry.begun += u32::from(entry.outcomes.is_empty());
-                });
+                worker.begin(threads, |id| begins(&ledger, id));
             }
             Event::Answer { worker, retire } => {
+                let ledger = Arc::clone(&self.ledger);
                 let Some(worker) = self.worker(worker) else { return };
-                worker.answer(retire);
+                worker.answer(retire, |id| ledger.lock().unwrap().get(&id).is_some_and(|entry| entry.hangs));
             }
             Event::Die { worker, code } => {
                 let Some(worker) = self.worker(worker) else { return };
@@ -373,7 +390,13 @@ impl Pool {
             Event::Obey(number) => {
                 let Some(worker) = self.worker(number) else { return };
                 let signal = worker.fate.lock().unwrap().signal;
-                if let Some(signal) = signal {
+                // Some ignore SIGTERM, and some cannot be killed.
+                let obeys = |signal: &Signal| match worker.serial % 5 {
+                    3 => false,
+                    4 => *signal == Signal::KILL,
+                    _ => true,
+                };
+                if let Some(signal) = signal.filter(obeys) {
                     worker.end(signal.as_raw());
                 }
             }
@@ -407,17 +430,17 @@ impl Pool {
         }
     }
 
-    fn submit(&mut self, retries: u32, limit: Option<Duration>, priority: Priority, long: bool) {
+    fn submit(&mut self, retries: u32, limit: Option<Duration>, hangs: bool, priority: Priority, long: bool) {
         self.ids += 1;
         let id = self.ids;
         let cancelled = Arc::new(AtomicBool::new(false));
         let long = long && self.setting.transport == Transport::SharedMemory;
         let sealed = long || self.setting.transport == Transport::Socket;
         let outcomes = Vec::new();
-        let entry = Entry { retries, limit, sealed, begun: 0, outcomes, cancelled: Arc::clone(&cancelled) };
+        let entry = Entry { retries, limit, hangs, sealed, begun: 0, outcomes, cancelled: Arc::clone(&cancelled) };
         self.ledger.lock().unwrap().insert(id, entry);
         let sink = Sink::Chunk(Box::new(Entered { id, ledger: Arc::clone(&self.ledger), cancelled }));
-        let argument = crate::process::call::encode(vec![7u8; if long { 66_000 } else { 0 }]).ok().unwrap();
+        let argument = crate::process::call::encode(vec![7u8; if long { 66_000 } else { 0 }], 8).ok().unwrap();
         let options = Some(Box::new(JobOptions { timeout: limit, retries, ..JobOptions::default() }));
         let function = Function::of_task(|()| ()).unwrap();
         let job = Job { id, function, argument, element: Element::BYTE, sink, priority, options, attempts: 0 };
@@ -442,7 +465,8 @@ impl Pool {
         let (calls, replies) = theirs.ends();
         let fate = Arc::new(Mutex::new(Fate::default()));
         let process = Box::new(NoProcess { id: serial as u32, fate: Arc::clone(&fate) });
-        let hook = self.setting.initializer.then(|| hand_over_initializer(&mut link, 1, &[]).unwrap());
+        let hook = self.state.config.initializer.as_ref();
+        let hook = hook.map(|hook| hand_over_initializer(&mut link, hook).unwrap());
         let launched = Launched {
             serial,
             process,
@@ -471,16 +495,29 @@ impl Pool {
             let mut gone = Vec::new();
             let mut at = 0;
             while at < state.children.len() {
-                match state.children[at].process.try_reap() {
-                    Some(ended) => gone.push(state.on_exit(at, ended, deferred).serial),
-                    None => at += 1,
+                let ended = state.children[at].process.try_reap();
+                if ended.is_some() || state.children[at].life().is_unkillable(deferred.now) {
+                    gone.push(state.on_exit(at, ended.flatten(), deferred).serial);
+                } else {
+                    at += 1;
                 }
             }
             state.run_timers(deferred);
             state.settle_down(deferred);
             gone
         });
-        self.workers.retain(|worker| !gone.contains(&worker.serial));
+        let (gone, left) =
+            std::mem::take(&mut self.workers).into_iter().partition(|worker| gone.contains(&worker.serial));
+        self.workers = left;
+        let gone: Vec<Worker> = gone;
+        for mut worker in gone {
+            // The process of one that cannot be killed is still there, and goes on.
+            let ledger = Arc::clone(&self.ledger);
+            for _ in 0..5 {
+                worker.at.clear();
+                worker.begin(1, |id| begins(&ledger, id));
+            }
+        }
     }
 
     /// All that can come to its end does: workers work, obey and answer, time passes. Nothing must be left.
@@ -515,7 +552,8 @@ impl Pool {
         for (id, entry) in &*self.ledger.lock().unwrap() {
             let [outcome] = entry.outcomes[..] else { panic!("{id} is not resolved exactly once: {entry:?}") };
             assert!(entry.begun <= 1 + entry.retries, "{id} has begun too often: {entry:?}");
-            let begun = entry.begun > 0 || entry.sealed;
+            // Without shared memory, what was handed to a worker counts as begun.
+            let begun = entry.begun > 0 || self.setting.transport == Transport::Socket;
             let is_right = match outcome {
                 Outcome::Done => entry.begun > 0,
                 Outcome::Died | Outcome::Violated => begun,
@@ -572,12 +610,10 @@ impl Worker {
         self.at.push(call.id);
     }
 
-    fn answer(&mut self, retire: bool) {
+    fn answer(&mut self, retire: bool, hangs: impl Fn(u64) -> bool) {
         let Some((link, _, replies)) = &mut self.ends else { return };
-        if self.at.is_empty() {
-            return;
-        }
-        let id = self.at.remove(0);
+        let Some(first) = self.at.iter().position(|id| !hangs(*id)) else { return };
+        let id = self.at.remove(first);
         self.has_initializer &= id != 0;
         let took = Duration::from_micros(100);
         let reply = Reply { kind: ReplyKind::Value, retire: retire && id != 0, id, len: 0, took, attachments: 0 };
@@ -588,7 +624,7 @@ impl Worker {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::with_cases(CASES) })]
 
     #[test]
     fn every_task_is_resolved_once_whatever_happens(setting in setting(), events in prop::collection::vec(event(), 0..120)) {

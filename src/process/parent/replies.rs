@@ -32,7 +32,7 @@ impl State {
     pub(super) fn collect_from(&mut self, at: usize, deferred: &mut Deferred) {
         let mut returned = Vec::new();
         let child = &mut self.children[at];
-        let collected = child.collect(self.config.max_payload, deferred.now, &mut returned);
+        let collected = child.collect(&self.config, deferred.now, &mut returned);
         deferred.wake_supervisor |= child.has_more();
         if let Err(violation) = collected {
             self.kill_for_violation(at, violation, deferred);
@@ -55,7 +55,7 @@ impl State {
     /// its process has ended.
     pub(super) fn kill_for_violation(&mut self, at: usize, violation: ProtocolError, deferred: &mut Deferred) {
         let child = &mut self.children[at];
-        child.kill_for_violation();
+        child.kill_for_violation(deferred.now);
         for place in child.inflight.places() {
             if child.has_begun(place) {
                 if let Some(job) = child.inflight.forget(place) {

@@ -144,7 +144,7 @@ impl State {
         self.cancel_pending(deferred);
         for child in &mut self.children {
             if grace.is_zero() {
-                child.kill(reason);
+                child.kill(reason, deferred.now);
             } else {
                 child.terminate(grace, reason, deferred.now);
             }
@@ -182,7 +182,7 @@ impl State {
                     deferred.fail(job, error.clone());
                 }
             }
-            child.kill(EndReason::PoolBroken);
+            child.kill(EndReason::PoolBroken, deferred.now);
             deferred.wake_waiters(child);
         }
         deferred.wake_supervisor = true;

@@ -82,28 +82,44 @@ fn break_down(inner: &Arc<Inner>, cause: Cause, lost: bool) {
         state.lifecycle.end();
         std::mem::take(&mut state.children)
     });
+    let mut unkillable = Vec::new();
     for mut child in children {
         let ended = loop {
-            match child.process.try_reap() {
-                Some(ended) => break ended,
-                None => {
-                    child.process.is_traced_and_stopped();
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+            let ended = child.process.try_reap();
+            if ended.is_some() || child.life().is_unkillable(Instant::now()) {
+                break ended;
             }
+            child.process.is_traced_and_stopped();
+            std::thread::sleep(Duration::from_millis(1));
         };
-        let exit = describe(&mut child, ended, &inner.config);
+        let exit = describe(&mut child, ended.flatten(), &inner.config);
         let DrainedTasks { begun, not_begun } = child.drain_tasks();
         let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
         inner.change(|_, deferred| jobs.for_each(|job| deferred.fail(job, TaskError::WorkerDied(exit.clone()))));
-        if lost {
+        match (lost, ended) {
             // The numbers of its descriptors may be those of other files by now.
-            std::mem::forget(child);
+            (true, _) => std::mem::forget(child),
+            (false, None) => unkillable.push(child),
+            (false, Some(_)) => {}
         }
     }
+    unkillable.into_iter().for_each(leave_behind);
     if lost {
         std::mem::forget(Arc::clone(inner));
     }
+}
+
+/// Leaves a worker that cannot be killed to a thread of its own, which reaps it. If there can be no thread, it stays a zombie when it
+/// ends.
+fn leave_behind(child: Child) {
+    let mut process = child.leave_behind();
+    let name = format!("reaper-{}", process.id());
+    let reaper = move || {
+        while process.try_reap().is_none() {
+            std::thread::sleep(HEARTBEAT[0]);
+        }
+    };
+    let _ = std::thread::Builder::new().name(name).spawn(reaper);
 }
 
 struct Supervisor<'a> {
@@ -240,15 +256,18 @@ impl Supervisor<'_> {
             let child = &mut state.children[at];
             let may_be_stopped = !child.is_idle() || !child.life().is_serving();
             if looks && may_be_stopped && child.process.is_traced_and_stopped() {
-                child.kill(EndReason::Traced);
+                child.kill(EndReason::Traced, deferred.now);
             }
             let may_have_ended = looks || ended.contains(&child.serial) || child.process.fd().is_none();
-            match may_have_ended.then(|| child.process.try_reap()).flatten() {
-                Some(ended) => {
-                    let child = state.on_exit(at, ended, deferred);
-                    self.inner.events.forget(child.link.socket());
-                }
-                None => at += 1,
+            let ended = may_have_ended.then(|| child.process.try_reap()).flatten();
+            if ended.is_none() && !child.life().is_unkillable(deferred.now) {
+                at += 1;
+                continue;
+            }
+            let child = state.on_exit(at, ended.flatten(), deferred);
+            self.inner.events.forget(child.link.socket());
+            if ended.is_none() {
+                leave_behind(child);
             }
         }
         if state.children.len() < before {
@@ -266,7 +285,7 @@ impl Supervisor<'_> {
         let started = launch::launch(&self.inner.config, self.serial).and_then(|mut child| match self.watch(&child) {
             Ok(()) => Ok(child),
             Err(error) => {
-                child.kill(EndReason::NotWatched);
+                child.kill(EndReason::NotWatched, Instant::now());
                 while child.process.try_reap().is_none() {
                     std::thread::sleep(Duration::from_millis(1));
                 }

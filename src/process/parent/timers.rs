@@ -65,12 +65,12 @@ impl State {
         let child = &mut self.children[at];
         match child.life() {
             Life::Starting { deadline } if deadline <= now => {
-                child.kill(EndReason::NotReadyInTime);
+                child.kill(EndReason::NotReadyInTime, now);
                 let error = StartError::NoAnswer(self.config.start_timeout);
                 self.break_down(Cause::new(error), deferred);
             }
-            Life::Ending { deadline } if deadline <= now => child.kill(EndReason::NotEndedInTime),
-            Life::Terminating { deadline, reason } if deadline <= now => child.kill(reason),
+            Life::Ending { deadline } if deadline <= now => child.kill(EndReason::NotEndedInTime, now),
+            Life::Terminating { deadline, reason } if deadline <= now => child.kill(reason, now),
             Life::Ready if child.is_idle() => {
                 let Some(timeout) = self.config.idle_timeout else { return };
                 let end = later(child.idle_since, timeout);

@@ -36,7 +36,7 @@ impl State {
         self.restarts.end();
         self.wake_by(child.life().deadline(), deferred);
         if self.lifecycle.is_broken() {
-            child.kill(EndReason::PoolBroken);
+            child.kill(EndReason::PoolBroken, deferred.now);
         }
         self.children.push(child);
     }
@@ -122,7 +122,7 @@ impl State {
             if !child.process.is_ending() {
                 // What was started has lost the socket, so it will never be ready, whatever it is doing instead.
                 child.socket_closed();
-                child.kill(EndReason::SocketClosedAtStart);
+                child.kill(EndReason::SocketClosedAtStart, deferred.now);
             }
             return;
         }
@@ -134,7 +134,7 @@ impl State {
         deferred.wake_waiters(child);
         let patience = if child.link.can_take_back() { HANG_UP[0] } else { HANG_UP[1] };
         if child.ask_to_end(deferred.now + patience).is_err() {
-            child.kill(EndReason::SocketClosed);
+            child.kill(EndReason::SocketClosed, deferred.now);
         }
         let deadline = child.life().deadline();
         self.requeue(back);
@@ -143,7 +143,7 @@ impl State {
 
     // Its end.
 
-    /// The process of that worker has ended, and has been reaped.
+    /// The process of that worker has ended, and has been reaped; or it cannot be killed, and the pool goes on without it.
     pub(super) fn on_exit(&mut self, at: usize, ended: Ended, deferred: &mut Deferred) -> Child {
         // What it has said before counts.
         self.read_messages(at, deferred);

@@ -33,6 +33,7 @@ pub(super) struct Server {
     /// There is one serving thread only.
     alone: bool,
     largest: u64,
+    nesting: u32,
     max_rss: Option<u64>,
 }
 
@@ -53,6 +54,7 @@ impl Server {
             over: AtomicBool::new(false),
             alone: hello.threads <= 1,
             largest: hello.largest,
+            nesting: hello.nesting,
             max_rss: hello.max_rss,
         }
     }
@@ -230,6 +232,10 @@ impl Invocation for Serving<'_> {
         })
     }
 
+    fn nesting(&self) -> u32 {
+        self.server.nesting
+    }
+
     fn progress(&self) -> Option<&AtomicU64> {
         self.server.link.progress(self.thread)
     }
@@ -332,6 +338,7 @@ mod tests {
             name: String::new(),
             ring: 0,
             largest: 1,
+            nesting: 1,
             max_rss: None,
             memory_limit: None,
             cpu_limit: None,

@@ -842,3 +842,50 @@ fn shared_bytes_beside_a_serde_implementation_that_uses_a_pool() {
         assert_eq!((back.first, back.second), (first, second));
     });
 }
+
+/// A list of so many values, each inside the one before.
+#[derive(Debug, Serialize, Deserialize)]
+struct Chain {
+    next: Option<Box<Chain>>,
+}
+
+impl Chain {
+    fn new(length: u32) -> Self {
+        (0..length).fold(Self { next: None }, |chain, _| Self { next: Some(Box::new(chain)) })
+    }
+}
+
+// Such a value overflowed the stack of whoever decoded it, which ended the host.
+#[test]
+fn a_value_that_is_nested_too_deeply_costs_one_task() {
+    guarded(|| {
+        let pool = pool(1);
+        let worker = pool.submit(|_: ()| std::process::id(), ()).result().unwrap();
+        // A chain of 20,000 is dropped link by link, on the stack: in the worker it is never made whole.
+        let error = pool.submit(|length: u32| Chain::new(length), 2000).result().unwrap_err();
+        assert!(matches!(error, TaskError::Encode(_)) && error.to_string().contains("512 levels"), "{error}");
+        let error = pool.submit(|chain: Chain| chain.next.is_some(), Chain::new(2000)).result().unwrap_err();
+        assert!(matches!(error, TaskError::Encode(_)) && error.to_string().contains("512 levels"), "{error}");
+        let items = [1, 2000, 2].map(|length| pool.map(Chain::new, [length]).next().unwrap().is_ok());
+        assert_eq!(items, [true, false, true]);
+        // Each link is two levels, the struct and the option; the last link is one.
+        assert!(pool.submit(|chain: Chain| chain, Chain::new(255)).result().is_ok());
+        assert_eq!(pool.submit(|_: ()| std::process::id(), ()).result().unwrap(), worker, "it is still there");
+    });
+}
+
+#[test]
+fn a_value_may_be_nested_as_deeply_as_the_pool_says() {
+    guarded(|| {
+        let builder = || ProcessPoolExecutor::builder().max_workers(1);
+        let deep = builder().max_nesting(2001).build().unwrap();
+        assert!(deep.submit(|chain: Chain| chain, Chain::new(1000)).result().is_ok());
+        assert!(deep.map(|chain: Chain| chain, [Chain::new(1000)]).all(|result| result.is_ok()));
+        let flat = builder().max_nesting(1).build().unwrap();
+        assert_eq!(flat.submit(|pair: (u8, u8)| pair, (1, 2)).result().unwrap(), (1, 2));
+        assert!(flat.submit(|pair: ((u8, u8), u8)| pair, ((1, 2), 3)).result().is_err());
+        assert!(flat.map(|pair: (u8, u8)| pair, [(1, 2); 100]).all(|result| result.unwrap() == (1, 2)));
+        let error = flat.map(|_: u8| -> u8 { panic!("as it is meant to") }, [1]).next().unwrap().unwrap_err();
+        assert!(error.is_panicked(), "{error}");
+    });
+}

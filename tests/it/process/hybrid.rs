@@ -34,6 +34,19 @@ fn all_threads_of_all_workers_work_at_once() {
     });
 }
 
+// After the first replies, when the pool knows how long a task takes.
+#[test]
+fn more_threads_than_a_worker_has_tasks_in_store() {
+    guarded(|| {
+        let folder = Folder::new();
+        let (pool, ledger) = (builder(1, 300).build().unwrap(), folder.ledger("ledger"));
+        assert_eq!(pool.map(|n: u32| n, 0..1000).map(Result::unwrap).sum::<u32>(), 499_500);
+        let futures: Vec<_> = (0..300).map(|_| pool.submit(meet, (ledger.clone(), 300))).collect();
+        let threads: HashSet<_> = futures.into_iter().map(|future| future.result().unwrap()).collect();
+        assert_eq!(threads.len(), 300);
+    });
+}
+
 #[test]
 fn a_crash_costs_the_tasks_of_that_process_only() {
     guarded(|| {

@@ -1,6 +1,11 @@
 //! Hosts whose effective user or group is not the real one: the system distrusts what they start, so no worker is started.
 
-use concurrent_futures::{BuildError, ProcessPoolBuilder, ProcessPoolExecutor, StartError, Stdio, TaskError};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use concurrent_futures::{
+    BuildError, ProcessPoolBuilder, ProcessPoolExecutor, Shutdown, ShutdownError, StartError, Stdio, TaskError,
+};
 
 use super::support::*;
 
@@ -89,6 +94,45 @@ fn workers_of_another_user_end_with_the_pool() {
             assert_eq!(pool.submit(|_: ()| std::process::id(), ()).result().unwrap(), worker);
             drop(pool);
             assert!(!is_running(worker));
+        });
+    }
+}
+
+// As if the system did not act on SIGKILL: the host may not send it any more. The worker would wait for ever.
+#[test]
+fn a_worker_that_cannot_be_killed_keeps_nobody_waiting() {
+    if may_change_user() {
+        alone("privileges::a_worker_that_cannot_be_killed_keeps_nobody_waiting", || {
+            let folder = Folder::new();
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+            let (ledger, release) = (folder.ledger("ledger"), folder.sign("release"));
+            let wait = |(ledger, release): (Ledger, Sign)| {
+                ledger.write("begun");
+                release.wait();
+            };
+            let pools = [builder(), builder()].map(|builder| builder.max_workers(1).build().unwrap());
+            let futures = pools.each_ref().map(|pool| pool.submit(wait, (ledger.clone(), release.clone())));
+            poll(|| ledger.lines().len() == 2);
+            let behind = pools.each_ref().map(|pool| pool.submit(|n: u32| n, 1));
+            let workers: Vec<_> = pools.iter().flat_map(ProcessPoolExecutor::worker_pids).collect();
+            become_nobody();
+            pools[0].kill_workers();
+            let shut_down = pools[1].shutdown(Shutdown::Within(Duration::from_millis(1)));
+            assert!(matches!(shut_down, Err(ShutdownError::TimedOut { .. })), "{shut_down:?}");
+            for (future, reason) in
+                futures.into_iter().zip(["all workers were killed", "the time for the shutdown was over"])
+            {
+                let error = future.result().unwrap_err();
+                assert!(
+                    matches!(&error, TaskError::WorkerDied(exit) if exit.code().is_none() && exit.signal().is_none())
+                );
+                assert!(error.to_string().contains(reason), "{error}");
+            }
+            assert!(behind.into_iter().all(|future| future.result().unwrap_err().is_cancelled()));
+            drop(pools);
+            assert!(workers.iter().all(|worker| is_running(*worker)), "they are left to a thread that reaps them");
+            release.give();
+            poll(|| !workers.iter().any(|worker| is_running(*worker)));
         });
     }
 }

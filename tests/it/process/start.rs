@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio as Channel};
 use std::time::Duration;
 
-use concurrent_futures::{BuildError, ProcessPoolBuilder, ProcessPoolExecutor, StartError, Stdio, TaskError};
+use concurrent_futures::{
+    BuildError, ProcessPoolBuilder, ProcessPoolExecutor, SharedBytes, StartError, Stdio, TaskError,
+};
 
 use super::support::*;
 use crate::support::{Burners, child_command, guarded, is_child, printed, rounds};
@@ -175,17 +177,65 @@ fn an_initializer_runs_before_the_first_task() {
     });
 }
 
-// The second worker gets nothing but the initializer: it has to hear of it, however late the parent is with it.
+// The second worker may get nothing but the initializer: it has to hear of it, however late the parent is with it.
 #[test]
 fn workers_that_get_only_the_initializer() {
     guarded(|| {
         let burners = Burners::new(4);
         for n in rounds(100) {
             let pool = builder().initializer(|_: u64| (), 3).build().unwrap();
-            assert_eq!(pool.submit(|n: usize| n + 1, n).result().unwrap(), n + 1);
+            let futures = [n, n].map(|n| pool.submit(|n: usize| n + 1, n));
+            futures.into_iter().for_each(|future| assert_eq!(future.result().unwrap(), n + 1));
             drop(pool);
         }
         drop(burners);
+    });
+}
+
+// The initializer is no task: the first task can wait behind it, and needs no second worker.
+#[test]
+fn an_initializer_takes_no_place_from_a_task() {
+    guarded(|| {
+        let folder = Folder::new();
+        let (ledger, go_on) = (folder.ledger("ledger"), folder.sign("go_on"));
+        let wait = |(ledger, go_on): (Ledger, Sign)| {
+            ledger.write(std::process::id());
+            go_on.wait();
+        };
+        let pool = builder().max_workers(8).initializer(wait, (ledger.clone(), go_on.clone())).build().unwrap();
+        let future = pool.submit(pid, ());
+        poll(|| !ledger.lines().is_empty());
+        // If another worker were wanted, it would be started now: nothing is in the way.
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(pool.worker_pids().len(), 1);
+        go_on.give();
+        let worker = future.result().unwrap();
+        assert_eq!((pool.worker_pids(), ledger.lines()), (vec![worker], vec![worker.to_string()]));
+    });
+}
+
+#[test]
+fn the_argument_of_an_initializer_may_have_shared_bytes() {
+    use std::sync::OnceLock;
+    static TABLE: OnceLock<(SharedBytes, u8)> = OnceLock::new();
+    guarded(|| {
+        let table = SharedBytes::with(1 << 20, |bytes| bytes[1 << 19] = 42).unwrap();
+        let keep = |table: (SharedBytes, u8)| TABLE.set(table).unwrap();
+        let pool = builder().max_tasks_per_child(2).initializer(keep, (table, 7)).build().unwrap();
+        let look = |place: usize| TABLE.get().map(|(bytes, number)| (bytes[place], bytes.len(), *number)).unwrap();
+        for _ in 0..6 {
+            assert_eq!(pool.submit(look, 1 << 19).result().unwrap(), (42, 1 << 20, 7));
+        }
+    });
+}
+
+#[test]
+fn an_initializer_whose_argument_is_too_long() {
+    guarded(|| {
+        let error = builder().initializer(|_: Vec<u8>| (), vec![0; 65 << 10]).build().unwrap_err();
+        assert!(matches!(error, BuildError::Initializer(_)) && error.to_string().contains("65536"), "{error}");
+        let pool = builder().initializer(|_: Vec<u8>| (), vec![0; 63 << 10]).build().unwrap();
+        pool.submit(pid, ()).result().unwrap();
     });
 }
 

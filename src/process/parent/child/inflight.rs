@@ -225,19 +225,20 @@ impl Inflight {
         back.into()
     }
 
-    /// All tasks of a worker that is dead: which of them it had begun, and which another can do.
+    /// All tasks of a worker that the pool goes on without: which of them it has begun, and which another can do. If its process
+    /// is still there, it does not begin the latter any more.
     pub(super) fn drain_tasks(&mut self, link: &ParentLink, served: bool) -> DrainedTasks {
         let mut tasks = DrainedTasks::default();
         for call in std::mem::take(&mut self.calls) {
-            let has_begun = link.has_begun(call.position, served);
+            let not_begun = if link.can_take_back() { link.take_back(call.position) } else { !served };
             let Work::Task(mut job) = call.work else { continue };
-            if has_begun {
+            if not_begun {
+                tasks.not_begun.push(job);
+            } else {
                 job.attempts += 1;
                 let item = link.progress(call.position);
                 let since = link.begun_at(call.position).unwrap_or(0);
                 tasks.begun.push(BegunTask { job, item, since });
-            } else {
-                tasks.not_begun.push(job);
             }
         }
         tasks

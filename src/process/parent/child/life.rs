@@ -10,9 +10,13 @@
 //! 1. A life only goes to the right. Any state may be skipped; only `Starting` and `Ready` take calls.
 //! 2. The first [`EndReason`] stays: it is what the tasks of the worker are told.
 //! 3. States with a deadline are left when it has passed (`parent::timers`).
-//! 4. Every state is left by the end of the process, which only `parent::reap` acts on.
+//! 4. Every state is left by the end of the process, which only `parent::workers` acts on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a killed worker may take to be gone. A process that the system does not end (it is frozen, or waits for a device; or
+/// the executor may not signal it any more) must not keep anybody waiting.
+pub(crate) const KILL_TIME: Duration = Duration::from_millis(500);
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +37,9 @@ pub(crate) enum Life {
         deadline: Instant,
         reason: EndReason,
     },
-    /// It was sent SIGKILL.
+    /// It was sent SIGKILL. If its process is still there at the deadline, the pool goes on without it.
     Killed {
+        deadline: Instant,
         reason: EndReason,
     },
 }
@@ -105,7 +110,7 @@ impl Life {
     /// Why it is being ended by force, if it is.
     pub(crate) fn end_reason(self) -> Option<EndReason> {
         match self {
-            Self::Terminating { reason, .. } | Self::Killed { reason } => Some(reason),
+            Self::Terminating { reason, .. } | Self::Killed { reason, .. } => Some(reason),
             Self::Starting { .. } | Self::Ready | Self::Retiring | Self::Ending { .. } => None,
         }
     }
@@ -113,10 +118,11 @@ impl Life {
     /// When it has to be looked at, whatever else happens.
     pub(crate) fn deadline(self) -> Option<Instant> {
         match self {
-            Self::Starting { deadline } | Self::Ending { deadline } | Self::Terminating { deadline, .. } => {
-                Some(deadline)
-            }
-            Self::Ready | Self::Retiring | Self::Killed { .. } => None,
+            Self::Starting { deadline }
+            | Self::Ending { deadline }
+            | Self::Terminating { deadline, .. }
+            | Self::Killed { deadline, .. } => Some(deadline),
+            Self::Ready | Self::Retiring => None,
         }
     }
 
@@ -157,9 +163,17 @@ impl Life {
         is_first
     }
 
+    /// Should it have been gone by now, since it was killed?
+    pub(crate) fn is_unkillable(self, now: Instant) -> bool {
+        matches!(self, Self::Killed { deadline, .. } if deadline <= now)
+    }
+
     /// SIGKILL is due, which may be sent any number of times.
-    pub(super) fn kill(&mut self, reason: EndReason) {
-        *self = Self::Killed { reason: self.end_reason().unwrap_or(reason) };
+    pub(super) fn kill(&mut self, reason: EndReason, now: Instant) {
+        let reason = self.end_reason().unwrap_or(reason);
+        if !matches!(self, Self::Killed { .. }) {
+            *self = Self::Killed { deadline: now + KILL_TIME, reason };
+        }
     }
 }
 
@@ -178,7 +192,7 @@ mod tests {
             Life::Retiring,
             Life::Ending { deadline },
             Life::Terminating { deadline, reason },
-            Life::Killed { reason },
+            Life::Killed { deadline, reason },
         ]
     }
 
@@ -202,7 +216,7 @@ mod tests {
             |life, _| life.retire(),
             |life, time| _ = life.ask_to_end(time),
             |life, time| _ = life.terminate(time, EndReason::TaskCancelled),
-            |life, _| life.kill(EndReason::PoolBroken),
+            |life, time| life.kill(EndReason::PoolBroken, time),
         ];
         for before in states(now) {
             for (target, transition) in transitions.into_iter().enumerate() {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::inner::{Config, Hook};
 use super::job::{Job, JobBox, Raw};
 use super::output::Captured;
 use crate::process::later;
@@ -90,14 +91,19 @@ pub(crate) enum Blame {
 }
 
 /// Hands the initializer over as the very first call, before there is a process: nobody has to be woken for that.
-pub(crate) fn hand_over_initializer(link: &mut ParentLink, function: u64, argument: &[u8]) -> io::Result<HandedCall> {
-    let len = argument.len();
-    let call = Call { kind: CallKind::Initializer, id: 0, function, len, attachments: 0 };
+pub(crate) fn hand_over_initializer(link: &mut ParentLink, hook: &Hook) -> io::Result<HandedCall> {
+    let no_room = || io::Error::other("there is no room for the argument of the initializer");
+    let (argument, beside) = (hook.argument.as_slice(), hook.argument.attachments());
+    if !link.send_attachments(0, beside) {
+        return Err(no_room());
+    }
+    let (function, len) = (hook.function.0, argument.len());
+    let call = Call { kind: CallKind::Initializer, id: 0, function, len, attachments: beside.len() as u16 };
     match link.send(call, BEGUN, argument) {
         Ok(Some((position, sent))) if sent == padded(len) => {
             Ok(HandedCall::new(Work::Initializer, position, true, Instant::now()))
         }
-        _ => Err(io::Error::other("there is no room for the argument of the initializer")),
+        _ => Err(no_room()),
     }
 }
 
@@ -276,7 +282,13 @@ impl Child {
     }
 
     /// Takes in what has come back.
-    pub(crate) fn collect(&mut self, limit: u64, now: Instant, to: &mut Vec<Returned>) -> Result<(), ProtocolError> {
+    pub(crate) fn collect(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        to: &mut Vec<Returned>,
+    ) -> Result<(), ProtocolError> {
+        let (limit, nesting) = (config.max_payload, config.max_nesting);
         loop {
             let awaits_argument = self.outgoing.is_sending();
             let whole = self.incoming.receive(&mut self.link, &mut self.inflight, limit, awaits_argument)?;
@@ -287,8 +299,8 @@ impl Child {
             if self.inflight.is_empty() {
                 self.idle_since = now;
             }
-            let raw =
-                |name| Raw::Reply { kind: reply.kind, body, pid: self.process.id(), name, limit, took: reply.took };
+            let (kind, pid, took) = (reply.kind, self.process.id(), reply.took);
+            let raw = |name| Raw::Reply { kind, body, pid, name, limit, nesting, took };
             match work {
                 Work::Task(job) => {
                     let name = job.name();
@@ -308,7 +320,7 @@ impl Child {
         back
     }
 
-    /// All tasks of a worker that is dead.
+    /// All tasks of a worker that is dead, or that the pool goes on without. None of those that have not begun ever will there.
     #[must_use]
     pub(crate) fn drain_tasks(&mut self) -> DrainedTasks {
         let served = self.may_have_begun();
@@ -375,15 +387,22 @@ impl Child {
     }
 
     /// SIGKILL now.
-    pub(crate) fn kill(&mut self, reason: EndReason) {
-        self.life.kill(reason);
+    pub(crate) fn kill(&mut self, reason: EndReason, now: Instant) {
+        self.life.kill(reason, now);
         let _ = self.process.signal(Signal::KILL);
     }
 
+    /// The pool goes on without it, though its process is still there: should that ever come to it, it exits. Its process is left to be
+    /// reaped.
+    pub(crate) fn leave_behind(mut self) -> Box<dyn WorkerProcess> {
+        let _ = self.outgoing.exit(&mut self.link);
+        self.process
+    }
+
     /// It has broken the protocol: it is killed, and nothing that it writes is read any more.
-    pub(crate) fn kill_for_violation(&mut self) {
+    pub(crate) fn kill_for_violation(&mut self, now: Instant) {
         self.incoming.violated();
-        self.kill(EndReason::ProtocolViolation);
+        self.kill(EndReason::ProtocolViolation, now);
     }
 
     /// Its end of the control socket is closed.
@@ -397,7 +416,7 @@ impl Child {
             Life::Starting { .. } | Life::Ready | Life::Retiring => true,
             Life::Ending { .. } => self.is_silent(),
             // Also for what it did before it was ready.
-            Life::Terminating { reason, .. } | Life::Killed { reason } => {
+            Life::Terminating { reason, .. } | Life::Killed { reason, .. } => {
                 self.has_violated() || reason.is_workers_fault()
             }
         };

@@ -191,7 +191,12 @@ pub(crate) fn mark_process() {
 /// program that has panicked.
 #[cold]
 pub(crate) fn end_child(panicked: bool) -> ! {
-    system::exit(if panicked { 101 } else { 0 })
+    exit_at_once(if panicked { 101 } else { 0 })
+}
+
+/// Ends this process. No destructor and no exit handler runs.
+pub(crate) fn exit_at_once(code: std::ffi::c_int) -> ! {
+    system::exit(code)
 }
 
 /// [`end_child`] if this process is a forked child; nothing otherwise.

@@ -1,5 +1,6 @@
 //! The structure that `docs/architecture.md` promises: which module may import which, and where unsafe code may stand.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -116,4 +117,208 @@ fn threads_park_in_one_place() {
             found.unwrap_or_default()
         );
     }
+}
+
+/// Files that import each other, directly or through others, in rooms where that has not been mended. A circle that goes has to go
+/// from here as well.
+const CIRCLES: &[&[&str]] = &[
+    &["error/mod.rs", "unwind.rs"],
+    &[
+        "future/attend.rs",
+        "future/block.rs",
+        "future/cell.rs",
+        "future/deadlock.rs",
+        "future/handle.rs",
+        "future/offload.rs",
+        "future/poll.rs",
+        "future/shared.rs",
+        "future/spawned.rs",
+        "future/task.rs",
+        "future/unfinished.rs",
+    ],
+    &["thread/core.rs", "thread/join.rs", "thread/roster.rs", "thread/spares.rs", "thread/worker.rs"],
+];
+
+#[test]
+fn files_import_each_other_in_no_other_circle() {
+    let imports = Imports::read();
+    assert!(imports.0.values().map(BTreeSet::len).sum::<usize>() > 300, "the imports were not found");
+    let expected: BTreeSet<BTreeSet<String>> =
+        CIRCLES.iter().map(|circle| circle.iter().map(|file| (*file).to_owned()).collect()).collect();
+    assert_eq!(imports.circles(), expected);
+}
+
+#[test]
+fn use_trees_are_expanded() {
+    let expanded = expand("super::{a, b::{self, C as D}, e::*}");
+    assert_eq!(expanded, ["super::a", "super::b::self", "super::b::C", "super::e::*"]);
+}
+
+/// Which file imports which. What a module re-exports counts as the file that it comes from.
+struct Imports(BTreeMap<String, BTreeSet<String>>);
+
+impl Imports {
+    fn read() -> Self {
+        // Without what is for tests, which stands at the end.
+        let code = |text: &str| {
+            code_lines(text)
+                .take_while(|line| !line.contains("cfg(test") && !line.contains("cfg(all(test"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        let files: BTreeMap<Vec<String>, (String, String)> =
+            sources().into_iter().map(|(file, text)| (module(&file), (file, code(&text)))).collect();
+        let resolver = Resolver::new(&files);
+        let found = files.iter().map(|(module, (file, text))| {
+            let imported = paths(text).into_iter().filter_map(|path| resolver.file(module, &path));
+            (file.clone(), imported.filter(|imported| imported != file).collect())
+        });
+        Self(found.collect())
+    }
+
+    fn reached_from(&self, file: &str) -> BTreeSet<String> {
+        let mut reached = BTreeSet::new();
+        let mut next = vec![file.to_owned()];
+        while let Some(file) = next.pop() {
+            for imported in self.0.get(&file).into_iter().flatten() {
+                if reached.insert(imported.clone()) {
+                    next.push(imported.clone());
+                }
+            }
+        }
+        reached
+    }
+
+    /// Sets of files each of which imports all others, directly or not.
+    fn circles(&self) -> BTreeSet<BTreeSet<String>> {
+        let reached: BTreeMap<_, _> = self.0.keys().map(|file| (file, self.reached_from(file))).collect();
+        let circle = |file: &String| -> BTreeSet<String> {
+            reached[file].iter().filter(|other| reached[other].contains(file)).cloned().collect()
+        };
+        self.0.keys().filter(|file| reached[file].contains(*file)).map(circle).collect()
+    }
+}
+
+/// The path of a file's module.
+fn module(file: &str) -> Vec<String> {
+    let path = file.trim_end_matches(".rs").trim_end_matches("/mod");
+    path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect()
+}
+
+struct Resolver<'a> {
+    files: &'a BTreeMap<Vec<String>, (String, String)>,
+    /// What is re-exported where, under which name, and its own module and name.
+    exports: BTreeMap<(Vec<String>, String), (Vec<String>, String)>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(files: &'a BTreeMap<Vec<String>, (String, String)>) -> Self {
+        let mut resolver = Self { files, exports: BTreeMap::new() };
+        for (module, (_, text)) in files {
+            for (is_public, tree) in uses(text) {
+                for path in expand(&tree).into_iter().filter(|_| is_public) {
+                    let (from, rest) = resolver.walk(module, &path);
+                    let name = path.rsplit("::").next().unwrap_or_default().to_owned();
+                    if let [item] = &rest[..] {
+                        resolver.exports.insert((module.clone(), name), (from, item.clone()));
+                    }
+                }
+            }
+        }
+        resolver
+    }
+
+    /// The innermost module on that path, and what comes after it.
+    fn walk(&self, here: &[String], path: &str) -> (Vec<String>, Vec<String>) {
+        let mut names = path.split("::").filter(|name| *name != "self").peekable();
+        let mut at = here.to_vec();
+        if names.next_if_eq(&"crate").is_some() {
+            at.clear();
+        }
+        while names.next_if_eq(&"super").is_some() {
+            at.pop();
+        }
+        let mut rest: Vec<String> = names.map(str::to_owned).collect();
+        while let Some(name) = rest.first() {
+            let deeper = [&at[..], std::slice::from_ref(name)].concat();
+            if !self.files.contains_key(&deeper) {
+                break;
+            }
+            at = deeper;
+            rest.remove(0);
+        }
+        (at, rest)
+    }
+
+    fn file(&self, here: &[String], path: &str) -> Option<String> {
+        let (mut at, mut rest) = self.walk(here, path);
+        while let Some((from, name)) = rest.first().and_then(|name| self.exports.get(&(at.clone(), name.clone()))) {
+            at.clone_from(from);
+            rest = vec![name.clone()];
+            if rest
+                .first()
+                .is_some_and(|name| self.exports.get(&(at.clone(), name.clone())) == Some(&(at.clone(), name.clone())))
+            {
+                break;
+            }
+        }
+        self.files.get(&at).map(|(file, _)| file.clone())
+    }
+}
+
+/// The trees of all `use` declarations, and whether they are public.
+fn uses(text: &str) -> Vec<(bool, String)> {
+    let mut found = Vec::new();
+    for declaration in text.split(';') {
+        let Some((before, tree)) = declaration.rsplit_once("use ") else { continue };
+        let start = before.rsplit('\n').next().unwrap_or_default().trim_start();
+        if start.is_empty() || start.starts_with("pub") {
+            found.push((start.starts_with("pub"), tree.split_whitespace().collect::<Vec<_>>().join(" ")));
+        }
+    }
+    found
+}
+
+/// All paths of this crate in a file: those of its `use` declarations, and those in its code.
+fn paths(text: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for (_, tree) in uses(text) {
+        found.extend(
+            expand(&tree)
+                .into_iter()
+                .filter(|path| ["crate", "super", "self"].contains(&path.split("::").next().unwrap())),
+        );
+    }
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let words = text.split(|c: char| !is_part(c));
+    found.extend(
+        words
+            .filter(|word| word.starts_with("crate::") || word.starts_with("super::"))
+            .map(|word| word.trim_matches(':').to_owned()),
+    );
+    found
+}
+
+/// `a::{b, c::{d}}` to `a::b`, `a::c::d`.
+fn expand(tree: &str) -> Vec<String> {
+    let tree = tree.trim();
+    let Some((prefix, inner)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap_or_default().trim().to_owned()];
+    };
+    let inner = inner.rsplit_once('}').map_or(inner, |(inner, _)| inner);
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in inner.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        parts.last_mut().unwrap().push(c);
+    }
+    let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    parts.flat_map(expand).map(|path| format!("{prefix}{path}")).collect()
 }

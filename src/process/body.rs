@@ -72,14 +72,6 @@ impl Body {
         Some(Self { data, length: 0, capacity, element, attachments: Vec::new() })
     }
 
-    /// A copy of the bytes of a `T`.
-    pub(super) fn of<T: 'static>(bytes: &[u8]) -> Self {
-        let element = super::call::element::<T>().unwrap_or(Element::BYTE);
-        let mut body = Self::with_capacity(element, bytes.len()).expect("there was memory for the original");
-        body.extend(bytes);
-        body
-    }
-
     pub(super) fn as_slice(&self) -> &[u8] {
         // SAFETY: the first `length` bytes are initialised.
         unsafe { NonNull::slice_from_raw_parts(self.data, self.length).as_ref() }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::call::{self, Function};
 use super::codec;
+use super::options::Defaults;
 use super::parent::{Config, Hook, Inner, check_ids};
-use super::pool::ProcessPoolExecutor;
 use super::stdio::Stdio;
 use super::transport::Transport;
 use super::worker;
@@ -21,17 +22,10 @@ use crate::executor::{Capacity, QueuePolicy, check_workers};
 use crate::os::image;
 use crate::{spin, unwind};
 
-/// What a task has unless it says otherwise.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Defaults {
-    pub(super) timeout: Option<Duration>,
-    pub(super) retries: u32,
-}
-
 /// The longest argument or result, in bytes, unless [`max_payload`](ProcessPoolBuilder::max_payload) says otherwise: 4 GiB.
 const MAX_PAYLOAD: u64 = 4 << 30;
 
-/// Settings of a [`ProcessPoolExecutor`], made by [`ProcessPoolExecutor::builder`].
+/// Settings of a [`ProcessPoolExecutor`](crate::ProcessPoolExecutor), made by [`ProcessPoolExecutor::builder`](crate::ProcessPoolExecutor::builder).
 ///
 /// ```
 /// use std::time::Duration;
@@ -314,14 +308,11 @@ impl ProcessPoolBuilder {
         self.transport = transport;
         self
     }
+}
 
-    /// Makes the executor. No process is started before the first task.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError`], if a setting makes no sense, or there can be no worker processes here:
-    /// [`BuildError::DifferentIds`] while the effective user or group of the process is not the real one.
-    pub fn build(self) -> Result<ProcessPoolExecutor, BuildError> {
+impl ProcessPoolBuilder {
+    /// Checks the settings, and whether there can be workers here; makes what the pool is made of.
+    pub(super) fn make(self) -> Result<(Arc<Inner>, Defaults), BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(spin::cpus);
         check_workers(max_workers)?;
         check_workers(self.threads).map_err(|error| match error {
@@ -377,7 +368,7 @@ impl ProcessPoolBuilder {
         };
         let inner = Inner::new(config, max_workers, capacity)
             .map_err(|error| BuildError::System { code: error.raw_os_error().unwrap_or(0) })?;
-        Ok(ProcessPoolExecutor::from_parts(inner, self.defaults))
+        Ok((inner, self.defaults))
     }
 }
 

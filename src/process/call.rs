@@ -352,6 +352,16 @@ macro_rules! plain {
 
 plain!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
 
+impl Body {
+    /// A copy of the bytes of a `T`.
+    pub(super) fn of<T: 'static>(bytes: &[u8]) -> Self {
+        let element = element::<T>().unwrap_or(Element::BYTE);
+        let mut body = Self::with_capacity(element, bytes.len()).expect("there was memory for the original");
+        body.extend(bytes);
+        body
+    }
+}
+
 impl Plain for String {
     fn bytes(&self) -> &[u8] {
         self.as_bytes()

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `pool` | what the user sees; `builder`, `options`, `stdio` beside it |
+//! | `submit` | from a function and its argument to a task of the pool |
 //! | `call` | how a function is named in another process, and how values become bytes |
 //! | `body` | bytes that can become a vector without being copied again |
 //! | `codec` | the format of arguments and results |
@@ -25,6 +26,7 @@ mod pool;
 mod shared_bytes;
 mod start;
 mod stdio;
+mod submit;
 mod transport;
 mod wire;
 pub mod worker;

@@ -7,13 +7,19 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ProcessPoolExecutor;
-use super::parent::JobOptions;
+use super::parent::{Inner, JobOptions};
 use crate::error::SubmitError;
 use crate::executor::Priority;
 use crate::future::TaskFuture;
 
-/// A task that is not submitted yet: made by [`ProcessPoolExecutor::task`], to be given a time limit, retries, a name or
+/// What a task has unless it says otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Defaults {
+    pub(super) timeout: Option<Duration>,
+    pub(super) retries: u32,
+}
+
+/// A task that is not submitted yet: made by [`ProcessPoolExecutor::task`](crate::ProcessPoolExecutor::task), to be given a time limit, retries, a name or
 /// a priority.
 ///
 /// ```
@@ -28,7 +34,8 @@ use crate::future::TaskFuture;
 /// ```
 #[must_use = "a task runs only when it is submitted"]
 pub struct ProcessTask<'pool, F, A> {
-    pool: &'pool ProcessPoolExecutor,
+    pool: &'pool Arc<Inner>,
+    defaults: Defaults,
     f: F,
     argument: A,
     name: Option<Arc<str>>,
@@ -38,8 +45,8 @@ pub struct ProcessTask<'pool, F, A> {
 }
 
 impl<'pool, F, A> ProcessTask<'pool, F, A> {
-    pub(super) fn new(pool: &'pool ProcessPoolExecutor, f: F, argument: A) -> Self {
-        Self { pool, f, argument, name: None, timeout: None, retries: None, priority: Priority::default() }
+    pub(super) fn new(pool: &'pool Arc<Inner>, defaults: Defaults, f: F, argument: A) -> Self {
+        Self { pool, defaults, f, argument, name: None, timeout: None, retries: None, priority: Priority::default() }
     }
 
     /// How long the task may run, from when a worker begins it. Then its future resolves to
@@ -72,7 +79,7 @@ impl<'pool, F, A> ProcessTask<'pool, F, A> {
         self
     }
 
-    /// Submits the task as [`ProcessPoolExecutor::submit`] does.
+    /// Submits the task as [`ProcessPoolExecutor::submit`](crate::ProcessPoolExecutor::submit) does.
     pub fn submit<R>(self) -> TaskFuture<R>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
@@ -83,7 +90,7 @@ impl<'pool, F, A> ProcessTask<'pool, F, A> {
         self.pool.submit_with(self.f, self.argument, self.priority, options)
     }
 
-    /// Submits the task as [`ProcessPoolExecutor::try_submit`] does.
+    /// Submits the task as [`ProcessPoolExecutor::try_submit`](crate::ProcessPoolExecutor::try_submit) does.
     ///
     /// # Errors
     ///
@@ -99,11 +106,10 @@ impl<'pool, F, A> ProcessTask<'pool, F, A> {
     }
 
     fn options(&self) -> JobOptions {
-        let defaults = self.pool.defaults();
         JobOptions {
             name: self.name.clone(),
-            timeout: self.timeout.or(defaults.timeout),
-            retries: self.retries.unwrap_or(defaults.retries),
+            timeout: self.timeout.or(self.defaults.timeout),
+            retries: self.retries.unwrap_or(self.defaults.retries),
             permit: None,
         }
     }

@@ -8,16 +8,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::body::Element;
-use super::builder::{Defaults, ProcessPoolBuilder};
-use super::call::{self, Function};
-use super::options::ProcessTask;
-use super::parent::{ChunkLane, EndReason, Inner, Job, JobOptions, ResultOf, Sink, TaskOwner};
+use super::builder::ProcessPoolBuilder;
+use super::call::Function;
+use super::options::{Defaults, ProcessTask};
+use super::parent::{ChunkLane, EndReason, Inner, JobOptions};
 use crate::combine::{Map, MapOptions};
-use crate::error::{BuildError, CodecError, MapError, ShutdownError, SizeLimit, SubmitError, TaskError};
-use crate::executor::{Executor, Priority, QueuePolicy, Sealed, Shutdown, check_workers};
-use crate::future::{RemoteTask, TaskFuture};
-use crate::stack;
+use crate::error::{BuildError, MapError, ShutdownError, SubmitError};
+use crate::executor::{Executor, Priority, Sealed, Shutdown, check_workers};
+use crate::future::TaskFuture;
 
 /// A pool of worker processes that run functions, each call behind a [`TaskFuture`].
 ///
@@ -27,7 +25,7 @@ use crate::stack;
 /// the exceptions). They start on demand, up to a limit, and are reused.
 ///
 /// **A crash costs one task.** When a worker process dies, whatever the reason, the task that it ran fails with
-/// [`TaskError::WorkerDied`], which knows how it died; what it had finished counts, what it had not begun is done by others,
+/// [`TaskError::WorkerDied`](crate::TaskError::WorkerDied), which knows how it died; what it had finished counts, what it had not begun is done by others,
 /// and a new worker takes its place. No task is begun twice, unless it has
 /// [`retries`](ProcessTask::retries). A panic costs not even the worker.
 ///
@@ -40,7 +38,7 @@ use crate::stack;
 ///
 /// **Arguments and results arrive as they were sent, or as an error.** They are encoded without names, so serde attributes that
 /// leave something out are not carried: of a value with a field that `skip_serializing_if` skips the task fails with
-/// [`TaskError::Encode`], and where a field is skipped in one direction only, with [`TaskError::Decode`]. `flatten`, `untagged` and
+/// [`TaskError::Encode`](crate::TaskError::Encode), and where a field is skipped in one direction only, with [`TaskError::Decode`](crate::TaskError::Decode). `flatten`, `untagged` and
 /// `tag` are errors, too. Not found is a type with one field that is skipped only when it is written, and another one that is
 /// skipped only when it is read.
 ///
@@ -58,7 +56,7 @@ use crate::stack;
 /// workers. Dropped while the thread unwinds from a panic, it cancels what has not started first.
 ///
 /// **A pool belongs to the process that built it.** In a child that is forked from that process everything that is asked of the pool
-/// fails at once with [`TaskError::WrongProcess`], futures of its tasks included, and dropping it does nothing; the parent's
+/// fails at once with [`TaskError::WrongProcess`](crate::TaskError::WrongProcess), futures of its tasks included, and dropping it does nothing; the parent's
 /// pool goes on undisturbed. So a daemon builds its pools after it has detached itself.
 ///
 /// After Python's
@@ -104,20 +102,12 @@ impl ProcessPoolExecutor {
         ProcessPoolBuilder::default()
     }
 
-    pub(super) fn from_parts(inner: Arc<Inner>, defaults: Defaults) -> Self {
-        Self { inner, defaults }
-    }
-
-    pub(super) fn defaults(&self) -> &Defaults {
-        &self.defaults
-    }
-
     /// Queues a call of `f` with `argument` in a worker process and returns the future of its result.
     ///
     /// The argument is encoded at once, in the calling thread. `submit` never panics, and blocks only if the pool was
-    /// built with a bounded queue that is full ([`QueuePolicy::Block`]). Whatever is wrong is in the future, which is then
-    /// resolved already: [`TaskError::Encode`], [`TaskError::TooLarge`], [`TaskError::ShutDown`], [`TaskError::Broken`],
-    /// [`TaskError::NoSuchFunction`].
+    /// built with a bounded queue that is full ([`QueuePolicy::Block`](crate::QueuePolicy::Block)). Whatever is wrong is in the future, which is then
+    /// resolved already: [`TaskError::Encode`](crate::TaskError::Encode), [`TaskError::TooLarge`](crate::TaskError::TooLarge), [`TaskError::ShutDown`](crate::TaskError::ShutDown), [`TaskError::Broken`](crate::TaskError::Broken),
+    /// [`TaskError::NoSuchFunction`](crate::TaskError::NoSuchFunction).
     ///
     /// ```
     /// use concurrent_futures::ProcessPoolExecutor;
@@ -142,7 +132,7 @@ impl ProcessPoolExecutor {
         A: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
-        self.submit_with(f, argument, Priority::Normal, self.default_options())
+        self.inner.submit_with(f, argument, Priority::Normal, self.default_options())
     }
 
     /// Like [`submit`](Self::submit), but never blocks, and gives the argument back if the pool does not take the task.
@@ -167,7 +157,7 @@ impl ProcessPoolExecutor {
         A: Serialize + DeserializeOwned + Send + 'static,
         R: Serialize + DeserializeOwned + Send + 'static,
     {
-        self.try_submit_with(f, argument, Priority::Normal, self.default_options())
+        self.inner.try_submit_with(f, argument, Priority::Normal, self.default_options())
     }
 
     /// Calls `f` with every item of `items`, in the workers, and yields the results in the order of the items. Each is a
@@ -219,7 +209,7 @@ impl ProcessPoolExecutor {
 
     /// A task that can be given a time limit, retries, a name or a priority before it is submitted.
     pub fn task<F, A>(&self, f: F, argument: A) -> ProcessTask<'_, F, A> {
-        ProcessTask::new(self, f, argument)
+        ProcessTask::new(&self.inner, self.defaults, f, argument)
     }
 
     /// How the pool is doing. In a child that was forked from the process of the pool, all numbers are 0.
@@ -265,7 +255,7 @@ impl ProcessPoolExecutor {
     }
 
     /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and
-    /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`]. Does not
+    /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`](crate::TaskError::WorkerDied). Does not
     /// wait. In a forked child it does nothing: the workers are its parent's.
     ///
     /// After Python's
@@ -283,96 +273,18 @@ impl ProcessPoolExecutor {
     fn default_options(&self) -> JobOptions {
         JobOptions { name: None, timeout: self.defaults.timeout, retries: self.defaults.retries, permit: None }
     }
+}
 
-    pub(super) fn submit_with<F, A, R>(
-        &self,
-        f: F,
-        argument: A,
-        priority: Priority,
-        mut options: JobOptions,
-    ) -> TaskFuture<R>
-    where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
-        A: Serialize + DeserializeOwned + Send + 'static,
-        R: Serialize + DeserializeOwned + Send + 'static,
-    {
-        if !self.inner.is_here() {
-            return TaskFuture::ready(Err(TaskError::WrongProcess));
-        }
-        if let Some(capacity) = &self.inner.capacity {
-            if let Some(reason) = self.inner.closed_because() {
-                return TaskFuture::ready(Err(reason));
-            }
-            options.permit = match capacity.policy {
-                QueuePolicy::Block => capacity.acquire(),
-                QueuePolicy::Fail | QueuePolicy::CallerRuns => capacity.try_acquire(),
-            };
-            match (&options.permit, capacity.policy) {
-                (Some(_), _) => {}
-                (None, QueuePolicy::Block) => return TaskFuture::ready(Err(TaskError::ShutDown)),
-                (None, QueuePolicy::Fail) => return TaskFuture::ready(Err(TaskError::QueueFull)),
-                (None, QueuePolicy::CallerRuns) => {
-                    let run = || crate::unwind::catch(|| f(argument)).map_err(TaskError::Panicked);
-                    return TaskFuture::ready(stack::deepen(run).unwrap_or(Err(TaskError::TooDeep)));
-                }
-            }
-        }
-        self.send(f, argument, priority, options)
-    }
-
-    pub(super) fn try_submit_with<F, A, R>(
-        &self,
-        f: F,
-        argument: A,
-        priority: Priority,
-        mut options: JobOptions,
-    ) -> Result<TaskFuture<R>, SubmitError<A>>
-    where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
-        A: Serialize + DeserializeOwned + Send + 'static,
-        R: Serialize + DeserializeOwned + Send + 'static,
-    {
-        if let Some(reason) = self.inner.closed_because() {
-            return Err(SubmitError::new(argument, reason));
-        }
-        if let Some(capacity) = &self.inner.capacity {
-            options.permit = capacity.try_acquire();
-            if options.permit.is_none() {
-                return Err(SubmitError::new(argument, TaskError::QueueFull));
-            }
-        }
-        Ok(self.send(f, argument, priority, options))
-    }
-
-    fn send<F, A, R>(&self, f: F, argument: A, priority: Priority, options: JobOptions) -> TaskFuture<R>
-    where
-        F: Fn(A) -> R + Copy + Send + Sync + 'static,
-        A: Serialize + DeserializeOwned + Send + 'static,
-        R: Serialize + DeserializeOwned + Send + 'static,
-    {
-        let function = match Function::of_task(f) {
-            Ok(function) => function,
-            Err(error) => return TaskFuture::ready(Err(error)),
-        };
-        let argument = match call::encode(argument, self.inner.config.max_nesting) {
-            Ok(argument) => argument,
-            Err((reason, argument)) => {
-                crate::unwind::drop_quietly(argument);
-                let error = CodecError::new(std::any::type_name::<A>(), reason);
-                return TaskFuture::ready(Err(TaskError::Encode(error)));
-            }
-        };
-        let (size, limit) = (argument.as_slice().len() as u64, self.inner.config.max_payload);
-        if size > limit {
-            return TaskFuture::ready(Err(TaskError::TooLarge(Box::new(SizeLimit { size, limit }))));
-        }
-        let id = self.inner.next_task_id();
-        let (task, future) = RemoteTask::new::<ResultOf<R>, _>(TaskOwner { pool: self.inner.id(), task: id });
-        let options = (!options.is_empty()).then(|| Box::new(options));
-        let element = call::element::<R>().unwrap_or(Element::BYTE);
-        let sink = Sink::Future(task);
-        self.inner.submit(Box::new(Job { id, function, argument, element, sink, priority, options, attempts: 0 }));
-        future
+impl ProcessPoolBuilder {
+    /// Makes the executor. No process is started before the first task.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`], if a setting makes no sense, or there can be no worker processes here:
+    /// [`BuildError::DifferentIds`] while the effective user or group of the process is not the real one.
+    pub fn build(self) -> Result<ProcessPoolExecutor, BuildError> {
+        let (inner, defaults) = self.make()?;
+        Ok(ProcessPoolExecutor { inner, defaults })
     }
 }
 

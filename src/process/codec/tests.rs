@@ -85,7 +85,8 @@ enum Chain {
 
 #[test]
 fn each_kind_of_value_with_values_in_it_is_a_level() {
-    let kinds: [(fn(Chain) -> Chain, u32); 7] = [
+    type Link = fn(Chain) -> Chain;
+    let kinds: [(Link, u32); 7] = [
         (|next| Chain::Newtype(Box::new(next)), 1),
         (|next| Chain::Tuple(1, Box::new(next)), 1),
         (|next| Chain::Struct { next: Box::new(next) }, 1),

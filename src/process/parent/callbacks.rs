@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 
 use crate::lock::{Condvar, Mutex};
 
-use super::inner::Inner;
 use crate::fork;
 use crate::future::Unpublished;
 
@@ -22,6 +21,21 @@ thread_local! {
 /// Is the calling thread inside a callback of that pool?
 pub(super) fn is_inside(pool: usize) -> bool {
     RUNS_FOR.get() == pool
+}
+
+/// The pool, as the thread knows it.
+pub(super) trait CallbackHost: Send + Sync + 'static {
+    fn name(&self) -> &str;
+
+    fn id(&self) -> usize;
+
+    fn callbacks(&self) -> &Callbacks;
+
+    /// A future was resolved.
+    fn has_published(&self);
+
+    /// No future is left to be resolved.
+    fn has_published_all(&self);
 }
 
 #[derive(Default)]
@@ -41,12 +55,12 @@ struct Queue {
 
 impl Callbacks {
     /// Leaves a future to the thread.
-    pub(super) fn add(&self, inner: &Arc<Inner>, unpublished: Unpublished) {
+    pub(super) fn add<H: CallbackHost>(&self, host: &Arc<H>, unpublished: Unpublished) {
         let mut queue = self.queue.lock();
         if queue.thread.is_none() && !queue.over {
-            let inner = Arc::clone(inner);
-            let name = format!("{}-cb", inner.config.name);
-            queue.thread = std::thread::Builder::new().name(name).spawn(move || inner.callbacks.run(&inner)).ok();
+            let host = Arc::clone(host);
+            let name = format!("{}-cb", host.name());
+            queue.thread = std::thread::Builder::new().name(name).spawn(move || host.callbacks().run(&*host)).ok();
         }
         if queue.thread.is_none() || queue.over {
             drop(queue);
@@ -63,8 +77,8 @@ impl Callbacks {
         queue.waiting.is_empty() && !queue.busy
     }
 
-    fn run(&self, inner: &Inner) {
-        RUNS_FOR.set(inner.id());
+    fn run(&self, host: &impl CallbackHost) {
+        RUNS_FOR.set(host.id());
         let mut queue = self.queue.lock();
         loop {
             if let Some(unpublished) = queue.waiting.pop_front() {
@@ -73,14 +87,13 @@ impl Callbacks {
                 unpublished.publish();
                 // A callback may fork and return: the rest is for the parent.
                 fork::end_if_child(false);
-                // Those who sleep for it do not know which worker it came from.
-                inner.wake_all_sleepers();
+                host.has_published();
                 queue = self.queue.lock();
                 queue.busy = false;
                 if queue.waiting.is_empty() {
-                    // The pool may have waited for the last of them. Its lock is taken without this one.
+                    // The host may take its own lock, under which it asks whether all is quiet.
                     drop(queue);
-                    inner.wake_supervisor();
+                    host.has_published_all();
                     queue = self.queue.lock();
                 }
             } else if queue.over {

@@ -1,57 +1,33 @@
-//! The pool as its users see it: submit, cancel, collect.
+//! A pool: its lock, what is done outside it, and its end.
 
-use std::collections::HashSet;
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::lock::{Condvar, Mutex, MutexGuard, RwLock};
-
-use super::callbacks::{self, Callbacks};
-use super::child::EndReason;
+use super::callbacks::{CallbackHost, Callbacks};
+use super::child::{Child, DrainedTasks};
+use super::config::Config;
 use super::deferred::Deferred;
-use super::job::{Job, JobBox};
+use super::job::Job;
 use super::lifecycle::Supervision;
 use super::state::State;
-use super::{supervisor, waiting};
-use crate::error::{Cause, ShutdownError, TaskError};
-use crate::executor::{Capacity, Shutdown};
-use crate::fork::Origin;
+use super::workers::describe;
+use crate::error::{Cause, TaskError};
+use crate::executor::Capacity;
+use crate::fork::{Origin, PerProcess};
+use crate::lock::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::os::events::Events;
-use crate::process::call::{Function, Payload};
-use crate::process::stdio::Stdio;
-use crate::process::transport::{Shared, Transport};
+use crate::os::pidfd::Ended;
+use crate::process::transport::Shared;
 use crate::unwind;
 
-/// What every worker runs first.
-pub(crate) struct Hook {
-    pub(crate) function: Function,
-    pub(crate) argument: Payload,
-}
+/// All pools of this process. A task may outlive its pool, so it knows it by number only.
+static POOLS: PerProcess<RwLock<HashMap<usize, Weak<Inner>>>> = PerProcess::new();
 
-/// What a pool was built with.
-pub(crate) struct Config {
-    pub(crate) name: String,
-    pub(crate) threads: usize,
-    pub(crate) max_tasks: Option<u64>,
-    pub(crate) max_rss: Option<u64>,
-    pub(crate) memory_limit: Option<u64>,
-    pub(crate) cpu_limit: Option<Duration>,
-    pub(crate) max_payload: u64,
-    pub(crate) max_nesting: u32,
-    pub(crate) env: Vec<(OsString, Option<OsString>)>,
-    pub(crate) current_dir: Option<PathBuf>,
-    pub(crate) stdio: Stdio,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) start_timeout: Duration,
-    pub(crate) restart_limit: u32,
-    pub(crate) kill_grace: Duration,
-    pub(crate) worker_command: Option<Vec<OsString>>,
-    pub(crate) initializer: Option<Hook>,
-    pub(crate) transport: Transport,
+fn descriptors_closed() -> Cause {
+    Cause::new("the program has closed file descriptors of this executor")
 }
 
 pub(crate) struct Inner {
@@ -68,7 +44,7 @@ pub(crate) struct Inner {
     /// This very value.
     this: Weak<Self>,
     pub(super) ended: Condvar,
-    supervisor: Mutex<Option<JoinHandle<()>>>,
+    pub(super) supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Inner {
@@ -93,8 +69,13 @@ impl Inner {
             ended: Condvar::new(),
             supervisor: Mutex::new(None),
         });
-        waiting::enter(&inner);
+        POOLS.get().write().insert(inner.id(), Arc::downgrade(&inner));
         Ok(inner)
+    }
+
+    /// The pool of that number, in the process that it was built in.
+    pub(super) fn of(number: usize) -> Option<Arc<Self>> {
+        POOLS.get().read().get(&number)?.upgrade()
     }
 
     pub(crate) fn id(&self) -> usize {
@@ -110,45 +91,6 @@ impl Inner {
 
     pub(crate) fn next_task_id(&self) -> u64 {
         self.next_id.fetch_add(1, Relaxed)
-    }
-
-    pub(crate) fn closed_because(&self) -> Option<TaskError> {
-        if !self.is_here() {
-            return Some(TaskError::WrongProcess);
-        }
-        self.state.lock().lifecycle.closed_because()
-    }
-
-    /// Takes a task.
-    pub(crate) fn submit(self: &Arc<Self>, job: JobBox) {
-        self.take(job, false);
-    }
-
-    /// Takes a part of a map, which counts as submitted since the map was.
-    pub(crate) fn submit_part(self: &Arc<Self>, job: JobBox) {
-        self.take(job, true);
-    }
-
-    fn take(self: &Arc<Self>, job: JobBox, part: bool) {
-        self.change(|state, deferred| {
-            let refusal = if part { state.lifecycle.refusal() } else { state.lifecycle.closed_because() };
-            if let Some(reason) = refusal {
-                return deferred.fail(job, reason);
-            }
-            if state.lifecycle.supervision() == Supervision::NotStarted {
-                // Holding the lock, so that no task is in a pool whose supervisor could not be started.
-                if let Err(error) = self.start_supervisor() {
-                    return deferred.fail(job, TaskError::Spawn(Cause::new(error)));
-                }
-                state.lifecycle.supervised();
-            }
-            state.submit(job, deferred);
-            // With all workers full, whoever submits does what is to be done anyway.
-            if !part && state.is_full && state.children.iter().any(|child| child.link.has_replies()) {
-                state.collect(deferred);
-                state.settle_down(deferred);
-            }
-        });
     }
 
     /// Changes the state, and then does what has to be done outside the lock.
@@ -173,24 +115,16 @@ impl Inner {
         }
     }
 
-    fn start_supervisor(self: &Arc<Self>) -> std::io::Result<()> {
-        let inner = Arc::clone(self);
-        let name = format!("{}-mgr", self.config.name);
-        let thread = std::thread::Builder::new().name(name).spawn(move || supervisor::run(&inner))?;
-        *self.supervisor.lock() = Some(thread);
-        Ok(())
-    }
-
     /// Makes the supervisor look. If that cannot be, since the program has closed the pool's descriptors, the pool ends.
     pub(super) fn wake_supervisor(&self) {
         if !self.events.wake() {
-            self.end_without_descriptors();
+            self.descriptors_are_closed();
         }
     }
 
-    /// The supervisor may sleep where nothing wakes it, so somebody else does what it would do.
+    /// The supervisor may sleep where nothing wakes it, so another thread ends the pool.
     #[cold]
-    fn end_without_descriptors(&self) {
+    fn descriptors_are_closed(&self) {
         let Some(inner) = self.this.upgrade() else { return };
         let mut state = self.state.lock();
         if !state.lifecycle.lose_descriptors() {
@@ -199,14 +133,66 @@ impl Inner {
         let supervised = state.lifecycle.supervision() != Supervision::NotStarted;
         drop(state);
         let name = format!("{}-end", self.config.name);
-        let ended = std::thread::Builder::new().name(name).spawn(move || supervisor::end_without_descriptors(&inner));
-        if ended.is_err() || !supervised {
+        let ends = std::thread::Builder::new().name(name).spawn(move || inner.end_without_descriptors());
+        if ends.is_err() || !supervised {
             self.change(|state, deferred| {
-                state.break_down(supervisor::descriptors_lost(), deferred);
+                state.break_down(descriptors_closed(), deferred);
                 state.lifecycle.gone();
             });
             self.ended.notify_all();
         }
+    }
+
+    /// Ends the pool when its descriptors are found to be closed. One thread does so: the first that found it, or one that it started.
+    pub(super) fn end_without_descriptors(&self) {
+        for (child, _) in self.end_children(descriptors_closed()) {
+            // The numbers of its descriptors may be those of other files by now.
+            std::mem::forget(child);
+        }
+        std::mem::forget(self.this.upgrade());
+        self.end();
+    }
+
+    /// Everything fails, and all workers are ended. Returns when they are gone.
+    pub(super) fn break_down(&self, cause: Cause) {
+        for (child, ended) in self.end_children(cause) {
+            if ended.is_none() {
+                child.leave_behind();
+            }
+        }
+    }
+
+    /// Ends all workers, and gives them, with how they have ended; `None` for those that cannot be killed.
+    fn end_children(&self, cause: Cause) -> Vec<(Child, Option<Ended>)> {
+        let children = self.change(|state, deferred| {
+            state.break_down(cause, deferred);
+            state.lifecycle.end();
+            std::mem::take(&mut state.children)
+        });
+        let end = |mut child: Child| {
+            let ended = loop {
+                let ended = child.process.try_reap();
+                if ended.is_some() || child.life().is_unkillable(Instant::now()) {
+                    break ended;
+                }
+                child.process.is_traced_and_stopped();
+                std::thread::sleep(Duration::from_millis(1));
+            };
+            let exit = describe(&mut child, ended.flatten(), &self.config);
+            let DrainedTasks { begun, not_begun } = child.drain_tasks();
+            let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
+            self.change(|_, deferred| jobs.for_each(|job| deferred.fail(job, TaskError::WorkerDied(exit.clone()))));
+            (child, ended)
+        };
+        children.into_iter().map(end).collect()
+    }
+
+    /// All is over: who waits for the end may go.
+    pub(super) fn end(&self) {
+        self.callbacks.end();
+        *self.rings.write() = Arc::new([]);
+        self.state.lock().lifecycle.gone();
+        self.ended.notify_all();
     }
 
     /// Takes in what has come back; says whether there was anything to look at.
@@ -253,113 +239,34 @@ impl Inner {
         let rings = Arc::clone(&self.rings.read());
         rings.iter().for_each(|shared| shared.wake_sleepers());
     }
+}
 
-    /// The future of this task has been cancelled.
-    pub(super) fn cancel(&self, id: u64) {
-        self.change(|state, deferred| state.cancel(id, deferred));
+impl Drop for Inner {
+    fn drop(&mut self) {
+        POOLS.get().write().remove(&self.id());
+    }
+}
+
+impl CallbackHost for Inner {
+    fn name(&self) -> &str {
+        &self.config.name
     }
 
-    /// Something will still submit parts: the pool does not end before. Every call is followed by one of
-    /// [`let_go`](Self::let_go).
-    pub(crate) fn hold(&self) {
-        self.state.lock().lifecycle.hold();
+    fn id(&self) -> usize {
+        self.id()
     }
 
-    pub(crate) fn let_go(&self) {
-        if self.state.lock().lifecycle.let_go() {
-            self.wake_supervisor();
-        }
+    fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
     }
 
-    /// Nobody wants these tasks any more: those that have not begun never do.
-    pub(crate) fn withdraw(&self, ids: &HashSet<u64>) {
-        self.change(|state, deferred| state.withdraw(ids, deferred));
+    fn has_published(&self) {
+        // Those who sleep for it do not know which worker it came from.
+        self.wake_all_sleepers();
     }
 
-    /// Has a worker begun this task?
-    pub(super) fn has_begun(&self, id: u64) -> bool {
-        let state = self.state.lock();
-        state.children.iter().any(|child| child.inflight.find(id).is_some_and(|place| child.has_begun(place)))
-    }
-
-    /// How many workers there may be.
-    pub(crate) fn max_workers(&self) -> usize {
-        self.state.lock().max_workers
-    }
-
-    pub(crate) fn resize(&self, max_workers: usize) {
-        self.change(|state, deferred| state.resize(max_workers, deferred));
-    }
-
-    /// The processes of all workers.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        if !self.is_here() {
-            return Vec::new();
-        }
-        self.state.lock().children.iter().map(|child| child.process.id()).collect()
-    }
-
-    /// How many workers there are and are busy, tasks queued (handed over and not begun included) and done.
-    pub(crate) fn tally(&self) -> (usize, usize, usize, u64) {
-        let state = self.state.lock();
-        let threads = self.config.threads;
-        let busy = state.children.iter().filter(|child| !child.is_idle()).count();
-        let in_store: usize = state.children.iter().map(|child| child.inflight.load().saturating_sub(threads)).sum();
-        (state.children.len(), busy, state.queue.len() + in_store, state.completed)
-    }
-
-    /// Ends all workers at once, and with them the pool: SIGTERM and, `grace` later, SIGKILL.
-    pub(crate) fn end_workers(&self, grace: Duration, reason: EndReason) {
-        if !self.is_here() {
-            return;
-        }
-        self.change(|state, deferred| state.end_workers(grace, reason, deferred));
-        if let Some(capacity) = &self.capacity {
-            capacity.close();
-        }
-    }
-
-    pub(crate) fn shut_down(&self, how: Shutdown) -> Result<(), ShutdownError> {
-        if !self.is_here() {
-            return Err(ShutdownError::WrongProcess);
-        }
-        let start = Instant::now();
-        self.change(|state, deferred| state.close(how == Shutdown::CancelPending, deferred));
-        if let Some(capacity) = &self.capacity {
-            capacity.close();
-        }
-        if how == Shutdown::NoWait {
-            return Ok(());
-        }
-        if callbacks::is_inside(self.id()) {
-            return Err(ShutdownError::WouldDeadlock);
-        }
-        let deadline = match how {
-            Shutdown::Within(time) => start.checked_add(time),
-            _ => None,
-        };
-        if self.wait_for_end(deadline) {
-            return Ok(());
-        }
-        let (_, running, _, _) = self.tally();
-        self.end_workers(Duration::from_millis(50), EndReason::ShutdownTimedOut);
-        self.wait_for_end(None);
-        Err(ShutdownError::TimedOut { running: running.max(1), waited: start.elapsed() })
-    }
-
-    /// Waits until all workers are gone; false at the deadline.
-    fn wait_for_end(&self, deadline: Option<Instant>) -> bool {
-        let mut state = self.state.lock();
-        if !self.ended.wait_while(&mut state, deadline, |state| !state.lifecycle.is_gone()) {
-            return false;
-        }
-        let lost = state.lifecycle.has_lost_descriptors();
-        drop(state);
-        // It has nothing left to do but to return; unless it sleeps where only time wakes it.
-        let supervisor = self.supervisor.lock().take();
-        if let Some(thread) = supervisor.filter(|_| !lost) {
-            let _ = thread.join();
-        }
-        true
+    fn has_published_all(&self) {
+        // The pool may have waited for the last of them.
+        self.wake_supervisor();
     }
 }

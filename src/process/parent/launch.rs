@@ -7,7 +7,7 @@ use std::process::{Command, Stdio as Channel};
 use std::time::Instant;
 
 use super::child::{Child, Launched, hand_over_initializer};
-use super::inner::Config;
+use super::config::Config;
 use super::output::Captured;
 use crate::error::{DifferentIds, StartError};
 use crate::os::pidfd::{self, Process};

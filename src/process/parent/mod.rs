@@ -2,9 +2,11 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `inner` | the pool as its users see it: submit, cancel, shut down; the lock, and what is done outside it |
+//! | `verbs` | what a pool is asked to do: submit, cancel, resize, shut down |
+//! | `inner` | the pool: its lock, what is done outside it, and its end |
+//! | `config` | what it was built with |
 //! | `state` | what the lock guards, and the events that change it; `dispatch`, `replies`, `workers`, `timers` have one kind of event each |
-//! | `lifecycle`, `queue`, `restarts`, `child/` | the parts of the state, each with its own transitions |
+//! | `lifecycle`, `queue`, `restarts`, `alarm`, `child/` | the parts of the state, each with its own transitions |
 //! | `deferred` | what a change of the state leaves to be done outside the lock |
 //! | `supervisor` | the thread that starts, watches and reaps workers |
 //! | `launch` | how a worker process is started |
@@ -34,8 +36,10 @@
 //!    `Deferred::wake_waiters`. `Inner::release` does both after the lock, and after the jobs are resolved.
 //! 6. The pool does not end while a thread resolves jobs (`Lifecycle::begin_settling`), or a callback is left to be run.
 
+mod alarm;
 mod callbacks;
 mod child;
+mod config;
 mod deferred;
 mod dispatch;
 mod inner;
@@ -52,11 +56,13 @@ mod restarts;
 mod state;
 mod supervisor;
 mod timers;
+mod verbs;
 mod waiting;
 mod workers;
 
 pub(crate) use child::EndReason;
-pub(crate) use inner::{Config, Hook, Inner};
+pub(crate) use config::{Config, Hook};
+pub(crate) use inner::Inner;
 #[cfg(fuzzing)]
 pub(crate) use job::Raw;
 pub(crate) use job::{Job, JobOptions, ResultOf, Sink};

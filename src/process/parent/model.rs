@@ -17,8 +17,8 @@ use proptest::prelude::*;
 use rustix::process::Signal;
 
 use super::child::{Child, EndReason, Launched, WorkerProcess, hand_over_initializer};
+use super::config::{Config, Hook};
 use super::deferred::Deferred;
-use super::inner::{Config, Hook};
 use super::job::{Chunk, Job, JobOptions, Raw, Sink};
 use super::state::State;
 use crate::error::{Cause, TaskError};

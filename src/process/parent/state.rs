@@ -16,14 +16,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::alarm::Alarm;
 use super::child::{Child, EndReason};
+use super::config::Config;
 use super::deferred::Deferred;
-use super::inner::Config;
 use super::job::JobBox;
 use super::lifecycle::Lifecycle;
 use super::queue::TaskQueue;
 use super::restarts::Restarts;
-use super::timers::Alarm;
 use crate::error::{Cause, TaskError};
 
 pub(crate) struct State {

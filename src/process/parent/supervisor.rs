@@ -8,13 +8,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::child::{Child, DrainedTasks, EndReason};
+use super::child::{Child, EndReason};
 use super::deferred::Deferred;
 use super::inner::Inner;
 use super::launch;
 use super::state::State;
-use super::workers::describe;
-use crate::error::{Cause, TaskError};
+use crate::error::Cause;
 use crate::os::events::WOKEN;
 use crate::unwind;
 
@@ -38,88 +37,24 @@ const HEARTBEAT: [Duration; 2] = [Duration::from_millis(100), Duration::from_sec
 /// The program has closed file descriptors that it has not opened: those of the pool.
 struct DescriptorsLost;
 
-pub(super) fn descriptors_lost() -> Cause {
-    Cause::new("the program has closed file descriptors of this executor")
-}
-
 pub(super) fn run(inner: &Arc<Inner>) {
     let supervised = unwind::catch(|| {
         Supervisor { inner, serial: 0, events: Vec::new(), ended: Vec::new(), looked: Instant::now() }.run()
     });
     match supervised {
-        Ok(Ok(())) => end(inner),
+        Ok(Ok(())) => inner.end(),
         Ok(Err(DescriptorsLost)) => {
             let is_first = inner.state.lock().lifecycle.lose_descriptors();
             if is_first {
-                end_without_descriptors(inner);
+                inner.end_without_descriptors();
             }
         }
         Err(panic) => {
             // Nobody must wait for ever, whatever has gone wrong here.
-            break_down(inner, Cause::new(format!("internal error: {panic}")), false);
-            end(inner);
+            inner.break_down(Cause::new(format!("internal error: {panic}")));
+            inner.end();
         }
     }
-}
-
-/// Ends the pool when its descriptors are found to be closed. One thread does so: the first that found it, or one that it started.
-pub(super) fn end_without_descriptors(inner: &Arc<Inner>) {
-    break_down(inner, descriptors_lost(), true);
-    end(inner);
-}
-
-fn end(inner: &Inner) {
-    inner.callbacks.end();
-    *inner.rings.write() = Arc::new([]);
-    inner.state.lock().lifecycle.gone();
-    inner.ended.notify_all();
-}
-
-/// Ends everything, and does not return before the workers are gone.
-fn break_down(inner: &Arc<Inner>, cause: Cause, lost: bool) {
-    let children = inner.change(|state, deferred| {
-        state.break_down(cause, deferred);
-        state.lifecycle.end();
-        std::mem::take(&mut state.children)
-    });
-    let mut unkillable = Vec::new();
-    for mut child in children {
-        let ended = loop {
-            let ended = child.process.try_reap();
-            if ended.is_some() || child.life().is_unkillable(Instant::now()) {
-                break ended;
-            }
-            child.process.is_traced_and_stopped();
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        let exit = describe(&mut child, ended.flatten(), &inner.config);
-        let DrainedTasks { begun, not_begun } = child.drain_tasks();
-        let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
-        inner.change(|_, deferred| jobs.for_each(|job| deferred.fail(job, TaskError::WorkerDied(exit.clone()))));
-        match (lost, ended) {
-            // The numbers of its descriptors may be those of other files by now.
-            (true, _) => std::mem::forget(child),
-            (false, None) => unkillable.push(child),
-            (false, Some(_)) => {}
-        }
-    }
-    unkillable.into_iter().for_each(leave_behind);
-    if lost {
-        std::mem::forget(Arc::clone(inner));
-    }
-}
-
-/// Leaves a worker that cannot be killed to a thread of its own, which reaps it. If there can be no thread, it stays a zombie when it
-/// ends.
-fn leave_behind(child: Child) {
-    let mut process = child.leave_behind();
-    let name = format!("reaper-{}", process.id());
-    let reaper = move || {
-        while process.try_reap().is_none() {
-            std::thread::sleep(HEARTBEAT[0]);
-        }
-    };
-    let _ = std::thread::Builder::new().name(name).spawn(reaper);
 }
 
 struct Supervisor<'a> {
@@ -267,7 +202,7 @@ impl Supervisor<'_> {
             let child = state.on_exit(at, ended.flatten(), deferred);
             self.inner.events.forget(child.link.socket());
             if ended.is_none() {
-                leave_behind(child);
+                child.leave_behind();
             }
         }
         if state.children.len() < before {

@@ -11,37 +11,6 @@ use crate::process::later;
 /// Whether a task with a shorter time limit has begun is looked at that often.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// When the supervisor has to look at the clock, at the latest.
-#[derive(Debug, Default)]
-pub(crate) struct Alarm(Option<Instant>);
-
-impl Alarm {
-    pub(super) fn time(&self) -> Option<Instant> {
-        self.0
-    }
-
-    /// Sets it, unless it is set for an earlier time. True: it was changed.
-    #[must_use]
-    pub(super) fn set(&mut self, time: Option<Instant>) -> bool {
-        let Some(time) = time else { return false };
-        let is_earlier = self.0.is_none_or(|before| time < before);
-        if is_earlier {
-            self.0 = Some(time);
-        }
-        is_earlier
-    }
-
-    /// Is it time? Then it is not set any more.
-    #[must_use]
-    fn ring(&mut self, now: Instant) -> bool {
-        let is_time = self.0.is_some_and(|time| time <= now);
-        if is_time {
-            self.0 = None;
-        }
-        is_time
-    }
-}
-
 impl State {
     /// Everything that has to do with time; nothing if the alarm is set for later.
     pub(super) fn run_timers(&mut self, deferred: &mut Deferred) {

@@ -1,31 +1,15 @@
 //! What a thread that waits for a task does meanwhile: it collects what comes back, for itself and for others, so that a
 //! round trip costs two wake-ups and not four.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
-
-use crate::lock::RwLock;
 
 use super::child::Child;
 use super::inner::Inner;
-use crate::fork::{self, PerProcess};
+use crate::fork;
 use crate::future::{Idle, Owner};
 use crate::process::transport::Shared;
 use crate::spin;
-
-/// All pools of this process. A task may outlive its pool, so it knows it by number only.
-static POOLS: PerProcess<RwLock<HashMap<usize, Weak<Inner>>>> = PerProcess::new();
-
-pub(super) fn enter(inner: &Arc<Inner>) {
-    POOLS.get().write().insert(inner.id(), Arc::downgrade(inner));
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        POOLS.get().write().remove(&self.id());
-    }
-}
 
 /// What a task knows of its pool.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +21,7 @@ pub(crate) struct TaskOwner {
 impl TaskOwner {
     fn inner(self) -> Option<Arc<Inner>> {
         // In a forked child there is none of the parent's pools in the list.
-        POOLS.get().read().get(&self.pool)?.upgrade()
+        Inner::of(self.pool)
     }
 }
 

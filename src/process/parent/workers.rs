@@ -13,8 +13,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use super::child::{BegunTask, Blame, Child, DrainedTasks, EndReason};
+use super::config::Config;
 use super::deferred::Deferred;
-use super::inner::Config;
 use super::job::Raw;
 use super::launch;
 use super::restarts::AfterFailure;

@@ -13,12 +13,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use rustix::process::{self, Pid, Resource, Rlimit, Signal};
+use rustix::process::{self, Pid, Resource, Rlimit};
 
 use super::super::transport::WorkerLink;
 use super::super::wire::{self, DISTRUSTED, GREETING, Hello, NO_SOCKET, NO_THREADS, PROTOCOL, Ready, message};
+use super::host;
 use super::serve::{self, Server};
 use super::watch::{self, Watched};
 use crate::os::socket::{self, Maker, Received};
@@ -31,18 +32,12 @@ pub(in crate::process) const VARIABLE: &str = "CONCURRENT_FUTURES_WORKER";
 /// A worker may have workers of its own, and they may, and so on: 8 levels deep.
 pub(in crate::process) const MAX_DEPTH: u32 = 8;
 
-/// How a worker exits if what it needs is not there.
-const FAILED: i32 = 71;
-
 /// How many worker processes this process is below the first parent.
 static DEPTH: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) fn depth() -> u32 {
     DEPTH.load(Relaxed)
 }
-
-/// The parent of this worker at its start; 0 if that is in another process namespace.
-static PARENT: AtomicI32 = AtomicI32::new(0);
 
 /// What the variable is set to for workers of this process.
 pub(in crate::process) fn summons(depth: u32) -> String {
@@ -75,11 +70,6 @@ pub(crate) fn is_stray() -> bool {
     greeted_by().is_some() || summoned_by().is_some()
 }
 
-/// The parent of this process; 0 if that is in another process namespace.
-pub(super) fn parent() -> i32 {
-    process::getppid().map_or(0, Pid::as_raw_pid)
-}
-
 /// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's. For the
 /// start of the program, before `main`.
 pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
@@ -95,7 +85,7 @@ pub(super) fn enter_from_main() {
 fn enter(from_main: bool, prepare: impl FnOnce()) {
     let Some(maker) = greeted_by() else {
         // A program that its caller has given more rights than that one has does nothing because of its environment.
-        if !image::is_secure() && summoned_by().is_some_and(|host| host == parent()) {
+        if !image::is_secure() && summoned_by().is_some_and(|host| host == host::parent()) {
             leave(
                 NO_SOCKET,
                 "its standard input is not the socket that it was given: something has closed or replaced it",
@@ -103,7 +93,7 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
         }
         return;
     };
-    let is_child = maker.process != 0 && maker.process == parent();
+    let is_child = maker.process != 0 && maker.process == host::parent();
     let may_command = is_child || maker.user == 0 || maker.user == process::getuid().as_raw();
     if !may_command {
         return;
@@ -112,7 +102,7 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
         leave(DISTRUSTED, "the system gives it more rights than its parent has");
     }
     // From here on this is a worker and nothing else.
-    let Ok((hello, fds)) = receive_greeting() else { std::process::exit(FAILED) };
+    let Ok((hello, fds)) = receive_greeting() else { std::process::exit(host::FAILED) };
     DEPTH.store(hello.depth, Relaxed);
     if from_main && !is_alone() {
         let refusal = "`run_if_worker` was called when this process had other threads: call it first in `main`";
@@ -125,7 +115,7 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
         Ok((server, answer)) => serve::run(server, hello.threads, &hello.name, &answer),
         // A thread that the system does not give now.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => NO_THREADS,
-        Err(_) => FAILED,
+        Err(_) => host::FAILED,
     };
     std::process::exit(code);
 }
@@ -140,7 +130,7 @@ fn refuse(reason: &str) -> ! {
     let build = image::executable().build_id().0;
     let answer = Ready { protocol: PROTOCOL, build, refusal: Some(reason.to_owned()) };
     let _ = socket::send(rustix::stdio::stdin(), &[&wire::encode(message::READY, &answer)], &[]);
-    std::process::exit(FAILED);
+    std::process::exit(host::FAILED);
 }
 
 /// Ends a process that was started as a worker and cannot be one. Its `main` would take itself for the program.
@@ -256,11 +246,6 @@ fn control_socket(fds: &[OwnedFd], from_main: bool) -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Makes standard input, which is the control socket until the worker is ready, empty.
-pub(super) fn empty_stdin() -> io::Result<()> {
-    Ok(rustix::stdio::dup2_stdin(&fd::null()?)?)
-}
-
 /// Closes descriptors of this process that nothing in it owns, where the system cannot close many at once.
 fn close_one_by_one(range: std::ops::Range<i32>) -> io::Result<()> {
     let names = std::fs::read_dir("/proc/self/fd")?.map(|entry| entry.map(|entry| entry.file_name()));
@@ -276,10 +261,9 @@ fn close_one_by_one(range: std::ops::Range<i32>) -> io::Result<()> {
 /// Makes sure that this process does not outlive its host. The kernel kills it when its parent dies, unless one of the two changes
 /// its credentials; so a thread watches the host, by the descriptor that it has sent.
 fn follow_host(control: &OwnedFd, host: Option<OwnedFd>, maker: Maker, is_child: bool) -> io::Result<()> {
-    PARENT.store(parent(), Relaxed);
-    follow_parent();
+    host::follow();
     // It may have died before the signal was asked for.
-    if is_child && parent() != maker.process {
+    if is_child && host::parent() != maker.process {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     let socket = || control.try_clone().map(Watched::socket);
@@ -288,28 +272,13 @@ fn follow_host(control: &OwnedFd, host: Option<OwnedFd>, maker: Maker, is_child:
     watched.extend(host.map(Watched::process));
     if !is_child {
         // A program stands between the two, which the host takes for its worker. The host closes the socket when that has ended.
-        let between = Pid::from_raw(parent()).and_then(pidfd::open);
+        let between = Pid::from_raw(host::parent()).and_then(pidfd::open);
         watched.extend(between.map(Watched::process));
     }
     if !is_child || !knows_host {
         watched.push(socket()?);
     }
-    watch::start(watched, parent())
-}
-
-/// Asks the kernel to kill this process when its parent dies. Whether it does is the kernel's decision: it forgets the wish when this
-/// process changes its user or group.
-pub(super) fn follow_parent() {
-    let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
-}
-
-/// After code of the user's that may have changed user or group.
-pub(super) fn follow_parent_again() {
-    follow_parent();
-    if parent() != PARENT.load(Relaxed) {
-        // SAFETY: ends the process at once, which is the point.
-        unsafe { libc::_exit(FAILED) };
-    }
+    watch::start(watched, host::parent())
 }
 
 fn limit(resource: Resource, limit: Option<u64>) -> io::Result<()> {

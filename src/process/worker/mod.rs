@@ -5,6 +5,7 @@
 //! to prepare something that the workers need too, call [`run_if_worker`] at the beginning of `main`.
 
 mod entry;
+mod host;
 mod serve;
 mod watch;
 

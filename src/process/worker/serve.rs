@@ -18,6 +18,7 @@ use super::super::call::{Function, Invocation};
 use super::super::shared_bytes::SharedBytes;
 use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
 use super::super::wire::{Call, CallKind, Hello, NO_THREADS, ProtocolError, Reply, ReplyKind};
+use super::host;
 use crate::current;
 use crate::fork;
 use crate::os::fault::AltStack;
@@ -257,7 +258,7 @@ impl Invocation for Serving<'_> {
             false => (kind, body),
         };
         if self.call.kind == CallKind::Initializer {
-            super::entry::follow_parent_again();
+            host::follow_parent_again();
             if kind != ReplyKind::Value {
                 server.over.store(true, Relaxed);
             }
@@ -305,7 +306,7 @@ pub(super) fn run(server: Arc<Server>, threads: u32, name: &str, answer: &[u8]) 
             Err(_) => return NO_THREADS,
         }
     }
-    if server.link.send_message(answer).is_err() || super::entry::empty_stdin().is_err() {
+    if server.link.send_message(answer).is_err() || host::empty_stdin().is_err() {
         return 71;
     }
     drop(calls);

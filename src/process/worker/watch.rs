@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Stat, fstat};
 use rustix::io::Errno;
 
-use super::entry::parent;
+use super::host::parent;
 
 /// How often the parent is looked at where nothing is left to wait for.
 const LOOK: Duration = Duration::from_millis(100);

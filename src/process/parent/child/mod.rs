@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::inner::{Config, Hook};
+use super::config::{Config, Hook};
 use super::job::{Job, JobBox, Raw};
 use super::output::Captured;
 use crate::process::later;
@@ -392,11 +392,18 @@ impl Child {
         let _ = self.process.signal(Signal::KILL);
     }
 
-    /// The pool goes on without it, though its process is still there: should that ever come to it, it exits. Its process is left to be
-    /// reaped.
-    pub(crate) fn leave_behind(mut self) -> Box<dyn WorkerProcess> {
+    /// The pool goes on without it, though its process is still there. Should that ever come to it, it exits, and a thread of its own
+    /// reaps it; if there can be no thread, it stays a zombie.
+    pub(crate) fn leave_behind(mut self) {
         let _ = self.outgoing.exit(&mut self.link);
-        self.process
+        let mut process = self.process;
+        let name = format!("reaper-{}", process.id());
+        let reap = move || {
+            while process.try_reap().is_none() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        };
+        let _ = std::thread::Builder::new().name(name).spawn(reap);
     }
 
     /// It has broken the protocol: it is killed, and nothing that it writes is read any more.

@@ -12,8 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::call::{self, Function};
 use super::codec;
-use super::options::Defaults;
-use super::parent::{Config, Hook, Inner, check_ids};
+use super::parent::{Config, Hook, Inner, Limits, check_ids};
 use super::stdio::Stdio;
 use super::transport::Transport;
 use super::worker;
@@ -52,7 +51,7 @@ pub struct ProcessPoolBuilder {
     cpu_limit: Option<Duration>,
     max_payload: u64,
     max_nesting: u32,
-    defaults: Defaults,
+    defaults: Limits,
     env: Vec<(OsString, Option<OsString>)>,
     current_dir: Option<PathBuf>,
     stdio: Stdio,
@@ -78,7 +77,7 @@ impl Default for ProcessPoolBuilder {
             cpu_limit: None,
             max_payload: MAX_PAYLOAD,
             max_nesting: codec::NESTING,
-            defaults: Defaults::default(),
+            defaults: Limits::default(),
             env: Vec::new(),
             current_dir: None,
             stdio: Stdio::default(),
@@ -312,7 +311,7 @@ impl ProcessPoolBuilder {
 
 impl ProcessPoolBuilder {
     /// Checks the settings, and whether there can be workers here; makes what the pool is made of.
-    pub(super) fn make(self) -> Result<(Arc<Inner>, Defaults), BuildError> {
+    pub(super) fn make(self) -> Result<(Arc<Inner>, Limits), BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(spin::cpus);
         check_workers(max_workers)?;
         check_workers(self.threads).map_err(|error| match error {

@@ -7,17 +7,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::parent::{Inner, JobOptions};
+use super::parent::{Inner, JobOptions, Limits};
 use crate::error::SubmitError;
 use crate::executor::Priority;
 use crate::future::TaskFuture;
-
-/// What a task has unless it says otherwise.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Defaults {
-    pub(super) timeout: Option<Duration>,
-    pub(super) retries: u32,
-}
 
 /// A task that is not submitted yet: made by [`ProcessPoolExecutor::task`](crate::ProcessPoolExecutor::task), to be given a time limit, retries, a name or
 /// a priority.
@@ -35,7 +28,7 @@ pub(super) struct Defaults {
 #[must_use = "a task runs only when it is submitted"]
 pub struct ProcessTask<'pool, F, A> {
     pool: &'pool Arc<Inner>,
-    defaults: Defaults,
+    defaults: Limits,
     f: F,
     argument: A,
     name: Option<Arc<str>>,
@@ -45,7 +38,7 @@ pub struct ProcessTask<'pool, F, A> {
 }
 
 impl<'pool, F, A> ProcessTask<'pool, F, A> {
-    pub(super) fn new(pool: &'pool Arc<Inner>, defaults: Defaults, f: F, argument: A) -> Self {
+    pub(super) fn new(pool: &'pool Arc<Inner>, defaults: Limits, f: F, argument: A) -> Self {
         Self { pool, defaults, f, argument, name: None, timeout: None, retries: None, priority: Priority::default() }
     }
 

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::builder::ProcessPoolBuilder;
 use super::call::Function;
-use super::options::{Defaults, ProcessTask};
-use super::parent::{ChunkLane, EndReason, Inner, JobOptions};
+use super::options::ProcessTask;
+use super::parent::{ChunkLane, EndReason, Inner, JobOptions, Limits};
 use crate::combine::{Map, MapOptions};
 use crate::error::{BuildError, MapError, ShutdownError, SubmitError};
 use crate::executor::{Executor, Priority, Sealed, Shutdown, check_workers};
@@ -79,7 +79,7 @@ use crate::future::TaskFuture;
 /// ```
 pub struct ProcessPoolExecutor {
     inner: Arc<Inner>,
-    defaults: Defaults,
+    defaults: Limits,
 }
 
 // No code of the user's runs under a lock of the pool, and locks are not poisoned: a panic finds and leaves the pool whole.
@@ -166,7 +166,11 @@ impl ProcessPoolExecutor {
     /// All items are taken, and work starts, at the call. Items that take very little time are sent several at a time;
     /// if a worker dies in such a chunk, the items of it that had begun fail, and the rest is done by others. With a
     /// [chunk size](MapOptions::chunk_size) of 1 a crash costs exactly the item that crashed. Dropping the iterator
-    /// half-way cancels the items that have not started.
+    /// half-way cancels the items that have not started, and ends the workers that run its items, as
+    /// [`TaskFuture::cancel`] does; so does a [time-out](MapOptions::timeout) of the map.
+    ///
+    /// A [time limit](ProcessPoolBuilder::task_timeout) and [retries](ProcessPoolBuilder::retries) of the pool hold for each item by itself; then
+    /// items are sent one at a time, whatever the chunk size.
     ///
     /// ```
     /// use concurrent_futures::ProcessPoolExecutor;
@@ -204,7 +208,7 @@ impl ProcessPoolExecutor {
             None => Function::of_chunk(f),
             Some(reason) => Err(reason),
         };
-        Ok(Map::on(ChunkLane::new(&self.inner, function, &options), options, items.into_iter()))
+        Ok(Map::on(ChunkLane::new(&self.inner, function, self.defaults, &options), options, items.into_iter()))
     }
 
     /// A task that can be given a time limit, retries, a name or a priority before it is submitted.

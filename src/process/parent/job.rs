@@ -75,6 +75,21 @@ impl Sink {
     }
 }
 
+/// The time limit and the retries of a task, or of all that say nothing else.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
+}
+
+impl Limits {
+    /// As the options of a task, if they say anything.
+    pub(super) fn options(self) -> Option<Box<JobOptions>> {
+        let options = JobOptions { name: None, timeout: self.timeout, retries: self.retries, permit: None };
+        (!options.is_empty()).then(|| Box::new(options))
+    }
+}
+
 /// What most tasks have none of.
 #[derive(Debug, Default)]
 pub(crate) struct JobOptions {

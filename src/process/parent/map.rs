@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::inner::Inner;
-use super::job::{self, Chunk, Job, Raw, Sink};
+use super::job::{self, Chunk, Job, Limits, Raw, Sink};
 use crate::combine::{Lane, MapOptions, Results};
 use crate::error::{Cause, CodecError, SizeLimit, TaskError};
 use crate::executor::Priority;
@@ -30,6 +30,8 @@ pub(crate) struct ChunkLane<A, R> {
     this: Weak<Self>,
     inner: Arc<Inner>,
     function: Result<Function, TaskError>,
+    /// The time limit and the retries of each item.
+    limits: Limits,
     fixed: Option<usize>,
     ordered: bool,
     track: Mutex<Track<A, R>>,
@@ -57,8 +59,14 @@ where
     A: Serialize + DeserializeOwned + Send + 'static,
     R: DeserializeOwned + Send + 'static,
 {
-    pub(crate) fn new(inner: &Arc<Inner>, function: Result<Function, TaskError>, options: &MapOptions) -> Arc<Self> {
-        let fixed = options.fixed_chunk_size();
+    pub(crate) fn new(
+        inner: &Arc<Inner>,
+        function: Result<Function, TaskError>,
+        limits: Limits,
+        options: &MapOptions,
+    ) -> Arc<Self> {
+        // A limit that ends a worker, or a retry, is for one item, and not for those beside it.
+        let fixed = if limits.options().is_some() { Some(1) } else { options.fixed_chunk_size() };
         let track = Track {
             waiting: BTreeMap::new(),
             unsent: 0,
@@ -74,6 +82,7 @@ where
             this: Weak::clone(this),
             inner: Arc::clone(inner),
             function,
+            limits,
             fixed,
             ordered: options.is_ordered(),
             track: Mutex::new(track),
@@ -130,7 +139,8 @@ where
                 let element = call::element::<Vec<R>>().unwrap_or(Element::BYTE);
                 let sink = Sink::Chunk(Box::new(part));
                 let priority = Priority::Normal;
-                let job = Job { id, function, argument, element, sink, priority, options: None, attempts: 0 };
+                let options = self.limits.options();
+                let job = Job { id, function, argument, element, sink, priority, options, attempts: 0 };
                 return self.inner.submit_part(Box::new(job));
             }
             Ok(argument) => match again::<A>(&argument, self.nesting()) {
@@ -269,9 +279,9 @@ where
             Raw::Failed(_) => (0, 0),
         };
         let lost = matches!(raw, Raw::Lost(..));
-        // The pool takes nothing any more, or the task was withdrawn.
+        // The pool takes nothing any more, or the task was withdrawn: so it is with all that has not been sent.
         let refused = match &raw {
-            Raw::Failed(error) => Some(error.clone()),
+            Raw::Failed(error) if !is_of_one_task(error) => Some(error.clone()),
             _ => None,
         };
         let not_decoded = matches!(raw, Raw::Reply { kind: ReplyKind::NotDecoded, .. });
@@ -315,6 +325,11 @@ where
             None => lane.send(),
         }
     }
+}
+
+/// Is this how one task fails, whatever becomes of others?
+fn is_of_one_task(error: &TaskError) -> bool {
+    matches!(error, TaskError::TimedOut | TaskError::Protocol(_))
 }
 
 /// The items of a chunk, once more.

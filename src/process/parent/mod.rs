@@ -65,7 +65,7 @@ pub(crate) use config::{Config, Hook};
 pub(crate) use inner::Inner;
 #[cfg(fuzzing)]
 pub(crate) use job::Raw;
-pub(crate) use job::{Job, JobOptions, ResultOf, Sink};
+pub(crate) use job::{Job, JobOptions, Limits, ResultOf, Sink};
 pub(crate) use launch::check_ids;
 pub(crate) use map::ChunkLane;
 pub(crate) use waiting::TaskOwner;

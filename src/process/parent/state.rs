@@ -84,13 +84,22 @@ impl State {
         self.settle_down(deferred);
     }
 
-    /// These tasks are not wanted any more: those that have not begun never do.
+    /// These tasks are not wanted any more: those that have not begun never do, and the workers of the others are ended.
     pub(super) fn withdraw(&mut self, ids: &HashSet<u64>, deferred: &mut Deferred) {
-        for child in &mut self.children {
+        self.queue.cancel(|job| ids.contains(&job.id), deferred);
+        for at in 0..self.children.len() {
+            let child = &mut self.children[at];
             let back = child.take_back(usize::MAX, |job| ids.contains(&job.id));
             back.into_iter().for_each(|job| deferred.fail(job, TaskError::Cancelled));
+            let places = child.inflight.places();
+            let begun = places.filter_map(|place| child.inflight.task(place)).map(|job| job.id);
+            let begun: Vec<_> = begun.filter(|id| ids.contains(id)).collect();
+            for id in begun {
+                if let Some(job) = self.stop_task(at, id, EndReason::TaskCancelled, deferred) {
+                    deferred.fail(job, TaskError::Cancelled);
+                }
+            }
         }
-        self.queue.cancel(|job| ids.contains(&job.id), deferred);
         self.settle_down(deferred);
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use concurrent_futures::{MapError, MapOptions, Shutdown};
+use concurrent_futures::{MapError, MapOptions, ProcessPoolExecutor, Shutdown, Stdio, TaskError};
 
 use super::support::*;
 use crate::support::guarded;
@@ -251,5 +251,90 @@ fn large_items() {
             let bytes = result.unwrap();
             assert!(bytes.len() == 1_000_000 && bytes.iter().all(|byte| usize::from(*byte) == n));
         }
+    });
+}
+
+/// Writes the item down; 7 hangs.
+fn hang_at_seven((ledger, n): (Ledger, u32)) -> u32 {
+    ledger.write(n);
+    if n == 7 {
+        loop {
+            std::thread::park();
+        }
+    }
+    n
+}
+
+#[test]
+fn a_time_limit_of_the_pool_is_for_each_item() {
+    guarded(|| {
+        let folder = Folder::new();
+        let ledger = folder.ledger("begun");
+        let builder = ProcessPoolExecutor::builder().max_workers(2).stdio(Stdio::Null);
+        let pool = builder.task_timeout(Duration::from_millis(100)).build().unwrap();
+        for options in [MapOptions::new(), MapOptions::new().chunk_size(10), MapOptions::new().unordered()] {
+            let before = ledger.lines().len();
+            let items = (0..20).map(|n| (ledger.clone(), n));
+            let results: Vec<_> = pool.map_with(options, hang_at_seven, items).unwrap().collect();
+            let (late, done): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_err);
+            assert!(late.len() == 1 && late[0].as_ref().unwrap_err().is_timed_out(), "{late:?}");
+            assert_eq!(done.into_iter().map(Result::unwrap).sum::<u32>(), 190 - 7);
+            assert_eq!(ledger.lines().len() - before, 20, "each has begun once");
+        }
+    });
+}
+
+#[test]
+fn retries_of_the_pool_are_for_each_item() {
+    guarded(|| {
+        let folder = Folder::new();
+        let ledger = folder.ledger("begun");
+        let builder = ProcessPoolExecutor::builder().max_workers(2).stdio(Stdio::Null);
+        let pool = builder.retries(1).build().unwrap();
+        let die_once = |(ledger, n): (Ledger, u32)| {
+            ledger.write(n);
+            let times = ledger.lines().iter().filter(|line| **line == n.to_string()).count();
+            if n == 7 && times == 1 || n == 8 {
+                std::process::abort();
+            }
+            n
+        };
+        let options = MapOptions::new().chunk_size(10);
+        let results: Vec<_> = pool.map_with(options, die_once, (0..20).map(|n| (ledger.clone(), n))).unwrap().collect();
+        for (n, result) in results.into_iter().enumerate() {
+            match result {
+                Ok(value) => assert_eq!(value as usize, n),
+                Err(TaskError::WorkerDied(exit)) => assert_eq!((n, exit.attempts()), (8, 2)),
+                Err(other) => panic!("{n}: {other}"),
+            }
+        }
+        assert_eq!(ledger.lines().len(), 22);
+    });
+}
+
+#[test]
+fn a_map_that_ends_early_ends_the_items_that_run() {
+    guarded(|| {
+        let folder = Folder::new();
+        let ledger = folder.ledger("begun");
+        let pool = pool(1);
+        let hang = |n| [(ledger.clone(), n)];
+        // Dropped ...
+        let map = pool.map(hang_at_seven, hang(7));
+        poll(|| ledger.lines().len() == 1);
+        drop(map);
+        assert_eq!(pool.submit(hang_at_seven, hang(1)[0].clone()).result().unwrap(), 1);
+        // ... or over its time.
+        let mut map =
+            pool.map_with(MapOptions::new().timeout(Duration::from_millis(50)), hang_at_seven, hang(7)).unwrap();
+        assert!(map.next().unwrap().unwrap_err().is_timed_out());
+        assert!(map.next().is_none());
+        assert_eq!(pool.submit(hang_at_seven, hang(2)[0].clone()).result().unwrap(), 2);
+        drop(map);
+        // Also the pool can end.
+        let map = pool.map(hang_at_seven, hang(7));
+        poll(|| ledger.lines().iter().filter(|line| *line == "7").count() == 3);
+        drop(map);
+        drop(pool);
     });
 }

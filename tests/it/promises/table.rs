@@ -214,9 +214,6 @@ pub(super) fn way_in(promise: PromiseIn, way: WayIn, kind: Kind) -> Cell {
         PromiseIn::DeathNamed | PromiseIn::TimeLimit | PromiseIn::Retries if kind == Kind::Threads => {
             Not("a thread cannot be ended from outside, and a closure runs once")
         }
-        PromiseIn::TimeLimit | PromiseIn::Retries if is_map => {
-            Not("not yet: a map's items take no time limit and no retries from the pool")
-        }
         PromiseIn::CancelledNeverRuns if way == WayIn::Join => Not("`join` has no handle to cancel"),
         PromiseIn::QueueLimit if matches!(way, WayIn::Scope | WayIn::Join) || is_map => {
             Not("tasks of maps, scopes and joins do not count against `queue_capacity`")

@@ -794,6 +794,90 @@ fn block_on_looks_again_in_the_child() {
     });
 }
 
+// The first pool of the process is made inside: before, there was nothing by which a child could be told.
+#[test]
+fn block_on_looks_again_in_the_child_of_its_first_pool() {
+    alone("fork::block_on_looks_again_in_the_child_of_its_first_pool", || {
+        let mut undone: Option<(ThreadPoolExecutor, Gate, TaskFuture<()>)> = None;
+        let (mut depth, mut child) = (0, None);
+        block_on(std::future::poll_fn(|context| {
+            // In the child, and in its child, it is polled again although nobody has woken it there.
+            if depth == 2 {
+                return Poll::Ready(());
+            }
+            let (_, gate, future) = undone.get_or_insert_with(|| {
+                let (pool, gate, started) = (pool(1), Gate::new(), Gate::new());
+                let (behind, begun) = (gate.clone(), started.clone());
+                let future = pool.submit(move || {
+                    begun.open();
+                    behind.pass();
+                });
+                started.pass();
+                (pool, gate, future)
+            });
+            let polled = Pin::new(future).poll(context);
+            if polled.is_pending() && child.is_none() {
+                child = fork();
+                match child.is_some() {
+                    true => gate.open(),
+                    false => {
+                        depth += 1;
+                        mem::forget(undone.take());
+                    }
+                }
+            }
+            polled.map(Result::unwrap)
+        }));
+        if let Some(child) = child {
+            child.succeeds();
+        }
+        if depth > 0 {
+            end(0);
+        }
+    });
+}
+
+// A child that has no pools has nothing to look for.
+#[test]
+fn block_on_polls_no_more_in_a_child_than_it_has_to() {
+    alone("fork::block_on_polls_no_more_in_a_child_than_it_has_to", || {
+        let _pool = pool(1);
+        forked(|| {
+            let (tx, rx) = mpsc::channel::<Waker>();
+            let (go_on, woken) = (Gate::new(), Gate::new());
+            let (behind, wakes) = (go_on.clone(), woken.clone());
+            let waker = thread::spawn(move || {
+                let waker = rx.recv().unwrap();
+                behind.pass();
+                wakes.open();
+                waker.wake();
+            });
+            let mut polls = 0;
+            // The thread wakes it when this one sleeps, or when it has been polled for nothing.
+            #[cfg(target_os = "linux")]
+            let opener = thread::spawn({
+                let (tid, go_on) = (rustix::thread::gettid(), go_on.clone());
+                move || {
+                    until_asleep(tid);
+                    go_on.open();
+                }
+            });
+            block_on(std::future::poll_fn(|context| {
+                polls += 1;
+                if polls == 1 {
+                    tx.send(context.waker().clone()).unwrap();
+                    return Poll::Pending;
+                }
+                assert!(woken.is_open(), "polled for nothing");
+                Poll::Ready(())
+            }));
+            waker.join().unwrap();
+            opener.join().unwrap();
+        })
+        .succeeds();
+    });
+}
+
 /// Forks again and again while other threads make use of a pool.
 fn forks_in_the_middle(pool: ThreadPoolExecutor, traffic: [fn(&ThreadPoolExecutor); 3], in_the_child: impl Fn()) {
     let (pool, over, started) = (Arc::new(pool), Gate::new(), Counter::new());

@@ -21,6 +21,7 @@ use super::task::Claimed;
 use super::waiter::{ThreadWaiter, Waiter};
 use super::{Idle, Source, block};
 use crate::error::TaskError;
+use crate::fork::Witness;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 use crate::unwind;
@@ -168,7 +169,12 @@ impl<T> Inner<T> {
         // SAFETY: `new` leaked this reference into the registration; `Waiter` is the first field (repr(C)).
         let this = unsafe { Arc::from_raw(waiter.cast::<Self>().as_ptr()) };
         let waiting = this.waiting.lock().take().unwrap_or_default();
+        let process = Witness::new();
         for entry in waiting {
+            if !process.is_here() {
+                // A waker has forked, and this is the child: the others are the parent's to wake.
+                return std::mem::forget(this);
+            }
             match entry {
                 // SAFETY: it was taken out of the list, so it is this thread's to notify.
                 Entry::Waiter(waiter) => unsafe { Waiter::notify(waiter, failed, about_to_call) },

@@ -252,6 +252,7 @@ impl Worker {
             }
         };
         let ran = claimed.run(offload, &about_to_publish);
+        self.end_forked_child(false);
         self.count(ran);
     }
 
@@ -479,11 +480,13 @@ impl Worker {
         let counts = self.core.sleep.counts();
         if counts.is_refusing() {
             self.core.refuse(task, counts);
+            self.end_forked_child(false);
             return;
         }
         self.peer.tally.busy();
         self.counted.set(false);
         let ran = task.run(&|publishing| self.about_to_publish(publishing));
+        self.end_forked_child(false);
         self.count(ran);
         self.peer.tally.idle();
     }

@@ -555,22 +555,46 @@ impl Pipe {
         Self(reader, writer)
     }
 
+    /// Writes a line, with the number of the process that does.
+    fn say(&self, what: &'static str) -> impl Fn() + Clone + Send + Sync + 'static {
+        use std::io::Write;
+        let writer = Arc::new(self.1.try_clone().unwrap());
+        move || (&*writer).write_all(format!("{what} {}\n", std::process::id()).as_bytes()).unwrap()
+    }
+
+    /// All that was written. Nothing can be written any more.
     fn all(self) -> String {
-        drop(self.1);
+        self.1.shutdown(std::net::Shutdown::Write).unwrap();
         std::io::read_to_string(self.0).unwrap()
     }
+
+    /// Fails if another process has written, or this one another number of lines.
+    #[track_caller]
+    fn has_only_own(self, count: usize) {
+        let lines = self.all();
+        let own = format!(" {}", std::process::id());
+        assert!(lines.lines().all(|line| line.ends_with(&own)), "this process is{own}:\n{lines}");
+        assert_eq!(lines.lines().count(), count, "{lines}");
+    }
+}
+
+/// Forks, and gives the child to whoever has the other end.
+fn forking() -> (impl Fn() + Clone + Send + Sync + 'static, mpsc::Receiver<Forked>) {
+    let (tx, rx) = mpsc::channel();
+    let forks = move || {
+        if let Some(child) = fork() {
+            tx.send(child).unwrap();
+        }
+    };
+    (forks, rx)
 }
 
 // A child that comes out of the task must not go on as a worker: every task would be run twice.
 #[test]
 fn a_task_that_returns_in_the_child_ends_the_child() {
     alone("fork::a_task_that_returns_in_the_child_ends_the_child", || {
-        use std::io::Write;
         let pipe = Pipe::new();
-        let say = |what: &'static str| {
-            let mut writer = pipe.1.try_clone().unwrap();
-            move || writer.write_all(format!("{what} {}\n", std::process::id()).as_bytes()).unwrap()
-        };
+        let say = |what: &'static str| pipe.say(what);
         let pool = pool(1);
         let plug = Plug::new(&pool, 1);
         let (tx, rx) = mpsc::channel();
@@ -582,12 +606,12 @@ fn a_task_that_returns_in_the_child_ends_the_child() {
             }
             is_parent
         };
-        let mut said = say("callback");
+        let said = say("callback");
         let forks = pool.submit(task.clone());
         forks.add_done_callback(move |_| said());
         // Nobody has the handle of this one.
         pool.submit(task).detach();
-        let mut forking = say("future");
+        let forking = say("future");
         let spawned = pool.spawn(async move {
             if let Some(child) = fork() {
                 child.succeeds();
@@ -608,6 +632,170 @@ fn a_task_that_returns_in_the_child_ends_the_child() {
         assert_eq!((of_parent("task"), of_parent("callback"), of_parent("future")), (10, 1, 1), "{lines}");
         // The future itself is in the child when it writes.
         assert_eq!(lines.lines().count(), 13, "{lines}");
+    });
+}
+
+/// Calls a function when it is dropped.
+struct Calls<F: Fn() + Send + Sync + 'static>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Drop for Calls<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Calls a function when it is woken.
+struct Woken<F: Fn() + Send + Sync + 'static>(F);
+
+impl<F: Fn() + Send + Sync + 'static> std::task::Wake for Woken<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+/// All code of the user's that a worker calls besides the task itself, as a task to submit. It forks by the first function and
+/// calls the other one later, once. Whether it does is the answer.
+fn fork_beside_a_task(
+    way: usize,
+    pool: &Arc<ThreadPoolExecutor>,
+    forks: impl Fn() + Clone + Send + Sync + 'static,
+    later: impl Fn() + Clone + Send + Sync + 'static,
+) -> Option<bool> {
+    let calls_later = match way {
+        // The callback of a closure, and another one behind it.
+        0 => {
+            let future = pool.submit(|| ());
+            future.add_done_callback(move |_| forks());
+            future.add_done_callback(move |_| later());
+            true
+        }
+        // The same of a future.
+        1 => {
+            let future = pool.spawn(async {});
+            future.add_done_callback(move |_| forks());
+            future.add_done_callback(move |_| later());
+            true
+        }
+        // The destructor of a result that nobody wants.
+        2 => {
+            pool.submit(move || Calls(forks)).detach();
+            false
+        }
+        // The destructor of a future.
+        3 => {
+            let dropped = Calls(forks);
+            let future = pool.spawn(std::future::poll_fn(move |_| {
+                let _dropped = &dropped;
+                Poll::Ready(())
+            }));
+            future.add_done_callback(move |_| later());
+            true
+        }
+        // A waker.
+        4 => {
+            let mut future = pool.submit(|| ());
+            assert!(poll(&mut future, &Waker::from(Arc::new(Woken(forks)))).is_pending());
+            mem::forget(future);
+            false
+        }
+        // The callback of a task that is run in place by another one.
+        5 | 6 => {
+            let inner = Arc::clone(pool);
+            let outer = pool.submit(move || {
+                match way {
+                    5 => {
+                        let future = inner.submit(|| ());
+                        future.add_done_callback(move |_| forks());
+                        future.result().unwrap();
+                    }
+                    _ => {
+                        let future = inner.spawn(async {});
+                        future.add_done_callback(move |_| forks());
+                        future.result().unwrap();
+                    }
+                }
+                later();
+            });
+            outer.detach();
+            true
+        }
+        // The callback of a task that a spare thread runs.
+        7 => {
+            let inner = Arc::clone(pool);
+            let outer = pool.submit(move || {
+                let future = inner.submit(|| ());
+                future.add_done_callback(move |_| forks());
+                future.result_timeout(LIMIT).unwrap().unwrap();
+            });
+            outer.detach();
+            false
+        }
+        // One of several wakers.
+        8 => {
+            let mut first = pool.submit(|| ()).shared();
+            let mut second = first.clone();
+            assert!(poll(&mut first, &Waker::from(Arc::new(Woken(forks)))).is_pending());
+            assert!(poll(&mut second, &Waker::from(Arc::new(Woken(later)))).is_pending());
+            mem::forget((first, second));
+            true
+        }
+        _ => return None,
+    };
+    Some(calls_later)
+}
+
+// Not only a task: whatever a worker calls may fork, and return in the child.
+#[test]
+fn what_a_worker_calls_and_returns_in_the_child_ends_the_child() {
+    alone("fork::what_a_worker_calls_and_returns_in_the_child_ends_the_child", || {
+        for way in 0.. {
+            let (pipe, pool, (forks, children)) = (Pipe::new(), Arc::new(pool(1)), forking());
+            let plug = Plug::new(&pool, 1);
+            let Some(calls_later) = fork_beside_a_task(way, &pool, forks, pipe.say("later")) else { break };
+            let after: Vec<_> = (0..10).map(|_| pool.submit(pipe.say("task"))).collect();
+            plug.release();
+            after.into_iter().for_each(|future| future.result().unwrap());
+            assert_eq!(children.recv().unwrap().wait(), Ended::Code(0), "{way}");
+            drop(pool);
+            println!("way {way}");
+            pipe.has_only_own(10 + usize::from(calls_later));
+        }
+    });
+}
+
+// A thread that is none of the pool's may go on in the child, but not with what is the parent's to do.
+#[test]
+fn who_cancels_calls_the_callbacks_in_one_process() {
+    alone("fork::who_cancels_calls_the_callbacks_in_one_process", || {
+        let (pipe, pool) = (Pipe::new(), pool(1));
+        let plug = Plug::new(&pool, 1);
+        let (tx, rx) = mpsc::channel();
+        let futures = [pool.submit(|| ()), pool.spawn(async {}), pool.submit(|| ()), pool.spawn(async {})];
+        for (n, future) in futures.iter().enumerate() {
+            let tx = tx.clone();
+            future.add_done_callback(move |_| tx.send(fork()).unwrap());
+            let said = pipe.say("callback");
+            future.add_done_callback(move |_| said());
+            if n < 2 {
+                future.cancel();
+                match rx.recv().unwrap() {
+                    Some(child) => child.succeeds(),
+                    None => end(i32::from(!future.is_done())),
+                }
+            }
+        }
+        // Of those that are queued all are cancelled, in this thread.
+        let ended = pool.shutdown(Shutdown::Within(Duration::ZERO));
+        assert!(ended.is_err());
+        let children: Vec<_> = rx.try_iter().collect();
+        if children.iter().any(Option::is_none) {
+            end(0);
+        }
+        assert_eq!(children.len(), 2);
+        children.into_iter().flatten().for_each(Forked::succeeds);
+        plug.release();
+        drop(pool);
+        pipe.has_only_own(4);
     });
 }
 

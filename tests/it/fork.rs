@@ -800,6 +800,35 @@ fn who_cancels_calls_the_callbacks_in_one_process() {
 }
 
 #[test]
+fn a_map_item_that_returns_in_the_child_ends_the_child() {
+    alone("fork::a_map_item_that_returns_in_the_child_ends_the_child", || {
+        for (in_task, panics) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (pipe, pool, (forks, children)) = (Pipe::new(), Arc::new(pool(1)), forking());
+            let (said, parent) = (pipe.say("item"), std::process::id());
+            let item = move |n: usize| {
+                said();
+                if n == 3 {
+                    forks();
+                    assert!(!panics || std::process::id() == parent, "a child panics, as this test wants it");
+                }
+                n
+            };
+            let inner = Arc::clone(&pool);
+            let sum = move || {
+                let map = inner.map_with(MapOptions::new().chunk_size(10), item, 0..20).unwrap();
+                map.map(Result::unwrap).sum::<usize>()
+            };
+            // Inside a task it is the consumer that works on the map.
+            let sum = if in_task { pool.submit(sum).result().unwrap() } else { sum() };
+            assert_eq!(sum, 190);
+            assert_eq!(children.recv().unwrap().wait(), Ended::Code(if panics { 101 } else { 0 }));
+            drop(pool);
+            pipe.has_only_own(20);
+        }
+    });
+}
+
+#[test]
 fn whatever_the_child_does_the_parent_goes_on() {
     alone("fork::whatever_the_child_does_the_parent_goes_on", || {
         let pool = pool(2);

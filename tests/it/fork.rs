@@ -828,6 +828,53 @@ fn a_map_item_that_returns_in_the_child_ends_the_child() {
     });
 }
 
+/// Writes over much of the calling thread's stack.
+#[inline(never)]
+fn use_the_stack() {
+    std::hint::black_box(&mut [0x55_u8; 1 << 19]);
+}
+
+// The stacks of the parent's threads are the child's to use again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_shared_future_that_threads_of_the_parent_wait_for() {
+    alone("fork::a_shared_future_that_threads_of_the_parent_wait_for", || {
+        // In the child only the locks of std are good: those of the tests have entries in the stacks of threads that wait.
+        let (pool, (open, gate)) = (pool(1), mpsc::channel());
+        let shared = pool.submit(move || gate.recv().unwrap()).shared();
+        let (tx, rx) = mpsc::channel();
+        let wait = |timeout: Option<Duration>| {
+            let (shared, tx) = (shared.clone(), tx.clone());
+            thread::spawn(move || {
+                tx.send(rustix::thread::gettid()).unwrap();
+                match timeout {
+                    None => shared.result().unwrap(),
+                    Some(timeout) => *shared.get_timeout(timeout).unwrap().unwrap(),
+                }
+            })
+        };
+        let waiting: Vec<_> = (0..4).map(|n| wait((n > 1).then_some(LIMIT))).collect();
+        rx.iter().take(waiting.len()).for_each(until_asleep);
+        forked(|| {
+            let (own, all) = (ThreadPoolExecutor::new(8).unwrap(), Arc::new(std::sync::Barrier::new(8)));
+            let each = |_| {
+                let all = Arc::clone(&all);
+                own.submit(move || {
+                    use_the_stack();
+                    all.wait();
+                })
+            };
+            let on_each: Vec<_> = (0..8).map(each).collect();
+            on_each.into_iter().for_each(|future| future.result().unwrap());
+            assert!(shared.is_done());
+            is_wrong(shared.result());
+        })
+        .succeeds();
+        open.send(7).unwrap();
+        waiting.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), 7));
+    });
+}
+
 #[test]
 fn whatever_the_child_does_the_parent_goes_on() {
     alone("fork::whatever_the_child_does_the_parent_goes_on", || {

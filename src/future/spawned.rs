@@ -267,14 +267,14 @@ where
         let goes_on = || again.is_some_and(|wait| wait.polls_on() && this.owner.schedule.poll_again());
         let polled = loop {
             let polled = unwind::catch(poll_once);
+            if fork::is_child() && this.owner.host.is_foreign() {
+                // It has forked, and returned in the child as well. What comes next is the parent's to do.
+                fork::end_child(polled.is_err());
+            }
             if !(matches!(polled, Ok(Poll::Pending)) && goes_on()) {
                 break polled;
             }
         };
-        if fork::is_child() && this.owner.host.is_foreign() {
-            // It has forked, and returned in the child as well. What comes next is the parent's to do.
-            fork::end_child(polled.is_err());
-        }
         drop(running);
         let outcome = match polled {
             Ok(Poll::Pending) => match this.owner.schedule.suspend() {

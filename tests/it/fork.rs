@@ -828,6 +828,33 @@ fn a_map_item_that_returns_in_the_child_ends_the_child() {
     });
 }
 
+// It is polled again, where it has woken itself, by the parent only.
+#[test]
+fn a_future_on_a_spare_thread_that_returns_in_the_child_ends_the_child() {
+    alone("fork::a_future_on_a_spare_thread_that_returns_in_the_child_ends_the_child", || {
+        let (pipe, pool, (forks, children)) = (Pipe::new(), Arc::new(pool(1)), forking());
+        let (inner, said) = (Arc::clone(&pool), pipe.say("poll"));
+        let task = pool.submit(move || {
+            let mut forked = false;
+            let future = inner.spawn(std::future::poll_fn(move |context: &mut Context<'_>| {
+                said();
+                if mem::replace(&mut forked, true) {
+                    return Poll::Ready(());
+                }
+                // Before: in the child it would do nothing.
+                context.waker().wake_by_ref();
+                forks();
+                Poll::Pending
+            }));
+            future.result_timeout(LIMIT).unwrap().unwrap();
+        });
+        task.result().unwrap();
+        children.recv().unwrap().succeeds();
+        drop(pool);
+        pipe.has_only_own(2);
+    });
+}
+
 /// Writes over much of the calling thread's stack.
 #[inline(never)]
 fn use_the_stack() {

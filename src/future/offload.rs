@@ -23,6 +23,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::task::Claimed;
+use crate::fork::Witness;
 use crate::lock::{Condvar, Mutex};
 use crate::unwind;
 
@@ -74,6 +75,8 @@ pub(crate) enum Offloaded {
 /// What a wait and its spare thread share.
 pub(crate) struct Offload {
     key: u64,
+    /// In a forked child the wait is nobody's any more, and threads that do not exist may hold its lock and those of the executor.
+    process: Witness,
     state: Mutex<State>,
     /// Signalled when a spare thread that is idle gets something to run, or the wait ends.
     changed: Condvar,
@@ -110,8 +113,8 @@ impl State {
 }
 
 impl Offload {
-    pub(super) fn new(key: u64) -> Self {
-        Self { key, state: Mutex::default(), changed: Condvar::new() }
+    pub(crate) fn new(key: u64) -> Self {
+        Self { key, process: Witness::new(), state: Mutex::default(), changed: Condvar::new() }
     }
 
     pub(crate) fn key(&self) -> u64 {
@@ -214,8 +217,11 @@ impl Offload {
         wake_all(wakers);
     }
 
-    /// The waiting thread does not block at the moment: it is not to be woken.
+    /// The waiting thread does not block at the moment: it is not to be woken. Nothing in a forked child.
     pub(super) fn pause(&self, own: &Waker) {
+        if !self.process.is_here() {
+            return;
+        }
         let (host, mut wakers) = {
             let mut state = self.state.lock();
             (state.host.clone(), std::mem::take(&mut state.wakers))
@@ -226,8 +232,11 @@ impl Offload {
         wake_all(wakers.into_iter().filter(|waker| !waker.will_wake(own)));
     }
 
-    /// The wait is over.
+    /// The wait is over; gives the wakers that are to be woken. Nothing in a forked child.
     pub(super) fn end(&self) -> Vec<Waker> {
+        if !self.process.is_here() {
+            return Vec::new();
+        }
         let (host, is_running, mut wakers) = {
             let mut state = self.state.lock();
             state.has_ended = true;

@@ -855,6 +855,35 @@ fn a_future_on_a_spare_thread_that_returns_in_the_child_ends_the_child() {
     });
 }
 
+// The wait of a task that goes on in the child ends there without a word to anybody: it was the parent's.
+#[test]
+fn a_wait_that_ends_in_the_child_wakes_nobody() {
+    alone("fork::a_wait_that_ends_in_the_child_wakes_nobody", || {
+        let (pipe, pool, gate) = (Pipe::new(), Arc::new(pool(1)), Gate::new());
+        let (inner, said) = (Arc::clone(&pool), pipe.say("woken"));
+        let task = pool.submit(move || {
+            let behind = gate.clone();
+            // A spare thread runs this one, and who polls it is told when that thread has nothing to do.
+            let mut awaited = inner.submit(move || behind.pass());
+            let child = block_on(std::future::poll_fn(|_| {
+                assert!(poll(&mut awaited, &Waker::from(Arc::new(Woken(said.clone())))).is_pending());
+                Poll::Ready(fork())
+            }));
+            match child {
+                Some(child) => child.succeeds(),
+                None => end(0),
+            }
+            gate.open();
+            awaited.result().unwrap();
+        });
+        task.result().unwrap();
+        drop(pool);
+        let lines = pipe.all();
+        let own = format!(" {}", std::process::id());
+        assert!(lines.lines().all(|line| line.ends_with(&own)), "this process is{own}:\n{lines}");
+    });
+}
+
 /// Writes over much of the calling thread's stack.
 #[inline(never)]
 fn use_the_stack() {

@@ -45,7 +45,7 @@ struct Table {
     /// whoever sees the result and waits again knows that there will be room.
     leaving: usize,
     handles: Vec<JoinHandle<()>>,
-    /// Who is to be woken when a spare thread has ended, by the key of the wait.
+    /// Who is to be woken when a spare thread has ended, or goes on although it was about to end; by the key of the wait.
     short: BTreeMap<u64, Vec<Waker>>,
     /// What the spare threads that have ended did.
     past: Tally,
@@ -123,9 +123,16 @@ impl Spares {
         self.table.lock().leaving += 1;
     }
 
-    /// It has got another one.
+    /// It has got another one. Who relies on its end, and on that of no other thread, may have to run its task in place.
     pub(super) fn stays(&self) {
-        self.table.lock().leaving -= 1;
+        let leaving = {
+            let mut table = self.table.lock();
+            table.leaving -= 1;
+            table.leaving
+        };
+        if leaving == 0 {
+            self.wake_short();
+        }
     }
 
     /// Who could not have a thread may try again.
@@ -209,5 +216,43 @@ impl SpareHost for Core {
         let mut wakers = self.spares.watch.forget(&self.sleep, key);
         wakers.extend(self.spares.table.lock().short.remove(&key).unwrap_or_default());
         wakers
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::task::Wake;
+    use std::thread;
+
+    use super::super::core::{Config, Hooks};
+    use super::*;
+
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// A wait that could run its task in place relies on the end of a spare thread, which gets another task.
+    #[test]
+    fn who_relies_on_a_spare_thread_that_stays_is_woken() {
+        let config = Config { thread_name_prefix: "spares".to_owned(), stack_size: None, keep_alive: None };
+        let core = Core::new(config, Hooks::default(), 2, None);
+        let spawn = |_| Ok((thread::spawn(|| ()), mpsc::sync_channel(1).0));
+        for key in [1, 2] {
+            assert!(core.spares.start(2, key, Duration::ZERO, spawn).is_ok());
+        }
+        core.spares.leaves();
+        core.spares.leaves();
+        let counting = Arc::new(Counting(AtomicUsize::new(0)));
+        let started = core.start_spare(&Arc::new(Offload::new(3)), true, &mut Some(Waker::from(Arc::clone(&counting))));
+        assert!(matches!(started, StartSpare::Later));
+        core.spares.stays();
+        assert_eq!(counting.0.load(SeqCst), 0, "the other one still leaves");
+        core.spares.stays();
+        assert_eq!(counting.0.load(SeqCst), 1);
     }
 }

@@ -190,9 +190,15 @@ impl SpareHost for Core {
 
     fn start_spare(&self, offload: &Arc<Offload>, or_here: bool, waker: &mut Option<Waker>) -> StartSpare {
         let Some(me) = self.myself() else { return StartSpare::Impossible };
-        let start = |peer| worker::start_spare(me, peer, Arc::clone(offload));
+        // As long as the pool does not refuse, these are all that it has: a task that is claimed runs behind the initializer.
+        let hooks = self.hooks();
+        let start = |peer| worker::start_spare(me, peer, Arc::clone(offload), hooks.clone());
         let patience = if or_here { GRACE } else { Duration::ZERO };
-        match self.spares.start(self.max_workers(), offload.key(), patience, start) {
+        let started = match self.sleep.counts().is_refusing() {
+            false => self.spares.start(self.max_workers(), offload.key(), patience, start),
+            true => Err(Full { one_leaves: false, table: self.spares.table.lock() }),
+        };
+        let started = match started {
             Ok(give) => StartSpare::Started(give),
             Err(full) if or_here && !full.one_leaves => StartSpare::Impossible,
             Err(mut full) => {
@@ -202,7 +208,9 @@ impl SpareHost for Core {
                 }
                 StartSpare::Later
             }
-        }
+        };
+        unwind::drop_quietly(hooks);
+        started
     }
 
     fn wait_ended(&self, key: u64) {

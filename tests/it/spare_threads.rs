@@ -620,3 +620,27 @@ fn a_spare_thread_that_stays_is_waited_for_no_more() {
     });
 }
 
+// The pool lets go of its initializer when it takes nothing more, but not before the last thread that may run a task.
+#[test]
+fn no_task_runs_on_a_spare_thread_without_the_initializer() {
+    thread_local!(static READY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+    guarded(|| {
+        for round in rounds(300) {
+            let pool = ThreadPoolExecutor::builder().max_workers(1).initializer(|| READY.set(true)).build().unwrap();
+            let (pool, about) = (Arc::new(pool), Arc::new(std::sync::Barrier::new(2)));
+            let (inner, begins) = (Arc::clone(&pool), Arc::clone(&about));
+            let task = pool.submit(move || {
+                let future = inner.submit(|| READY.get());
+                begins.wait();
+                future.result_timeout(LIMIT).unwrap()
+            });
+            about.wait();
+            (0..100 * (round % 100)).for_each(|_| std::hint::spin_loop());
+            pool.shutdown(Shutdown::CancelPending).unwrap();
+            match task.result().unwrap() {
+                Ok(ready) => assert!(ready, "round {round}"),
+                Err(error) => assert!(error.is_cancelled(), "{error}"),
+            }
+        }
+    });
+}

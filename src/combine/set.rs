@@ -27,7 +27,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::current;
+use crate::current::{self, ThreadKey};
 use crate::fork;
 use crate::future::{
     AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, Offloaded, SharedFuture, Source,
@@ -139,6 +139,8 @@ pub(super) struct CompletionSet<S: Completable> {
     /// What the last poll has subtracted from the balance.
     demand: isize,
     attending: Attending,
+    /// The thread whose wait that is.
+    waited_on: Option<ThreadKey>,
     /// The attendance under which the items are entered: this set's own, or that of the thread that polls it in place.
     attended_by: Option<u64>,
     /// The items that the waiting side has to look at, as they may be polled in place, or run.
@@ -177,6 +179,7 @@ impl<S: Completable> CompletionSet<S> {
             helped_at: 0,
             demand: 0,
             attending: Attending::new(),
+            waited_on: None,
             attended_by: None,
             to_claim: VecDeque::new(),
             refused: BTreeSet::new(),
@@ -205,6 +208,7 @@ impl<S: Completable> CompletionSet<S> {
     /// A queued task that the calling thread may run is run instead of waited for.
     pub(super) fn wait_for(&mut self, count: usize, deadline: Option<Instant>) -> bool {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
+        self.waits_here();
         loop {
             // There is no demand outside `sleep_for`. Acquire pairs with the Release of `complete`.
             if self.shared.balance.load(Acquire) >= demand || fork::is_child() && self.meets_without_foreign(demand) {
@@ -233,6 +237,16 @@ impl<S: Completable> CompletionSet<S> {
                 Some(_) => None,
             };
             return self.sleep_for(demand, deadline, meanwhile);
+        }
+    }
+
+    /// What was found out by another thread, and whom to wake, does not hold for this one.
+    fn waits_here(&mut self) {
+        let here = current::key();
+        if self.waited_on.replace(here) != Some(here) {
+            (self.attending, self.attended_by) = (Attending::new(), None);
+            self.to_claim.clear();
+            self.looked_at = 0;
         }
     }
 

@@ -321,11 +321,13 @@ where
         let owner = this.owner;
         // SAFETY: `start` was won; the caller's reference outlives the call.
         match elsewhere(|| stack::deepen(|| unsafe { Self::execute(cell, Share::Kept, &|_| ()) })) {
-            Ok(()) => owner.claimed(),
+            Ok(()) => {
+                owner.claimed();
+                owner.shell_left();
+            }
             // SAFETY: as above; the work has not been begun.
             Err(NoRoom) => unsafe { Self::refuse(cell, TaskError::TooDeep) },
         }
-        owner.shell_left();
         true
     }
 

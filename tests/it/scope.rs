@@ -297,3 +297,43 @@ fn a_task_may_wait_for_what_an_earlier_one_sends() {
         assert_eq!(received, Some(Ok(1)));
     });
 }
+
+/// A payload whose destructor waits.
+struct Waits {
+    begun: Gate,
+    behind: Gate,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.begun.open();
+        self.behind.pass();
+    }
+}
+
+// The first panic is the scope's. The payload of another one is dropped, which is the user's code, under no lock.
+#[test]
+fn the_payload_of_a_second_panic_is_dropped_under_no_lock() {
+    guarded(|| {
+        let pool = pool(1);
+        let (begun, behind) = (Gate::new(), Gate::new());
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            pool.scope(|scope| {
+                let first = scope.submit(|| -> () { panic!("the first one, as this test wants it") });
+                let payload = Waits { begun: begun.clone(), behind: behind.clone() };
+                let second = scope.submit(move || -> () { std::panic::panic_any(payload) });
+                let third = scope.submit(|| -> () { panic!("the third one, as this test wants it") });
+                until(|| third.is_done());
+                drop(first);
+                std::thread::scope(|threads| {
+                    threads.spawn(|| drop(second));
+                    begun.pass();
+                    drop(third);
+                    behind.open();
+                });
+            });
+        }));
+        assert_eq!(message(&*panic.unwrap_err()), "the first one, as this test wants it");
+    });
+}
+

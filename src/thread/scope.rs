@@ -319,6 +319,8 @@ impl Data {
         }
         detached.push(entry);
         drop(detached);
+        // The end of the scope may be waiting already, on a worker that can run the task.
+        self.thread.unpark();
         done.into_iter().for_each(|done| self.finish(done.handle));
     }
 }

@@ -337,3 +337,32 @@ fn the_payload_of_a_second_panic_is_dropped_under_no_lock() {
     });
 }
 
+// A task of the scope drops a handle when the scope's thread, a worker, sleeps at its end already.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_end_of_a_scope_runs_what_is_detached_while_it_waits() {
+    guarded(|| {
+        let pool = Arc::new(pool(2));
+        let inner = Arc::clone(&pool);
+        let task = pool.submit(move || {
+            let thread = rustix::thread::gettid();
+            let (started, ran) = (Gate::new(), Gate::new());
+            inner.scope(|scope| {
+                let (tx, rx) = std::sync::mpsc::channel();
+                let (begun, behind) = (&started, &ran);
+                let drops = scope.submit(move || {
+                    begun.open();
+                    let handle = rx.recv().unwrap();
+                    until_asleep(thread);
+                    drop(handle);
+                    behind.pass();
+                });
+                started.pass();
+                tx.send(scope.submit(|| ran.open())).unwrap();
+                // The end of the scope is not to wait for this very task.
+                std::mem::forget(drops);
+            });
+        });
+        task.result().unwrap();
+    });
+}

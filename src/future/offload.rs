@@ -17,6 +17,7 @@
 //! 4. A wait has one spare thread at most, which runs one task at a time. When it has nothing to run it wakes those who wait
 //!    for it, and ends, unless it gets something within a moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::Waker;
@@ -97,18 +98,53 @@ struct State {
     /// What the spare thread runs next.
     next: Option<Claimed>,
     /// Woken when the spare thread has nothing to run.
-    wakers: Vec<Waker>,
+    wakers: Wakers,
     /// With whom wakers are kept.
     host: Option<Arc<dyn SpareHost>>,
 }
 
-impl State {
-    /// Takes a waker, unless it is there, and keeps it until the spare thread has nothing to run.
-    fn add(&mut self, waker: &mut Option<Waker>) {
-        let is_there = |waker: &Waker| self.wakers.iter().any(|other| other.will_wake(waker));
-        if !waker.as_ref().is_some_and(is_there) {
-            self.wakers.extend(waker.take());
+/// Wakers in the order in which they came, each once. To add one costs the same (but for a logarithm) however many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Wakers {
+    list: Vec<Waker>,
+    /// The data and the vtables of all in the list, by which `Waker::will_wake` compares as well.
+    known: BTreeSet<(usize, usize)>,
+}
+
+impl Wakers {
+    /// Takes a waker, unless it is there.
+    pub(crate) fn add(&mut self, waker: &mut Option<Waker>) {
+        if let Some(new) = waker.take_if(|waker| self.known.insert(Self::name(waker))) {
+            self.list.push(new);
         }
+    }
+
+    pub(crate) fn contains(&self, waker: &Waker) -> bool {
+        self.known.contains(&Self::name(waker))
+    }
+
+    /// Gives the newest one back.
+    pub(crate) fn pop(&mut self) -> Option<Waker> {
+        let newest = self.list.pop()?;
+        self.known.remove(&Self::name(&newest));
+        Some(newest)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    fn name(waker: &Waker) -> (usize, usize) {
+        (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
+    }
+}
+
+impl IntoIterator for Wakers {
+    type Item = Waker;
+    type IntoIter = std::vec::IntoIter<Waker>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.into_iter()
     }
 }
 
@@ -150,13 +186,13 @@ impl Offload {
                 self.changed.notify_one();
             }
             // When the spare thread has nothing to run, there may be more.
-            state.add(&mut waker);
+            state.wakers.add(&mut waker);
             return Offloaded::ToOthers;
         }
         match host.start_spare(self, or_here, &mut waker) {
             StartSpare::Started(give) => {
                 state.is_running = true;
-                state.add(&mut waker);
+                state.wakers.add(&mut waker);
                 // Without anything to run, because somebody else was quicker, the thread ends at once.
                 if let Some(claimed) = claim() {
                     let _ = give.send(claimed);
@@ -224,7 +260,7 @@ impl Offload {
         }
         let (host, mut wakers) = {
             let mut state = self.state.lock();
-            (state.host.clone(), std::mem::take(&mut state.wakers))
+            (state.host.clone(), std::mem::take(&mut state.wakers).list)
         };
         if let Some(host) = host {
             wakers.extend(host.forget(self.key));
@@ -241,7 +277,7 @@ impl Offload {
             let mut state = self.state.lock();
             state.has_ended = true;
             self.changed.notify_one();
-            (state.host.take(), state.is_running, std::mem::take(&mut state.wakers))
+            (state.host.take(), state.is_running, std::mem::take(&mut state.wakers).list)
         };
         if let Some(host) = host {
             if is_running {

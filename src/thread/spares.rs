@@ -17,9 +17,9 @@ use crate::lock::{Condvar, Mutex, MutexGuard};
 use super::core::Core;
 use super::roster::Peer;
 use super::stats::Tally;
-use super::watch::{Watch, is_there};
+use super::watch::Watch;
 use super::worker;
-use crate::future::{Claimed, Offload, SpareHost, StartSpare};
+use crate::future::{Claimed, Offload, SpareHost, StartSpare, Wakers};
 use crate::unwind;
 
 /// So long a wait that could run a task in place waits for a spare thread to end instead, whose own wait is over: often that
@@ -46,7 +46,7 @@ struct Table {
     leaving: usize,
     handles: Vec<JoinHandle<()>>,
     /// Who is to be woken when a spare thread has ended, or goes on although it was about to end; by the key of the wait.
-    short: BTreeMap<u64, Vec<Waker>>,
+    short: BTreeMap<u64, Wakers>,
     /// What the spare threads that have ended did.
     past: Tally,
 }
@@ -202,10 +202,7 @@ impl SpareHost for Core {
             Ok(give) => StartSpare::Started(give),
             Err(full) if or_here && !full.one_leaves => StartSpare::Impossible,
             Err(mut full) => {
-                let wakers = full.table.short.entry(offload.key()).or_default();
-                if !is_there(wakers, waker) {
-                    wakers.extend(waker.take());
-                }
+                full.table.short.entry(offload.key()).or_default().add(waker);
                 StartSpare::Later
             }
         };
@@ -221,9 +218,9 @@ impl SpareHost for Core {
     }
 
     fn forget(&self, key: u64) -> Vec<Waker> {
-        let mut wakers = self.spares.watch.forget(&self.sleep, key);
-        wakers.extend(self.spares.table.lock().short.remove(&key).unwrap_or_default());
-        wakers
+        let watching = self.spares.watch.forget(&self.sleep, key);
+        let short = self.spares.table.lock().short.remove(&key).unwrap_or_default();
+        watching.into_iter().chain(short).collect()
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// This process.
     pub(crate) fn new() -> Self {
-        // What it asks has a lock of its own when it is asked for the first time. Later on, there are children.
+        // The first call of `num_cpus` takes a lock. It is made here, as long as there is no child that could inherit it.
         spin::cpus();
         let mark = mark();
         // Relaxed: it only has to be different from all others. It is taken after the mark is there (rule 4).
@@ -259,7 +259,7 @@ mod system {
                 }
             }
         }
-        // Twice is no harm, and never too late: it is done before this thread's mark is seen by anybody.
+        // To register the handler twice does no harm, and each thread registers it before its mark is seen by others.
         if !DONE.load(Acquire) {
             // SAFETY: the handler does nothing but store to memory that lasts for ever. If there is no memory for it, which is
             // all that can go wrong, there is still the page.

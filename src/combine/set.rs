@@ -205,7 +205,8 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     /// Blocks until `count` futures are done (or one has failed, where that is enough), or the deadline has passed.
-    /// A queued task that the calling thread may run is run instead of waited for.
+    /// A queued task that the calling thread may run is run instead of waited for, unless the wait may have to end before the task
+    /// does: see [`Meanwhile`].
     pub(super) fn wait_for(&mut self, count: usize, deadline: Option<Instant>) -> bool {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
         self.waits_here();

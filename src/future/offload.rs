@@ -3,8 +3,8 @@
 //! A wait with a deadline has to end at the deadline, a wait for any of several futures when one of them is done, and a
 //! future that is polled by a blocked thread may give up what it awaits. If such a thread ran an awaited task in place, it
 //! could not do so before the task ends, and the task may be waiting for just that. So the thread *offloads* the task: if
-//! one of the executor's own threads is free, that one will come across it; if none is, the executor starts a spare thread
-//! that runs this one task and ends.
+//! one of the executor's own threads is free, that one will take it from the queue; if none is, the executor starts a spare thread
+//! that runs this task, and what else the same wait has for it (rule 4), and ends.
 //!
 //! Rules:
 //! 1. The waiting thread, or whoever polls for it, decides, while it holds the task's handle. Nobody else keeps a pointer
@@ -83,7 +83,7 @@ pub(crate) struct Offload {
     changed: Condvar,
 }
 
-/// So long a spare thread that has nothing to run waits for more, as long as its wait goes on. To start a thread for each
+/// How long a spare thread without a task waits for another one before it ends, as long as its wait goes on. To start a thread for each
 /// of many tasks, or wake-ups of a future, one after the other, would cost much more.
 const LINGER: Duration = Duration::from_millis(1);
 

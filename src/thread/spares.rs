@@ -1,5 +1,5 @@
-//! Spare threads: each runs one task for a thread of the pool that waits for it and must not run it itself (see
-//! `future::offload`), and ends.
+//! Spare threads: each runs a task for a thread of the pool that waits for it and must not run it itself (see
+//! `future::offload`), and ends, unless the same wait has another one for it within a moment.
 //!
 //! A spare thread is a [`Worker`](super::worker::Worker) that looks for no work: it has no queue, nobody steals from it, and
 //! the counts of `sleep` do not include it. There are at most as many as the pool may have workers.
@@ -22,8 +22,8 @@ use super::worker;
 use crate::future::{Claimed, Offload, SpareHost, StartSpare, Wakers};
 use crate::unwind;
 
-/// So long a wait that could run a task in place waits for a spare thread to end instead, whose own wait is over: often that
-/// wait has just set its task free.
+/// How long a wait that could run a task in place first waits for a spare thread whose own wait has ended. The end of that wait
+/// has often just unblocked its task.
 const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) struct Spares {
@@ -39,7 +39,7 @@ pub(super) struct Spares {
 struct Table {
     /// By the key of the wait.
     running: BTreeMap<u64, Running>,
-    /// How many of those that run have outlived their wait.
+    /// How many running spare threads belong to waits that have ended.
     orphans: usize,
     /// How many of those that run have no task any more. Such a thread is counted here before the result of its task is out:
     /// whoever sees the result and waits again knows that there will be room.

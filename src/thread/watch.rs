@@ -10,7 +10,7 @@
 //! No wake-up is lost: all these are changes of one word, so they have an order. Say that somebody has watched, saw a free
 //! worker, and is still on the list. The change by which the last free worker stops being free comes after the change that
 //! has set WATCHED. So it sees WATCHED, unless it was cleared in between; but then the list was empty, after the waker was put
-//! there. A worker that sleeps with a task in the queue is woken by the rules of `sleep`, so it counts as free by right.
+//! there. A worker that sleeps with a task in the queue is woken by the rules of `sleep`, so it is right to count it as free.
 
 use std::collections::BTreeMap;
 use std::task::Waker;

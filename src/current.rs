@@ -123,7 +123,8 @@ pub(crate) fn inside() -> MutexGuard<'static, BTreeMap<usize, ThreadKey>> {
     INSIDE.get().lock()
 }
 
-fn key() -> ThreadKey {
+/// What the calling thread is called.
+pub(crate) fn key() -> ThreadKey {
     static LAST: AtomicUsize = AtomicUsize::new(0);
     if KEY.get() == 0 {
         // Relaxed: it has only to be different from all others.

@@ -6,7 +6,8 @@
 //!
 //! # Rules
 //!
-//! 1. Each process that makes a pool, or is a worker process, has a *mark*: [`Mark::valid`] is true, and is false in every child that is forked later.
+//! 1. Each process that makes a pool, blocks on a future, or is a worker process, has a *mark*: [`Mark::valid`] is true, and is
+//!    false in every child that is forked later.
 //! 2. On Linux the mark has a page of its own, which the kernel fills with zeros in a child (`MADV_WIPEONFORK`, Linux 4.14). That
 //!    holds for every kind of fork, the bare system call included, and before the first instruction of the child.
 //!    Everywhere on Unix a `pthread_atfork` handler also clears the marks; it is all there is where the kernel does not wipe, and
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 use crate::spin;
 
 /// What tells a process from its children. All zero: it is that of another process.
+#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Mark {
     valid: AtomicBool,
@@ -53,8 +55,8 @@ fn follow(mark: &AtomicPtr<Mark>) -> &'static Mark {
     unsafe { &*mark.load(Acquire) }
 }
 
-/// True in a child that was forked from a process that had made a pool or was a worker process, and in the children of such a
-/// child. Three instructions; a signal handler may call it.
+/// True in a child that was forked from a process that had a mark (rule 1), and in the children of such a child. Three
+/// instructions; a signal handler may call it.
 #[inline(always)]
 pub(crate) fn is_child() -> bool {
     // Relaxed: a fork orders everything, and nobody else clears a mark.
@@ -78,7 +80,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// This process.
     pub(crate) fn new() -> Self {
-        // What it asks has a lock of its own when it is asked for the first time. Later on, there are children.
+        // The first call of `num_cpus` takes a lock. It is made here, as long as there is no child that could inherit it.
         spin::cpus();
         let mark = mark();
         // Relaxed: it only has to be different from all others. It is taken after the mark is there (rule 4).
@@ -101,20 +103,27 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// Tells whether the process that it was made in has been left by a fork, for code that makes no pool.
+/// Tells whether the process in which it was made has been left by a fork.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Witness(&'static Mark);
 
 impl Witness {
     pub(crate) fn new() -> Self {
-        Self(follow(&NEWEST))
+        Self(mark())
     }
 
-    /// Has this process been forked since, from one that had pools? Said once.
+    /// Is this still the process that the witness was made in?
+    #[inline]
+    pub(crate) fn is_here(self) -> bool {
+        !cfg!(all(unix, not(loom))) || self.0.valid.load(Relaxed)
+    }
+
+    /// Has this process been forked since the witness was made, or since this has been true the last time?
     #[inline]
     pub(crate) fn has_forked(&mut self) -> bool {
-        let has = !self.0.valid.load(Relaxed);
+        let has = !self.is_here();
         if has {
-            self.0 = &NONE;
+            *self = Self::new();
         }
         has
     }
@@ -255,7 +264,7 @@ mod system {
                 }
             }
         }
-        // Twice is no harm, and never too late: it is done before this thread's mark is seen by anybody.
+        // To register the handler twice does no harm, and each thread registers it before its mark is seen by others.
         if !DONE.load(Acquire) {
             // SAFETY: the handler does nothing but store to memory that lasts for ever. If there is no memory for it, which is
             // all that can go wrong, there is still the page.

@@ -1,7 +1,8 @@
 //! Locks that are not poisoned, and conditions to wait for.
 //!
-//! They are std's. What they have beside is an interface in which a panic under a lock leaves it as it is: no code of the user's
-//! runs under any lock of this crate, and what a panic of the crate's own leaves behind is whole or ends the process.
+//! These are wrappers around the locks of std that ignore poisoning. Code of the user's does not run under a lock of this crate, with
+//! one exception: in a worker process arguments are decoded, and the initializer runs, under the lock of the calls.
+//! What a panic of the crate's own leaves behind is whole or ends the process.
 //!
 //! They are not those of parking_lot, for one reason: its locks share one table of the waiting threads of the whole process, in
 //! which every waiting thread has an entry in its own stack. A forked child inherits that table with the entries of threads that it

@@ -322,3 +322,28 @@ fn expand(tree: &str) -> Vec<String> {
     let parts = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
     parts.flat_map(expand).map(|path| format!("{prefix}{path}")).collect()
 }
+
+/// A forked child inherits what is static, and a lock that is held by a thread which it does not have.
+#[test]
+fn what_is_static_and_has_a_lock_is_made_anew_in_a_forked_child() {
+    const LOCKS: [&str; 7] = ["Mutex<", "RwLock<", "Condvar", "Once", "LazyLock<", "Image", "Shards<"];
+    // Set before `main`, and only read from then on.
+    const EXCEPTIONS: [(&str, &str); 1] = [("process/start.rs", "MAIN")];
+    let mut statics = 0;
+    for (file, text) in sources() {
+        // Tests, and examples in documentation, are programs of their own.
+        let code = text.split("#[cfg(test)]").next().unwrap().split("#[cfg(all(test").next().unwrap();
+        for line in code_lines(code) {
+            let Some((_, declared)) = line.split_once("static ").filter(|(_, rest)| rest.contains(": ")) else {
+                continue;
+            };
+            let Some((name, what)) = declared.split_once(": ") else { continue };
+            if name.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+                statics += 1;
+                let has_lock = LOCKS.iter().any(|lock| what.contains(lock)) && !what.starts_with("PerProcess<");
+                assert!(!has_lock || EXCEPTIONS.contains(&(&*file, name)), "{file}: {line}");
+            }
+        }
+    }
+    assert!(statics > 10, "the statics were not found");
+}

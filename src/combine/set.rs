@@ -27,7 +27,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::current;
+use crate::current::{self, ThreadKey};
 use crate::fork;
 use crate::future::{
     AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, Offloaded, SharedFuture, Source,
@@ -139,6 +139,8 @@ pub(super) struct CompletionSet<S: Completable> {
     /// What the last poll has subtracted from the balance.
     demand: isize,
     attending: Attending,
+    /// The thread whose wait that is.
+    waited_on: Option<ThreadKey>,
     /// The attendance under which the items are entered: this set's own, or that of the thread that polls it in place.
     attended_by: Option<u64>,
     /// The items that the waiting side has to look at, as they may be polled in place, or run.
@@ -177,6 +179,7 @@ impl<S: Completable> CompletionSet<S> {
             helped_at: 0,
             demand: 0,
             attending: Attending::new(),
+            waited_on: None,
             attended_by: None,
             to_claim: VecDeque::new(),
             refused: BTreeSet::new(),
@@ -202,9 +205,11 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     /// Blocks until `count` futures are done (or one has failed, where that is enough), or the deadline has passed.
-    /// A queued task that the calling thread may run is run instead of waited for.
+    /// A queued task that the calling thread may run is run instead of waited for, unless the wait may have to end before the task
+    /// does: see [`Meanwhile`].
     pub(super) fn wait_for(&mut self, count: usize, deadline: Option<Instant>) -> bool {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
+        self.waits_here();
         loop {
             // There is no demand outside `sleep_for`. Acquire pairs with the Release of `complete`.
             if self.shared.balance.load(Acquire) >= demand || fork::is_child() && self.meets_without_foreign(demand) {
@@ -236,6 +241,16 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
+    /// What was found out by another thread, and whom to wake, does not hold for this one.
+    fn waits_here(&mut self) {
+        let here = current::key();
+        if self.waited_on.replace(here) != Some(here) {
+            (self.attending, self.attended_by) = (Attending::new(), None);
+            self.to_claim.clear();
+            self.looked_at = 0;
+        }
+    }
+
     /// There is no demand at the moment.
     fn meanwhile(&self, demand: isize, deadline: Option<Instant>) -> Meanwhile {
         let all = demand == self.items.len() as isize;
@@ -255,24 +270,23 @@ impl<S: Completable> CompletionSet<S> {
         self.refuse_own(context.waker());
         let first = self.demand == 0;
         let in_place = Attendance::in_place();
-        loop {
-            if let Some(attendance) = &in_place {
-                self.offload_in_place(attendance, demand, context.waker());
-            }
-            // AcqRel here and below: as in `sleep_for`.
-            if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand
-                || fork::is_child() && self.meets_without_foreign(demand)
-            {
-                return Poll::Ready(());
-            }
-            if first && !current::in_task() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
-                return Poll::Ready(());
-            }
-            self.shared.set_waker(context.waker());
-            // Whoever has listed an item before the waker was there may have woken nobody.
-            if in_place.is_none() || self.shared.pollable.lock().is_empty() {
-                break;
-            }
+        if let Some(attendance) = &in_place {
+            self.offload_in_place(attendance, demand, context.waker());
+        }
+        // AcqRel here and below: as in `sleep_for`.
+        if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand
+            || fork::is_child() && self.meets_without_foreign(demand)
+        {
+            return Poll::Ready(());
+        }
+        if first && !current::in_task() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
+            return Poll::Ready(());
+        }
+        self.shared.set_waker(context.waker());
+        // Whoever has listed an item before the waker was there may have woken nobody. Not in a loop: a future that wakes itself may
+        // wait for what else the caller polls.
+        if in_place.is_some() && !self.shared.pollable.lock().is_empty() {
+            context.waker().wake_by_ref();
         }
         let balance = &self.shared.balance;
         if balance.fetch_sub(demand, AcqRel) >= demand {
@@ -354,15 +368,15 @@ impl<S: Completable> CompletionSet<S> {
         self.shared.balance.load(Acquire) >= demand
     }
 
-    /// Runs the first task that is still queued and that this thread may run; what could not be claimed once never can
-    /// be.
+    /// Runs the first task that is still queued and that this thread may run. Each is looked at once: a closure that could not be
+    /// claimed never can be, and a future that is woken later is on the list of those that may be polled.
     fn claim_one(&mut self) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
+            self.looked_at += 1;
             let source = item.as_ref().map(S::source).filter(|source| source.may_claim());
             if source.is_some_and(|source| source.claim(&self.attending)) {
                 return true;
             }
-            self.looked_at += 1;
         }
         false
     }
@@ -381,18 +395,38 @@ impl<S: Completable> CompletionSet<S> {
     fn offload_one(&mut self, or_here: bool) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
             match Self::offload(item, &self.attending, self.attending.unpark(), or_here) {
-                Some(ran) => return ran,
+                Some(false) => return false,
+                Some(true) => {
+                    self.look_again(self.looked_at);
+                    self.looked_at += 1;
+                    return true;
+                }
                 None => self.looked_at += 1,
             }
         }
         while let Some(index) = self.next_to_claim() {
-            let item = &self.items[index];
-            if let Some(ran) = Self::offload(item, &self.attending, self.attending.unpark(), or_here) {
-                self.to_claim.push_front(index);
-                return ran;
+            match Self::offload(&self.items[index], &self.attending, self.attending.unpark(), or_here) {
+                Some(false) => {
+                    self.to_claim.push_front(index);
+                    return false;
+                }
+                Some(true) => {
+                    self.look_again(index);
+                    return true;
+                }
+                None => {}
             }
         }
         false
+    }
+
+    /// The item has been run here. If it is a future that has been woken meanwhile, it is looked at again, after the others: one
+    /// that wakes itself might wait for them.
+    fn look_again(&self, index: usize) {
+        let may_be_polled = |item: &S| item.source().is_future() && item.source().claimable().is_some();
+        if self.items[index].as_ref().is_some_and(may_be_polled) {
+            self.shared.list(index);
+        }
     }
 
     /// `None` if there is nothing to run; else whether it was run here.
@@ -423,21 +457,24 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     /// For a thread that polls on behalf of a blocking wait: as `Source::poll_in_place`, with the items that it has not
-    /// looked at, or that may be polled since.
+    /// looked at, or that may be polled since; each once.
     fn offload_in_place(&mut self, attendance: &Attendance, demand: isize, waker: &Waker) {
         self.attend(attendance, |source, listener| {
             source.attend(attendance, listener);
             true
         });
-        loop {
+        // Before those that others see to, behind which nothing else is looked at.
+        for index in self.shared.pollable.lock().drain(..).rev() {
+            self.to_claim.push_front(index);
+        }
+        for _ in 0..self.to_claim.len() {
             if self.shared.balance.load(Acquire) + self.demand >= demand {
                 return;
             }
             let Some(index) = self.next_to_claim() else { return };
             match Self::offload(&self.items[index], attendance, waker, true) {
                 None => {}
-                // A future that was polled may be polled again.
-                Some(true) => self.to_claim.push_front(index),
+                Some(true) => self.look_again(index),
                 // Looked at again with the next poll, for which the waker is woken.
                 Some(false) => {
                     self.to_claim.push_front(index);
@@ -584,15 +621,23 @@ impl Node {
 
 impl Attendant for Shared {
     fn may_be_polled(&self, index: usize) {
-        // AcqRel: see `next_to_claim`.
-        if !self.nodes[index].listed.swap(true, AcqRel) {
-            self.pollable.lock().push(index);
+        if self.list(index) {
             self.wake(&|| ());
         }
     }
 }
 
 impl Shared {
+    /// Puts an item on the list of those that may be polled; says whether it was not there.
+    fn list(&self, index: usize) -> bool {
+        // AcqRel: see `next_to_claim`.
+        let is_new = !self.nodes[index].listed.swap(true, AcqRel);
+        if is_new {
+            self.pollable.lock().push(index);
+        }
+        is_new
+    }
+
     fn complete(&self, node: &Node, failed: bool, about_to_call: &dyn Fn()) {
         let node_ptr = (&raw const *node).cast_mut();
         let mut top = self.stack.load(Relaxed);

@@ -321,11 +321,13 @@ where
         let owner = this.owner;
         // SAFETY: `start` was won; the caller's reference outlives the call.
         match elsewhere(|| stack::deepen(|| unsafe { Self::execute(cell, Share::Kept, &|_| ()) })) {
-            Ok(()) => owner.claimed(),
+            Ok(()) => {
+                owner.claimed();
+                owner.shell_left();
+            }
             // SAFETY: as above; the work has not been begun.
             Err(NoRoom) => unsafe { Self::refuse(cell, TaskError::TooDeep) },
         }
-        owner.shell_left();
         true
     }
 
@@ -375,8 +377,7 @@ where
             this.drop_work();
             Self::resolve(cell, Err(error), Share::Spare, running, &|_| ());
         }
-        owner.released();
-        owner.shell_left();
+        Self::let_go(owner);
     }
 
     /// Runs the work and publishes what came of it.
@@ -398,6 +399,10 @@ where
         }
         // SAFETY: as the caller's contract; the work is gone from the payload.
         unsafe { Self::resolve(cell, outcome, share, running, about_to_publish) };
+        if fork::is_child() && owner.is_foreign() {
+            // The same for a callback, a waker, or the destructor of the result.
+            fork::end_child(false);
+        }
         owner.released();
     }
 
@@ -418,8 +423,7 @@ where
         unwind::call_quietly(|| owner.revoke());
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
         unsafe { Self::publish(cell, Phase::Cancelled, Share::Kept, running, &|_| ()) };
-        owner.released();
-        owner.shell_left();
+        Self::let_go(owner);
         true
     }
 
@@ -449,8 +453,15 @@ where
         unsafe { this.drop_work() };
         // SAFETY: `start` was won; the caller's reference stays.
         unsafe { Self::resolve(cell, Err(error), Share::Kept, running, &|_| ()) };
-        owner.released();
-        owner.shell_left();
+        Self::let_go(owner);
+    }
+
+    /// A task that has not been run is over. If a callback has forked, the child says nothing to the parent's executor.
+    fn let_go(owner: O) {
+        if !(fork::is_child() && owner.is_foreign()) {
+            owner.released();
+            owner.shell_left();
+        }
     }
 
     /// # Safety
@@ -569,7 +580,11 @@ where
                     running = running.or_else(|| Some(current::Running::enter(cell.addr().get())));
                     this.header.state.retract_callbacks();
                     // SAFETY: until it is published, the outcome belongs to this thread (rule 2).
-                    stack::deepen_if_possible(|| unsafe { this.run_callbacks(phase) });
+                    stack::deepen_if_possible(|| unsafe { this.run_callbacks(cell, phase) });
+                    // SAFETY: nothing is published yet, so the caller's reference is there.
+                    if unsafe { is_left(cell) } {
+                        return;
+                    }
                 }
                 Publish::Published { waiter } => {
                     let Some(waiter) = NonNull::new(waiter) else { return };
@@ -613,11 +628,12 @@ where
         })
     }
 
-    /// Empties the callback list and runs what was in it, oldest first.
+    /// Empties the callback list and runs what was in it, oldest first. If one of them forks, the child leaves the rest to the
+    /// parent.
     ///
     /// # Safety
-    /// The outcome is as `phase` says, and may be read by this thread.
-    unsafe fn run_callbacks(&self, phase: Phase) {
+    /// The outcome is as `phase` says, and may be read by this thread; `cell` is this one.
+    unsafe fn run_callbacks(&self, cell: NonNull<Header>, phase: Phase) {
         // SAFETY: the callbacks of this cell are for a `T`.
         let callbacks = unsafe { take_callbacks::<T>(&self.header) };
         self.payload.with(|payload| {
@@ -630,6 +646,10 @@ where
                 }
             };
             for callback in callbacks {
+                // SAFETY: the caller's reference.
+                if unsafe { is_left(cell) } {
+                    return;
+                }
                 unwind::call_quietly(|| callback(outcome));
             }
         });
@@ -688,6 +708,17 @@ where
             });
         }
     }
+}
+
+/// Has the user's code that has just been called forked, and is this the child? Then nothing more is to be done with the task,
+/// which is the parent's.
+///
+/// # Safety
+/// The caller holds a reference.
+#[inline]
+pub(super) unsafe fn is_left(cell: NonNull<Header>) -> bool {
+    // SAFETY: alive by the caller's reference; the vtable is the cell's own.
+    fork::is_child() && unsafe { (cell.as_ref().vtable.is_foreign)(cell) }
 }
 
 // What the rest of `future` calls. Each function is the vtable's of the same name; the contracts are there.

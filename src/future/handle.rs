@@ -197,6 +197,11 @@ impl<T> TaskFuture<T> {
         fork::is_child() && unsafe { cell::disown(self.cell) }
     }
 
+    /// Has it been resolved because this is a forked child, and the task its parent's?
+    pub(super) fn is_disowned(&self) -> bool {
+        self.header().state.phase() == Phase::Foreign
+    }
+
     /// True while a worker is at it. A spawned future is running from its first poll on, also while it waits.
     pub fn is_running(&self) -> bool {
         match self.header().state.phase() {

@@ -61,7 +61,7 @@ pub use block_on::block_on;
 pub(crate) use cell::{Idle, Owner};
 pub(crate) use deadlock::{Entered, Left, Wait, enter_wait, polls_itself};
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
-pub(crate) use offload::{Offload, Offloaded, SpareHost, StartSpare};
+pub(crate) use offload::{Offload, Offloaded, SpareHost, StartSpare, Wakers};
 pub(crate) use park::{Unparker, only_unparks, park};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]

@@ -3,8 +3,8 @@
 //! A wait with a deadline has to end at the deadline, a wait for any of several futures when one of them is done, and a
 //! future that is polled by a blocked thread may give up what it awaits. If such a thread ran an awaited task in place, it
 //! could not do so before the task ends, and the task may be waiting for just that. So the thread *offloads* the task: if
-//! one of the executor's own threads is free, that one will come across it; if none is, the executor starts a spare thread
-//! that runs this one task and ends.
+//! one of the executor's own threads is free, that one will take it from the queue; if none is, the executor starts a spare thread
+//! that runs this task, and what else the same wait has for it (rule 4), and ends.
 //!
 //! Rules:
 //! 1. The waiting thread, or whoever polls for it, decides, while it holds the task's handle. Nobody else keeps a pointer
@@ -17,12 +17,14 @@
 //! 4. A wait has one spare thread at most, which runs one task at a time. When it has nothing to run it wakes those who wait
 //!    for it, and ends, unless it gets something within a moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::task::Claimed;
+use crate::fork::Witness;
 use crate::lock::{Condvar, Mutex};
 use crate::unwind;
 
@@ -74,12 +76,14 @@ pub(crate) enum Offloaded {
 /// What a wait and its spare thread share.
 pub(crate) struct Offload {
     key: u64,
+    /// In a forked child the wait is nobody's any more, and threads that do not exist may hold its lock and those of the executor.
+    process: Witness,
     state: Mutex<State>,
     /// Signalled when a spare thread that is idle gets something to run, or the wait ends.
     changed: Condvar,
 }
 
-/// So long a spare thread that has nothing to run waits for more, as long as its wait goes on. To start a thread for each
+/// How long a spare thread without a task waits for another one before it ends, as long as its wait goes on. To start a thread for each
 /// of many tasks, or wake-ups of a future, one after the other, would cost much more.
 const LINGER: Duration = Duration::from_millis(1);
 
@@ -94,24 +98,59 @@ struct State {
     /// What the spare thread runs next.
     next: Option<Claimed>,
     /// Woken when the spare thread has nothing to run.
-    wakers: Vec<Waker>,
+    wakers: Wakers,
     /// With whom wakers are kept.
     host: Option<Arc<dyn SpareHost>>,
 }
 
-impl State {
-    /// Takes a waker, unless it is there, and keeps it until the spare thread has nothing to run.
-    fn add(&mut self, waker: &mut Option<Waker>) {
-        let is_there = |waker: &Waker| self.wakers.iter().any(|other| other.will_wake(waker));
-        if !waker.as_ref().is_some_and(is_there) {
-            self.wakers.extend(waker.take());
+/// Wakers in the order in which they came, each once. To add one costs the same (but for a logarithm) however many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Wakers {
+    list: Vec<Waker>,
+    /// The data and the vtables of all in the list, by which `Waker::will_wake` compares as well.
+    known: BTreeSet<(usize, usize)>,
+}
+
+impl Wakers {
+    /// Takes a waker, unless it is there.
+    pub(crate) fn add(&mut self, waker: &mut Option<Waker>) {
+        if let Some(new) = waker.take_if(|waker| self.known.insert(Self::name(waker))) {
+            self.list.push(new);
         }
+    }
+
+    pub(crate) fn contains(&self, waker: &Waker) -> bool {
+        self.known.contains(&Self::name(waker))
+    }
+
+    /// Gives the newest one back.
+    pub(crate) fn pop(&mut self) -> Option<Waker> {
+        let newest = self.list.pop()?;
+        self.known.remove(&Self::name(&newest));
+        Some(newest)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    fn name(waker: &Waker) -> (usize, usize) {
+        (waker.data().addr(), std::ptr::from_ref(waker.vtable()).addr())
+    }
+}
+
+impl IntoIterator for Wakers {
+    type Item = Waker;
+    type IntoIter = std::vec::IntoIter<Waker>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.list.into_iter()
     }
 }
 
 impl Offload {
-    pub(super) fn new(key: u64) -> Self {
-        Self { key, state: Mutex::default(), changed: Condvar::new() }
+    pub(crate) fn new(key: u64) -> Self {
+        Self { key, process: Witness::new(), state: Mutex::default(), changed: Condvar::new() }
     }
 
     pub(crate) fn key(&self) -> u64 {
@@ -147,13 +186,13 @@ impl Offload {
                 self.changed.notify_one();
             }
             // When the spare thread has nothing to run, there may be more.
-            state.add(&mut waker);
+            state.wakers.add(&mut waker);
             return Offloaded::ToOthers;
         }
         match host.start_spare(self, or_here, &mut waker) {
             StartSpare::Started(give) => {
                 state.is_running = true;
-                state.add(&mut waker);
+                state.wakers.add(&mut waker);
                 // Without anything to run, because somebody else was quicker, the thread ends at once.
                 if let Some(claimed) = claim() {
                     let _ = give.send(claimed);
@@ -214,11 +253,14 @@ impl Offload {
         wake_all(wakers);
     }
 
-    /// The waiting thread does not block at the moment: it is not to be woken.
+    /// The waiting thread does not block at the moment: it is not to be woken. Nothing in a forked child.
     pub(super) fn pause(&self, own: &Waker) {
+        if !self.process.is_here() {
+            return;
+        }
         let (host, mut wakers) = {
             let mut state = self.state.lock();
-            (state.host.clone(), std::mem::take(&mut state.wakers))
+            (state.host.clone(), std::mem::take(&mut state.wakers).list)
         };
         if let Some(host) = host {
             wakers.extend(host.forget(self.key));
@@ -226,13 +268,16 @@ impl Offload {
         wake_all(wakers.into_iter().filter(|waker| !waker.will_wake(own)));
     }
 
-    /// The wait is over.
+    /// The wait is over; gives the wakers that are to be woken. Nothing in a forked child.
     pub(super) fn end(&self) -> Vec<Waker> {
+        if !self.process.is_here() {
+            return Vec::new();
+        }
         let (host, is_running, mut wakers) = {
             let mut state = self.state.lock();
             state.has_ended = true;
             self.changed.notify_one();
-            (state.host.take(), state.is_running, std::mem::take(&mut state.wakers))
+            (state.host.take(), state.is_running, std::mem::take(&mut state.wakers).list)
         };
         if let Some(host) = host {
             if is_running {

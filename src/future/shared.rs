@@ -21,6 +21,7 @@ use super::task::Claimed;
 use super::waiter::{ThreadWaiter, Waiter};
 use super::{Idle, Source, block};
 use crate::error::TaskError;
+use crate::fork::Witness;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 use crate::unwind;
@@ -69,7 +70,10 @@ struct Inner<T> {
 const _: () = assert!(align_of::<Inner<()>>() == Waiter::ALIGN);
 
 enum Entry {
-    Waiter(NonNull<Waiter>),
+    /// On the stack of a blocked thread.
+    Thread(NonNull<Waiter>),
+    /// On the heap: a combinator's.
+    Node(NonNull<Waiter>),
     Waker(Waker),
 }
 
@@ -168,10 +172,20 @@ impl<T> Inner<T> {
         // SAFETY: `new` leaked this reference into the registration; `Waiter` is the first field (repr(C)).
         let this = unsafe { Arc::from_raw(waiter.cast::<Self>().as_ptr()) };
         let waiting = this.waiting.lock().take().unwrap_or_default();
+        // In a forked child there are no such threads, and their stacks may be those of others.
+        let has_threads = !this.future.is_disowned();
+        let process = Witness::new();
         for entry in waiting {
+            if !process.is_here() {
+                // A waker has forked, and this is the child: the others are the parent's to wake.
+                return std::mem::forget(this);
+            }
             match entry {
-                // SAFETY: it was taken out of the list, so it is this thread's to notify.
-                Entry::Waiter(waiter) => unsafe { Waiter::notify(waiter, failed, about_to_call) },
+                Entry::Thread(_) if !has_threads => {}
+                // SAFETY: it was taken out of the list, so it is this thread's to notify. A thread that waits is of this process.
+                Entry::Thread(waiter) | Entry::Node(waiter) => unsafe {
+                    Waiter::notify(waiter, failed, about_to_call);
+                },
                 Entry::Waker(waker) => {
                     if !only_unparks(&waker) {
                         about_to_call();
@@ -313,7 +327,7 @@ impl<T> SharedFuture<T> {
     fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
         let waiter = ThreadWaiter::new();
         let Some(as_waiter) = NonNull::new(waiter.as_waiter()) else { unreachable!("it is on the stack") };
-        let Ok(key) = self.inner.add(Entry::Waiter(as_waiter)) else { return true };
+        let Ok(key) = self.inner.add(Entry::Thread(as_waiter)) else { return true };
         // As in `TaskFuture`: no return before the waiter is notified or taken back.
         if waiter.wait(deadline, meanwhile) {
             return true;
@@ -346,7 +360,7 @@ impl<T> Source for SharedFuture<T> {
 
     fn register(&mut self, waiter: NonNull<Waiter>) -> Result<(), AlreadyFinal> {
         self.forget_waker();
-        self.key = Some(self.inner.add(Entry::Waiter(waiter))?);
+        self.key = Some(self.inner.add(Entry::Node(waiter))?);
         Ok(())
     }
 

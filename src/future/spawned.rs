@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::attend::{self, Attendance, Listener, elsewhere};
-use super::cell::{Cell, Header, Payload, Vtable};
+use super::cell::{Cell, Header, Payload, Vtable, is_left};
 use super::handle::TaskFuture;
 use super::offload::SpareHost;
 use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
@@ -267,14 +267,14 @@ where
         let goes_on = || again.is_some_and(|wait| wait.polls_on() && this.owner.schedule.poll_again());
         let polled = loop {
             let polled = unwind::catch(poll_once);
+            if fork::is_child() && this.owner.host.is_foreign() {
+                // It has forked, and returned in the child as well. What comes next is the parent's to do.
+                fork::end_child(polled.is_err());
+            }
             if !(matches!(polled, Ok(Poll::Pending)) && goes_on()) {
                 break polled;
             }
         };
-        if fork::is_child() && this.owner.host.is_foreign() {
-            // It has forked, and returned in the child as well. What comes next is the parent's to do.
-            fork::end_child(polled.is_err());
-        }
         drop(running);
         let outcome = match polled {
             Ok(Poll::Pending) => match this.owner.schedule.suspend() {
@@ -308,8 +308,16 @@ where
         let completed = matches!(outcome, End::Outcome(Ok(_) | Err(TaskError::Panicked(_))));
         // What was cancelled or abandoned has not been run to its end, and is not counted by the worker as if it had.
         let about_to_publish = if completed { about_to_publish } else { &|_| () };
-        // SAFETY: the caller's ownership; the word is closed.
-        unsafe { Self::end(cell, outcome, about_to_publish) };
+        let host = Arc::as_ptr(&this.owner.host);
+        // SAFETY: the caller's ownership; the word is closed. The executor is alive by rule 4.
+        let has_left = unsafe {
+            Self::end(cell, outcome, about_to_publish);
+            fork::is_child() && (*host).is_foreign()
+        };
+        if has_left {
+            // The same for a callback, a waker, or the destructor of the future.
+            fork::end_child(false);
+        }
         completed
     }
 
@@ -317,8 +325,8 @@ where
         End::Outcome(Err(TaskError::Abandoned))
     }
 
-    /// Drops the future, publishes the outcome, and lets go. Without a handle the outcome is dropped here: the wakers that
-    /// keep the cell do not keep the outcome, which may own one of them.
+    /// Drops the future, publishes the outcome, and lets go; in a child that one of these forks, nothing more. Without a handle
+    /// the outcome is dropped here: the wakers that keep the cell do not keep the outcome, which may own one of them.
     ///
     /// # Safety
     /// The caller owns the future, and the word is closed.
@@ -345,12 +353,17 @@ where
         stack::deepen_if_possible(|| unwind::call_quietly(drop_future));
         // SAFETY: the payload is empty, and this thread's; the owner's share of the reference stays until `finish`.
         unsafe {
+            if is_left(cell) {
+                return;
+            }
             let phase = match end {
                 End::Cancelled => Phase::Cancelled,
                 End::Outcome(outcome) => this.fill(outcome),
             };
             Cell::<F, F::Output, Seat>::publish(cell, phase, Share::RunnersKept, running, about_to_publish);
-            finish(cell);
+            if !is_left(cell) {
+                finish(cell);
+            }
         }
     }
 
@@ -624,6 +637,12 @@ impl Held {
     pub(super) fn fail(&self, error: TaskError) {
         // SAFETY: as above.
         unsafe { (self.0.as_ref().vtable.fail)(self.0, error) };
+    }
+
+    /// Is this a forked child, and the future its parent's?
+    pub(super) fn is_left(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { is_left(self.0) }
     }
 }
 

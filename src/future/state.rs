@@ -16,8 +16,8 @@
 //! - A spawned future is RUNNING from its first poll to its end, however often it is suspended in between; who may touch
 //!   it then is said by its own second word (`schedule`), and `cancel_begun` is for it alone.
 //! - RUNNING and CANCELLING: the one who made the transition owns the payload alone, until it publishes.
-//! - A spawned future that has no handle when it ends goes from RUNNING or CANCELLING to TAKEN (`discard`): its wakers may
-//!   keep the cell for long, and its outcome must not wait for them.
+//! - A spawned future, or a closure on a spare thread, that has no handle when it ends goes from RUNNING or CANCELLING to TAKEN
+//!   (`discard`): wakers, or the runner's half in a queue, may keep the cell for long, and the outcome must not wait for them.
 //! - VALUE, ERROR, CANCELLED are final: the payload belongs to the handle's side, which reads it, or takes it
 //!   (TAKEN) if it owns the handle by value.
 //!
@@ -179,7 +179,7 @@ pub(crate) enum Share {
     Kept,
     /// It stays, and is the runner's: if it is the only one, there is no handle any more.
     RunnersKept,
-    /// It is a spare thread's, which gives it up in the same step. The runner's may be there as well.
+    /// It is a spare thread's, which gives it up in the same step, or after [`Publish::Alone`]. The runner's may be there as well.
     Spare,
 }
 
@@ -360,7 +360,7 @@ impl State {
     }
 
     /// Any phase that is not final → FOREIGN, which takes the waiter out. Only in a forked child, of a task that is its parent's
-    /// and that no thread of the child is inside of: so whoever has started it, if anybody has, does not exist here.
+    /// and that no thread of the child is inside of: so the thread that started it, if any, does not exist in this process.
     #[cold]
     pub(crate) fn disown(&self) -> Result<*mut Waiter, AlreadyFinal> {
         self.update(|now| match now.phase().is_final() {

@@ -54,6 +54,7 @@ impl Unfinished {
         self.for_each(|held| held.fail(error.clone()));
     }
 
+    /// If a callback of a future forks, the child leaves the rest.
     fn for_each(&self, each: impl Fn(&Held)) {
         for shard in &self.shards {
             let held: Vec<Held> = {
@@ -62,7 +63,13 @@ impl Unfinished {
                 shard.places.iter().flatten().map(|listed| unsafe { listed.hold() }).collect()
             };
             // Outside the lock: futures are dropped here.
-            held.iter().for_each(&each);
+            let mut left = held.iter().map(|held| {
+                each(held);
+                held.is_left()
+            });
+            if left.any(|is_left| is_left) {
+                return;
+            }
         }
     }
 

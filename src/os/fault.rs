@@ -35,6 +35,13 @@ pub(crate) struct Note {
     panic: Text<1024>,
     /// When the panic was, in nanoseconds of the monotonic clock.
     panicked: AtomicU64,
+    /// When the newest panic was that is known to have been survived.
+    survived: AtomicU64,
+}
+
+thread_local! {
+    /// When the newest panic of this thread was that it has noted. 0: it has noted none.
+    static PANICKED: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Note {
@@ -45,7 +52,9 @@ impl Note {
 
     /// What [`set_panic`](Note::set_panic) wrote last, and when (in nanoseconds of the monotonic clock).
     pub(crate) fn read_panic(&self) -> Option<(String, u64)> {
-        Some((self.panic.read()?, self.panicked.load(Relaxed)))
+        let text = self.panic.read()?;
+        let panicked = self.panicked.load(Relaxed);
+        (panicked != self.survived.load(Relaxed)).then_some((text, panicked))
     }
 
     /// Keeps the description of a panic, in case that the process does not survive it. The newest one stays. A forked copy of
@@ -65,21 +74,25 @@ impl Note {
             writer.add(&text.as_bytes()[..end]);
             let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
             let seconds = (now.tv_sec as u64).wrapping_mul(1_000_000_000);
-            self.panicked.store(seconds.wrapping_add(now.tv_nsec as u64), Relaxed);
+            let now = seconds.wrapping_add(now.tv_nsec as u64);
+            self.panicked.store(now, Relaxed);
             self.panic.finish(writer.length);
+            PANICKED.set(now);
         }
     }
 
-    /// The last panic was survived.
+    /// The calling thread has survived its last panic. That of another thread, which may be dying of it, is kept.
     #[cold]
     fn forget_panic(&self) {
-        if self.panic.state.load(Relaxed) != BUSY && !fork::is_child() {
-            self.panic.state.store(0, Relaxed);
+        let own = PANICKED.replace(0);
+        if own != 0 && self.panicked.load(Relaxed) == own && !fork::is_child() {
+            // The greatest stays: another thread may have noted a later panic since, and survived it.
+            self.survived.fetch_max(own, Relaxed);
         }
     }
 }
 
-/// The panic that has just been caught is not what the process dies of, if it does.
+/// The panic that this thread has just caught is not what the process dies of, if it does.
 #[cold]
 pub(crate) fn forget_panic() {
     // SAFETY: the note lives for ever. Acquire: see `install`.
@@ -685,6 +698,28 @@ mod tests {
         assert_eq!(note.read_panic().unwrap().0, "ä".repeat(512));
         note.set_panic(&format!("x{}", "ä".repeat(600)));
         assert_eq!(note.read_panic().unwrap().0, format!("x{}", "ä".repeat(511)));
+    }
+
+    #[test]
+    fn a_thread_forgets_its_own_panic_only() {
+        let note = Note::default();
+        let read = || note.read_panic().map(|(text, _)| text);
+        note.set_panic("of this thread");
+        thread::scope(|threads| {
+            let other = threads.spawn(|| {
+                note.forget_panic();
+                assert_eq!(read().as_deref(), Some("of this thread"));
+                note.set_panic("of the other thread");
+            });
+            other.join().expect("no panic");
+            note.forget_panic();
+            assert_eq!(read().as_deref(), Some("of the other thread"));
+        });
+        note.set_panic("survived");
+        note.forget_panic();
+        assert_eq!(read(), None);
+        note.set_panic("not survived");
+        assert_eq!(read().as_deref(), Some("not survived"));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::OnceLock;
 
+use crate::fork::PerProcess;
+
 #[cfg(target_pointer_width = "64")]
 type ProgramHeader = libc::Elf64_Phdr;
 #[cfg(target_pointer_width = "32")]
@@ -35,8 +37,8 @@ pub(crate) struct Image {
 
 /// The executable that this process runs. If this crate is linked into a shared library, it is somebody else's.
 pub(crate) fn executable() -> &'static Image {
-    static EXECUTABLE: OnceLock<Image> = OnceLock::new();
-    EXECUTABLE.get_or_init(Image::find)
+    static EXECUTABLE: PerProcess<Image> = PerProcess::new();
+    EXECUTABLE.get_or_make(Image::find)
 }
 
 /// The program was started with more rights than its caller has, so its environment is not to be trusted.
@@ -47,8 +49,8 @@ pub(crate) fn is_secure() -> bool {
 
 /// What to execute for another process of this program: the very file that runs, even if it has been replaced or deleted on disk.
 pub(crate) fn file() -> &'static Path {
-    static FILE: OnceLock<PathBuf> = OnceLock::new();
-    FILE.get_or_init(|| {
+    static FILE: PerProcess<PathBuf> = PerProcess::new();
+    FILE.get_or_make(|| {
         let running = Path::new("/proc/self/exe");
         // Of a program that another one has loaded into its own process (valgrind, or the dynamic loader called by its name) this is
         // the other one. The file that this code is mapped from is the program.

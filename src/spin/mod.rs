@@ -49,8 +49,8 @@ pub(crate) fn worker_sleeps() {
     AWAKE.fetch_sub(1, Relaxed);
 }
 
-/// The logical CPUs this process may use, cgroup quotas and affinity included. Read once, or by several threads at the same time:
-/// not under a lock, which a forked child could inherit.
+/// The logical CPUs this process may use, cgroup quotas and affinity included. Read once, or by several threads at the same time.
+/// The first call of `num_cpus` takes a lock, which a forked child could inherit: see `fork::Origin::new`.
 pub(crate) fn cpus() -> usize {
     /// 0 if nobody has looked yet.
     static CPUS: AtomicUsize = AtomicUsize::new(0);

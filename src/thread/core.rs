@@ -336,17 +336,23 @@ impl Core {
     }
 
     /// Empties the shared queues, and those of the workers, of what has not started. Whoever pushes later than this looks
-    /// (SeqCst fence) sees why, and does the same for its own task.
+    /// (SeqCst fence) sees why, and does the same for its own task. If a callback of a task forks, the child leaves the rest.
     pub(super) fn drain(&self, mut each: impl FnMut(Task)) {
         fence(SeqCst);
         for priority in [Priority::High, Priority::Normal, Priority::Low] {
             while let Some(task) = self.queues.pop(priority) {
                 each(task);
+                if !self.is_here() {
+                    return;
+                }
             }
         }
         for peer in self.roster.peers() {
             while let Some(task) = queues::steal(&peer.tasks) {
                 each(task);
+                if !self.is_here() {
+                    return;
+                }
             }
         }
     }
@@ -374,7 +380,9 @@ impl Core {
         self.sleep.cancel();
         self.closed();
         self.drain(Task::cancel);
-        self.unfinished.cancel_all();
+        if self.is_here() {
+            self.unfinished.cancel_all();
+        }
     }
 
     /// A worker's initializer failed: nothing can run any more.
@@ -385,7 +393,9 @@ impl Core {
         }
         let reason = self.reason(self.sleep.counts(), TaskError::ShutDown);
         self.refuse_queued(&reason);
-        self.unfinished.fail_all(&reason);
+        if self.is_here() {
+            self.unfinished.fail_all(&reason);
+        }
     }
 
     fn closed(&self) {

@@ -68,7 +68,8 @@ use crate::stack;
 /// **A pool belongs to the process that built it.** After `fork` the child has no worker threads: there everything that is asked of
 /// the pool fails at once with [`TaskError::WrongProcess`], futures of its tasks included, and dropping it does nothing. The
 /// parent's pool goes on undisturbed. A task that forks has to end the child itself (`_exit`, `exec`): if the task returns in the
-/// child, the child ends there, without callbacks or destructors, with exit code 0, or 101 if it panicked. The child may build pools of its own.
+/// child, the child ends there, without callbacks or destructors, with exit code 0, or 101 if it panicked. The same holds for all
+/// other code that a worker calls: an item of a map, a done-callback, a waker, a destructor. The child may build pools of its own.
 ///
 /// After Python's
 /// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor).

@@ -276,9 +276,15 @@ impl<'scope> Scope<'scope, '_> {
 impl Data {
     /// Keeps a panic for the end of the scope; the first one counts.
     fn note(&self, panic: Option<TaskPanic>) {
-        if let Some(panic) = panic {
-            self.panic.lock().get_or_insert(panic);
+        let Some(panic) = panic else { return };
+        let mut first = self.panic.lock();
+        if first.is_none() {
+            *first = Some(panic);
+            return;
         }
+        drop(first);
+        // Outside the lock: the destructor of a payload is the user's code.
+        drop(panic);
     }
 
     /// Ends the first submitted of the handles that were dropped; false if there is none.
@@ -313,6 +319,8 @@ impl Data {
         }
         detached.push(entry);
         drop(detached);
+        // The end of the scope may be waiting already, on a worker that can run the task.
+        self.thread.unpark();
         done.into_iter().for_each(|done| self.finish(done.handle));
     }
 }

@@ -17,6 +17,10 @@ pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError>
         Shutdown::CancelPending => core.close_and_cancel(),
         Shutdown::Wait | Shutdown::NoWait | Shutdown::Within(_) => core.close(),
     }
+    if !core.is_here() {
+        // A callback of a cancelled task has forked, and this is the child.
+        return Err(ShutdownError::WrongProcess);
+    }
     if how == Shutdown::NoWait {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! Spare threads: each runs one task for a thread of the pool that waits for it and must not run it itself (see
-//! `future::offload`), and ends.
+//! Spare threads: each runs a task for a thread of the pool that waits for it and must not run it itself (see
+//! `future::offload`), and ends, unless the same wait has another one for it within a moment.
 //!
 //! A spare thread is a [`Worker`](super::worker::Worker) that looks for no work: it has no queue, nobody steals from it, and
 //! the counts of `sleep` do not include it. There are at most as many as the pool may have workers.
@@ -17,13 +17,13 @@ use crate::lock::{Condvar, Mutex, MutexGuard};
 use super::core::Core;
 use super::roster::Peer;
 use super::stats::Tally;
-use super::watch::{Watch, is_there};
+use super::watch::Watch;
 use super::worker;
-use crate::future::{Claimed, Offload, SpareHost, StartSpare};
+use crate::future::{Claimed, Offload, SpareHost, StartSpare, Wakers};
 use crate::unwind;
 
-/// So long a wait that could run a task in place waits for a spare thread to end instead, whose own wait is over: often that
-/// wait has just set its task free.
+/// How long a wait that could run a task in place first waits for a spare thread whose own wait has ended. The end of that wait
+/// has often just unblocked its task.
 const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) struct Spares {
@@ -39,14 +39,14 @@ pub(super) struct Spares {
 struct Table {
     /// By the key of the wait.
     running: BTreeMap<u64, Running>,
-    /// How many of those that run have outlived their wait.
+    /// How many running spare threads belong to waits that have ended.
     orphans: usize,
     /// How many of those that run have no task any more. Such a thread is counted here before the result of its task is out:
     /// whoever sees the result and waits again knows that there will be room.
     leaving: usize,
     handles: Vec<JoinHandle<()>>,
-    /// Who is to be woken when a spare thread has ended, by the key of the wait.
-    short: BTreeMap<u64, Vec<Waker>>,
+    /// Who is to be woken when a spare thread has ended, or goes on although it was about to end; by the key of the wait.
+    short: BTreeMap<u64, Wakers>,
     /// What the spare threads that have ended did.
     past: Tally,
 }
@@ -123,9 +123,16 @@ impl Spares {
         self.table.lock().leaving += 1;
     }
 
-    /// It has got another one.
+    /// It has got another one. Who relies on its end, and on that of no other thread, may have to run its task in place.
     pub(super) fn stays(&self) {
-        self.table.lock().leaving -= 1;
+        let leaving = {
+            let mut table = self.table.lock();
+            table.leaving -= 1;
+            table.leaving
+        };
+        if leaving == 0 {
+            self.wake_short();
+        }
     }
 
     /// Who could not have a thread may try again.
@@ -183,19 +190,24 @@ impl SpareHost for Core {
 
     fn start_spare(&self, offload: &Arc<Offload>, or_here: bool, waker: &mut Option<Waker>) -> StartSpare {
         let Some(me) = self.myself() else { return StartSpare::Impossible };
-        let start = |peer| worker::start_spare(me, peer, Arc::clone(offload));
+        // As long as the pool does not refuse, these are all that it has: a task that is claimed runs behind the initializer.
+        let hooks = self.hooks();
+        let start = |peer| worker::start_spare(me, peer, Arc::clone(offload), hooks.clone());
         let patience = if or_here { GRACE } else { Duration::ZERO };
-        match self.spares.start(self.max_workers(), offload.key(), patience, start) {
+        let started = match self.sleep.counts().is_refusing() {
+            false => self.spares.start(self.max_workers(), offload.key(), patience, start),
+            true => Err(Full { one_leaves: false, table: self.spares.table.lock() }),
+        };
+        let started = match started {
             Ok(give) => StartSpare::Started(give),
             Err(full) if or_here && !full.one_leaves => StartSpare::Impossible,
             Err(mut full) => {
-                let wakers = full.table.short.entry(offload.key()).or_default();
-                if !is_there(wakers, waker) {
-                    wakers.extend(waker.take());
-                }
+                full.table.short.entry(offload.key()).or_default().add(waker);
                 StartSpare::Later
             }
-        }
+        };
+        unwind::drop_quietly(hooks);
+        started
     }
 
     fn wait_ended(&self, key: u64) {
@@ -206,8 +218,46 @@ impl SpareHost for Core {
     }
 
     fn forget(&self, key: u64) -> Vec<Waker> {
-        let mut wakers = self.spares.watch.forget(&self.sleep, key);
-        wakers.extend(self.spares.table.lock().short.remove(&key).unwrap_or_default());
-        wakers
+        let watching = self.spares.watch.forget(&self.sleep, key);
+        let short = self.spares.table.lock().short.remove(&key).unwrap_or_default();
+        watching.into_iter().chain(short).collect()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::task::Wake;
+    use std::thread;
+
+    use super::super::core::{Config, Hooks};
+    use super::*;
+
+    struct Counting(AtomicUsize);
+
+    impl Wake for Counting {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// A wait that could run its task in place relies on the end of a spare thread, which gets another task.
+    #[test]
+    fn who_relies_on_a_spare_thread_that_stays_is_woken() {
+        let config = Config { thread_name_prefix: "spares".to_owned(), stack_size: None, keep_alive: None };
+        let core = Core::new(config, Hooks::default(), 2, None);
+        let spawn = |_| Ok((thread::spawn(|| ()), mpsc::sync_channel(1).0));
+        for key in [1, 2] {
+            assert!(core.spares.start(2, key, Duration::ZERO, spawn).is_ok());
+        }
+        core.spares.leaves();
+        core.spares.leaves();
+        let counting = Arc::new(Counting(AtomicUsize::new(0)));
+        let started = core.start_spare(&Arc::new(Offload::new(3)), true, &mut Some(Waker::from(Arc::clone(&counting))));
+        assert!(matches!(started, StartSpare::Later));
+        core.spares.stays();
+        assert_eq!(counting.0.load(SeqCst), 0, "the other one still leaves");
+        core.spares.stays();
+        assert_eq!(counting.0.load(SeqCst), 1);
     }
 }

@@ -66,8 +66,8 @@ pub struct ThreadPoolStats {
     /// How many tasks have been run to their end, well or badly. A [`map`](crate::ThreadPoolExecutor::map) counts as a
     /// few tasks, however many items it has.
     pub completed: u64,
-    /// How many [spare threads](crate::ThreadPoolExecutor#spare-threads) there are, each beside a worker that is blocked: at
-    /// most as many as there may be workers.
+    /// How many [spare threads](crate::ThreadPoolExecutor#spare-threads) there are: at most as many as there may be workers. Each was
+    /// started for a wait, and may outlast it.
     pub spare_threads: usize,
     /// How many [spawned](crate::ThreadPoolExecutor::spawn) futures have not ended: queued, polled or waiting.
     pub spawned: usize,

@@ -10,19 +10,20 @@
 //! No wake-up is lost: all these are changes of one word, so they have an order. Say that somebody has watched, saw a free
 //! worker, and is still on the list. The change by which the last free worker stops being free comes after the change that
 //! has set WATCHED. So it sees WATCHED, unless it was cleared in between; but then the list was empty, after the waker was put
-//! there. A worker that sleeps with a task in the queue is woken by the rules of `sleep`, so it counts as free by right.
+//! there. A worker that sleeps with a task in the queue is woken by the rules of `sleep`, so it is right to count it as free.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
 
 use super::sleep::{Counts, Sleep};
+use crate::future::Wakers;
 use crate::sync::Mutex;
 use crate::unwind;
 
 #[derive(Debug)]
 pub(super) struct Watch {
     /// By the key of the wait.
-    list: Mutex<BTreeMap<u64, Vec<Waker>>>,
+    list: Mutex<BTreeMap<u64, Wakers>>,
 }
 
 impl Watch {
@@ -35,11 +36,11 @@ impl Watch {
     pub(super) fn watch(&self, sleep: &Sleep, key: u64, waker: &mut Option<Waker>) -> bool {
         let mut list = self.list.lock();
         let wakers = list.entry(key).or_default();
-        if is_there(wakers, waker) {
+        if waker.as_ref().is_some_and(|waker| wakers.contains(waker)) {
             // The list is not empty, so WATCHED is set.
             return !sleep.counts().is_nobody_free();
         }
-        wakers.extend(waker.take());
+        wakers.add(waker);
         if !sleep.watch().is_nobody_free() {
             return true;
         }
@@ -70,20 +71,16 @@ impl Watch {
     }
 
     /// Gives back what is kept for a wait.
-    pub(super) fn forget(&self, sleep: &Sleep, key: u64) -> Vec<Waker> {
+    pub(super) fn forget(&self, sleep: &Sleep, key: u64) -> Wakers {
         let mut list = self.list.lock();
         let gone = list.remove(&key).unwrap_or_default();
         self.unwatch_if_empty(sleep, &list);
         gone
     }
 
-    fn unwatch_if_empty(&self, sleep: &Sleep, list: &BTreeMap<u64, Vec<Waker>>) {
+    fn unwatch_if_empty(&self, sleep: &Sleep, list: &BTreeMap<u64, Wakers>) {
         if list.is_empty() && sleep.counts().is_watched() {
             sleep.unwatch();
         }
     }
-}
-
-pub(super) fn is_there(wakers: &[Waker], waker: &Option<Waker>) -> bool {
-    waker.as_ref().is_some_and(|waker| wakers.iter().any(|other| other.will_wake(waker)))
 }

@@ -74,25 +74,31 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
         let helped = core.sleep.counts().searching() > seen.searching();
         !helped && core.sleep.add_thread_below(core.max_workers.load(Relaxed))
     };
-    core.roster.start(wanted, |number| {
+    // Before it is decided: a pool lets go of its hooks only when no thread would start any more.
+    let hooks = core.hooks();
+    let started = core.roster.start(wanted, |number| {
         let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));
         if let Some(size) = core.config.stack_size {
             builder = builder.stack_size(size);
         }
-        let (of_thread, hooks) = (Arc::clone(core), core.hooks());
+        let (of_thread, hooks) = (Arc::clone(core), hooks.clone());
         spin::worker_starts();
         builder.spawn(move || Worker::main(of_thread, number, hooks)).inspect_err(|_| {
             spin::worker_started();
             core.stopped_being_free(core.sleep.remove_thread());
         })
-    })
+    });
+    unwind::drop_quietly(hooks);
+    started
 }
 
 /// Starts a thread that runs what it is sent for the wait that `offload` is of, in the place of the calling worker, and ends.
+/// `hooks` are those of the pool.
 pub(super) fn start_spare(
     core: Arc<Core>,
     peer: Arc<Peer>,
     offload: Arc<Offload>,
+    hooks: Hooks,
 ) -> io::Result<(JoinHandle<()>, SyncSender<Claimed>)> {
     let mut builder = thread::Builder::new().name(format!("{}_{}s", core.config.thread_name_prefix, peer.number));
     if let Some(size) = core.config.stack_size {
@@ -100,7 +106,7 @@ pub(super) fn start_spare(
     }
     let (give, given) = mpsc::sync_channel(1);
     spin::worker_starts();
-    let spare = move || Worker::spare_main(core, peer, &offload, &given);
+    let spare = move || Worker::spare_main(core, peer, hooks, &offload, &given);
     let handle = builder.spawn(spare).inspect_err(|_| spin::worker_started())?;
     Ok((handle, give))
 }
@@ -196,7 +202,7 @@ impl Worker {
     }
 
     /// The life of a spare thread, which nobody sees the queues of.
-    fn spare_main(core: Arc<Core>, peer: Arc<Peer>, offload: &Arc<Offload>, given: &Receiver<Claimed>) {
+    fn spare_main(core: Arc<Core>, peer: Arc<Peer>, hooks: Hooks, offload: &Arc<Offload>, given: &Receiver<Claimed>) {
         spin::worker_wakes();
         spin::worker_started();
         let leaves = Cell::new(false);
@@ -208,7 +214,6 @@ impl Worker {
         // As in `main`.
         let abort = AbortOnUnwind;
         if let Ok(claimed) = given.recv() {
-            let hooks = core.hooks();
             let worker = Self::new(Arc::clone(&core), peer, true);
             CURRENT.set(&raw const worker);
             if worker.initialize(&hooks) {
@@ -230,8 +235,8 @@ impl Worker {
             }
             CURRENT.set(ptr::null());
             FORMER.set(Some(core.id()));
-            unwind::drop_quietly(hooks);
         }
+        unwind::drop_quietly(hooks);
         leave();
         spin::worker_sleeps();
         core.spares.ended(offload.key());
@@ -252,6 +257,7 @@ impl Worker {
             }
         };
         let ran = claimed.run(offload, &about_to_publish);
+        self.end_forked_child(false);
         self.count(ran);
     }
 
@@ -479,11 +485,13 @@ impl Worker {
         let counts = self.core.sleep.counts();
         if counts.is_refusing() {
             self.core.refuse(task, counts);
+            self.end_forked_child(false);
             return;
         }
         self.peer.tally.busy();
         self.counted.set(false);
         let ran = task.run(&|publishing| self.about_to_publish(publishing));
+        self.end_forked_child(false);
         self.count(ran);
         self.peer.tally.idle();
     }

@@ -197,3 +197,33 @@ fn many_threads_complete_many_futures() {
         }
     });
 }
+
+// What one thread has found out, and whom it has told to wake it, does not hold for the next one.
+#[test]
+fn moved_from_a_task_of_one_pool_to_one_of_another() {
+    guarded(|| {
+        for count in [1, 2, 5] {
+            let (one, two) = (Arc::new(pool(1)), Arc::new(pool(1)));
+            let (tx, rx) = std::sync::mpsc::channel::<concurrent_futures::AsCompleted<TaskFuture<usize>>>();
+            // It is at work when the rest is submitted, which stays in the queue.
+            let rest = two.submit(move || rx.recv().unwrap().map(|future| future.result().unwrap()).sum::<usize>());
+            until(|| rest.is_running());
+            let submit = |n| match n % 2 {
+                0 => two.spawn(async move { n }),
+                _ => two.submit(move || n),
+            };
+            let mut futures: Vec<_> = (1..=count).map(submit).collect();
+            let inner = Arc::clone(&one);
+            let first = one.submit(move || {
+                // The last one, so that all others are looked at.
+                futures.push(inner.submit(|| 0));
+                let mut completed = as_completed(futures);
+                let first = completed.next().unwrap().result().unwrap();
+                tx.send(completed).unwrap();
+                first
+            });
+            assert_eq!(first.result().unwrap(), 0);
+            assert_eq!(rest.result().unwrap(), count * (count + 1) / 2);
+        }
+    });
+}

@@ -256,3 +256,29 @@ fn one_wait_inside_a_task_that_awaits_many_futures_one_after_the_other() {
         });
     });
 }
+
+// A set of futures gives each of its own a waker of its own.
+#[test]
+fn waiting_inside_a_task_for_a_set_of_futures() {
+    guarded(|| {
+        assert_linear("a set with wakers of its own", 1_000, |count| {
+            spent_on_the_worker(move |pool| {
+                let (_promise, never) = promise::<usize>();
+                // A spare thread has something to do; the rest of the futures wait for it.
+                let gate = Gate::new();
+                let behind = gate.clone();
+                let first = pool.submit(move || {
+                    behind.pass();
+                    0
+                });
+                let rest = (1..count).map(|n| pool.submit(move || n));
+                let mut set: futures::stream::FuturesUnordered<_> = [never, first].into_iter().chain(rest).collect();
+                block_on(std::future::poll_fn(|context| {
+                    assert!(futures::Stream::poll_next(Pin::new(&mut set), context).is_pending());
+                    Poll::Ready(())
+                }));
+                gate.open();
+            })
+        });
+    });
+}

@@ -429,7 +429,12 @@ fn what_is_nested_too_deeply_is_an_error_where_stacks_do_not_grow() {
         let first = pool.task(move || last.result().and_then(|result| result)).priority(Priority::High).submit();
         plug.release();
         assert!(first.result().unwrap().unwrap_err().is_too_deep());
-        // The worker is as good as before.
+        // The worker is as good as before, and the pool knows how many tasks are queued.
         assert_eq!(pool.submit(|| 1).result().unwrap(), 1);
+        let plug = Plug::new(&pool, 1);
+        let queued: Vec<_> = (0..5).map(|n| pool.submit(move || n)).collect();
+        assert_eq!(pool.stats().queued, 5);
+        plug.release();
+        assert_eq!(queued.into_iter().map(|future| future.result().unwrap()).sum::<i32>(), 10);
     });
 }

@@ -555,22 +555,46 @@ impl Pipe {
         Self(reader, writer)
     }
 
+    /// Writes a line, with the number of the process that does.
+    fn say(&self, what: &'static str) -> impl Fn() + Clone + Send + Sync + 'static {
+        use std::io::Write;
+        let writer = Arc::new(self.1.try_clone().unwrap());
+        move || (&*writer).write_all(format!("{what} {}\n", std::process::id()).as_bytes()).unwrap()
+    }
+
+    /// All that was written. Nothing can be written any more.
     fn all(self) -> String {
-        drop(self.1);
+        self.1.shutdown(std::net::Shutdown::Write).unwrap();
         std::io::read_to_string(self.0).unwrap()
     }
+
+    /// Fails if another process has written, or this one another number of lines.
+    #[track_caller]
+    fn has_only_own(self, count: usize) {
+        let lines = self.all();
+        let own = format!(" {}", std::process::id());
+        assert!(lines.lines().all(|line| line.ends_with(&own)), "this process is{own}:\n{lines}");
+        assert_eq!(lines.lines().count(), count, "{lines}");
+    }
+}
+
+/// Forks, and gives the child to whoever has the other end.
+fn forking() -> (impl Fn() + Clone + Send + Sync + 'static, mpsc::Receiver<Forked>) {
+    let (tx, rx) = mpsc::channel();
+    let forks = move || {
+        if let Some(child) = fork() {
+            tx.send(child).unwrap();
+        }
+    };
+    (forks, rx)
 }
 
 // A child that comes out of the task must not go on as a worker: every task would be run twice.
 #[test]
 fn a_task_that_returns_in_the_child_ends_the_child() {
     alone("fork::a_task_that_returns_in_the_child_ends_the_child", || {
-        use std::io::Write;
         let pipe = Pipe::new();
-        let say = |what: &'static str| {
-            let mut writer = pipe.1.try_clone().unwrap();
-            move || writer.write_all(format!("{what} {}\n", std::process::id()).as_bytes()).unwrap()
-        };
+        let say = |what: &'static str| pipe.say(what);
         let pool = pool(1);
         let plug = Plug::new(&pool, 1);
         let (tx, rx) = mpsc::channel();
@@ -582,12 +606,12 @@ fn a_task_that_returns_in_the_child_ends_the_child() {
             }
             is_parent
         };
-        let mut said = say("callback");
+        let said = say("callback");
         let forks = pool.submit(task.clone());
         forks.add_done_callback(move |_| said());
         // Nobody has the handle of this one.
         pool.submit(task).detach();
-        let mut forking = say("future");
+        let forking = say("future");
         let spawned = pool.spawn(async move {
             if let Some(child) = fork() {
                 child.succeeds();
@@ -608,6 +632,302 @@ fn a_task_that_returns_in_the_child_ends_the_child() {
         assert_eq!((of_parent("task"), of_parent("callback"), of_parent("future")), (10, 1, 1), "{lines}");
         // The future itself is in the child when it writes.
         assert_eq!(lines.lines().count(), 13, "{lines}");
+    });
+}
+
+/// Calls a function when it is dropped.
+struct Calls<F: Fn() + Send + Sync + 'static>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Drop for Calls<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Calls a function when it is woken.
+struct Woken<F: Fn() + Send + Sync + 'static>(F);
+
+impl<F: Fn() + Send + Sync + 'static> std::task::Wake for Woken<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+/// All code of the user's that a worker calls besides the task itself, as a task to submit. It forks by the first function and
+/// calls the other one later, once. Whether it does is the answer.
+fn fork_beside_a_task(
+    way: usize,
+    pool: &Arc<ThreadPoolExecutor>,
+    forks: impl Fn() + Clone + Send + Sync + 'static,
+    later: impl Fn() + Clone + Send + Sync + 'static,
+) -> Option<bool> {
+    let calls_later = match way {
+        // The callback of a closure, and another one behind it.
+        0 => {
+            let future = pool.submit(|| ());
+            future.add_done_callback(move |_| forks());
+            future.add_done_callback(move |_| later());
+            true
+        }
+        // The same of a future.
+        1 => {
+            let future = pool.spawn(async {});
+            future.add_done_callback(move |_| forks());
+            future.add_done_callback(move |_| later());
+            true
+        }
+        // The destructor of a result that nobody wants.
+        2 => {
+            pool.submit(move || Calls(forks)).detach();
+            false
+        }
+        // The destructor of a future.
+        3 => {
+            let dropped = Calls(forks);
+            let future = pool.spawn(std::future::poll_fn(move |_| {
+                let _dropped = &dropped;
+                Poll::Ready(())
+            }));
+            future.add_done_callback(move |_| later());
+            true
+        }
+        // A waker.
+        4 => {
+            let mut future = pool.submit(|| ());
+            assert!(poll(&mut future, &Waker::from(Arc::new(Woken(forks)))).is_pending());
+            mem::forget(future);
+            false
+        }
+        // The callback of a task that is run in place by another one.
+        5 | 6 => {
+            let inner = Arc::clone(pool);
+            let outer = pool.submit(move || {
+                match way {
+                    5 => {
+                        let future = inner.submit(|| ());
+                        future.add_done_callback(move |_| forks());
+                        future.result().unwrap();
+                    }
+                    _ => {
+                        let future = inner.spawn(async {});
+                        future.add_done_callback(move |_| forks());
+                        future.result().unwrap();
+                    }
+                }
+                later();
+            });
+            outer.detach();
+            true
+        }
+        // The callback of a task that a spare thread runs.
+        7 => {
+            let inner = Arc::clone(pool);
+            let outer = pool.submit(move || {
+                let future = inner.submit(|| ());
+                future.add_done_callback(move |_| forks());
+                future.result_timeout(LIMIT).unwrap().unwrap();
+            });
+            outer.detach();
+            false
+        }
+        // One of several wakers.
+        8 => {
+            let mut first = pool.submit(|| ()).shared();
+            let mut second = first.clone();
+            assert!(poll(&mut first, &Waker::from(Arc::new(Woken(forks)))).is_pending());
+            assert!(poll(&mut second, &Waker::from(Arc::new(Woken(later)))).is_pending());
+            mem::forget((first, second));
+            true
+        }
+        _ => return None,
+    };
+    Some(calls_later)
+}
+
+// Not only a task: whatever a worker calls may fork, and return in the child.
+#[test]
+fn what_a_worker_calls_and_returns_in_the_child_ends_the_child() {
+    alone("fork::what_a_worker_calls_and_returns_in_the_child_ends_the_child", || {
+        for way in 0.. {
+            let (pipe, pool, (forks, children)) = (Pipe::new(), Arc::new(pool(1)), forking());
+            let plug = Plug::new(&pool, 1);
+            let Some(calls_later) = fork_beside_a_task(way, &pool, forks, pipe.say("later")) else { break };
+            let after: Vec<_> = (0..10).map(|_| pool.submit(pipe.say("task"))).collect();
+            plug.release();
+            after.into_iter().for_each(|future| future.result().unwrap());
+            assert_eq!(children.recv().unwrap().wait(), Ended::Code(0), "{way}");
+            drop(pool);
+            println!("way {way}");
+            pipe.has_only_own(10 + usize::from(calls_later));
+        }
+    });
+}
+
+// A thread that is none of the pool's may go on in the child, but not with what is the parent's to do.
+#[test]
+fn who_cancels_calls_the_callbacks_in_one_process() {
+    alone("fork::who_cancels_calls_the_callbacks_in_one_process", || {
+        let (pipe, pool) = (Pipe::new(), pool(1));
+        let plug = Plug::new(&pool, 1);
+        let (tx, rx) = mpsc::channel();
+        let futures = [pool.submit(|| ()), pool.spawn(async {}), pool.submit(|| ()), pool.spawn(async {})];
+        for (n, future) in futures.iter().enumerate() {
+            let tx = tx.clone();
+            future.add_done_callback(move |_| tx.send(fork()).unwrap());
+            let said = pipe.say("callback");
+            future.add_done_callback(move |_| said());
+            if n < 2 {
+                future.cancel();
+                match rx.recv().unwrap() {
+                    Some(child) => child.succeeds(),
+                    None => end(i32::from(!future.is_done())),
+                }
+            }
+        }
+        // Of those that are queued all are cancelled, in this thread.
+        let ended = pool.shutdown(Shutdown::Within(Duration::ZERO));
+        assert!(ended.is_err());
+        let children: Vec<_> = rx.try_iter().collect();
+        if children.iter().any(Option::is_none) {
+            end(0);
+        }
+        assert_eq!(children.len(), 2);
+        children.into_iter().flatten().for_each(Forked::succeeds);
+        plug.release();
+        drop(pool);
+        pipe.has_only_own(4);
+    });
+}
+
+#[test]
+fn a_map_item_that_returns_in_the_child_ends_the_child() {
+    alone("fork::a_map_item_that_returns_in_the_child_ends_the_child", || {
+        for (in_task, panics) in [(false, false), (false, true), (true, false), (true, true)] {
+            let (pipe, pool, (forks, children)) = (Pipe::new(), Arc::new(pool(1)), forking());
+            let (said, parent) = (pipe.say("item"), std::process::id());
+            let item = move |n: usize| {
+                said();
+                if n == 3 {
+                    forks();
+                    assert!(!panics || std::process::id() == parent, "a child panics, as this test wants it");
+                }
+                n
+            };
+            let inner = Arc::clone(&pool);
+            let sum = move || {
+                let map = inner.map_with(MapOptions::new().chunk_size(10), item, 0..20).unwrap();
+                map.map(Result::unwrap).sum::<usize>()
+            };
+            // Inside a task it is the consumer that works on the map.
+            let sum = if in_task { pool.submit(sum).result().unwrap() } else { sum() };
+            assert_eq!(sum, 190);
+            assert_eq!(children.recv().unwrap().wait(), Ended::Code(if panics { 101 } else { 0 }));
+            drop(pool);
+            pipe.has_only_own(20);
+        }
+    });
+}
+
+// It is polled again, where it has woken itself, by the parent only.
+#[test]
+fn a_future_on_a_spare_thread_that_returns_in_the_child_ends_the_child() {
+    alone("fork::a_future_on_a_spare_thread_that_returns_in_the_child_ends_the_child", || {
+        let (pipe, pool, (forks, children)) = (Pipe::new(), Arc::new(pool(1)), forking());
+        let (inner, said) = (Arc::clone(&pool), pipe.say("poll"));
+        let task = pool.submit(move || {
+            let mut forked = false;
+            let future = inner.spawn(std::future::poll_fn(move |context: &mut Context<'_>| {
+                said();
+                if mem::replace(&mut forked, true) {
+                    return Poll::Ready(());
+                }
+                // Before: in the child it would do nothing.
+                context.waker().wake_by_ref();
+                forks();
+                Poll::Pending
+            }));
+            future.result_timeout(LIMIT).unwrap().unwrap();
+        });
+        task.result().unwrap();
+        children.recv().unwrap().succeeds();
+        drop(pool);
+        pipe.has_only_own(2);
+    });
+}
+
+// The wait of a task that goes on in the child ends there without a word to anybody: it was the parent's.
+#[test]
+fn a_wait_that_ends_in_the_child_wakes_nobody() {
+    alone("fork::a_wait_that_ends_in_the_child_wakes_nobody", || {
+        let (pipe, pool, gate) = (Pipe::new(), Arc::new(pool(1)), Gate::new());
+        let (inner, said) = (Arc::clone(&pool), pipe.say("woken"));
+        let task = pool.submit(move || {
+            let behind = gate.clone();
+            // A spare thread runs this one, and who polls it is told when that thread has nothing to do.
+            let mut awaited = inner.submit(move || behind.pass());
+            let child = block_on(std::future::poll_fn(|_| {
+                assert!(poll(&mut awaited, &Waker::from(Arc::new(Woken(said.clone())))).is_pending());
+                Poll::Ready(fork())
+            }));
+            match child {
+                Some(child) => child.succeeds(),
+                None => end(0),
+            }
+            gate.open();
+            awaited.result().unwrap();
+        });
+        task.result().unwrap();
+        drop(pool);
+        let lines = pipe.all();
+        let own = format!(" {}", std::process::id());
+        assert!(lines.lines().all(|line| line.ends_with(&own)), "this process is{own}:\n{lines}");
+    });
+}
+
+/// Writes over much of the calling thread's stack.
+#[inline(never)]
+fn use_the_stack() {
+    std::hint::black_box(&mut [0x55_u8; 1 << 19]);
+}
+
+// The stacks of the parent's threads are the child's to use again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_shared_future_that_threads_of_the_parent_wait_for() {
+    alone("fork::a_shared_future_that_threads_of_the_parent_wait_for", || {
+        // In the child only the locks of std are good: those of the tests have entries in the stacks of threads that wait.
+        let (pool, (open, gate)) = (pool(1), mpsc::channel());
+        let shared = pool.submit(move || gate.recv().unwrap()).shared();
+        let (tx, rx) = mpsc::channel();
+        let wait = |timeout: Option<Duration>| {
+            let (shared, tx) = (shared.clone(), tx.clone());
+            thread::spawn(move || {
+                tx.send(rustix::thread::gettid()).unwrap();
+                match timeout {
+                    None => shared.result().unwrap(),
+                    Some(timeout) => *shared.get_timeout(timeout).unwrap().unwrap(),
+                }
+            })
+        };
+        let waiting: Vec<_> = (0..4).map(|n| wait((n > 1).then_some(LIMIT))).collect();
+        rx.iter().take(waiting.len()).for_each(until_asleep);
+        forked(|| {
+            let (own, all) = (ThreadPoolExecutor::new(8).unwrap(), Arc::new(std::sync::Barrier::new(8)));
+            let each = |_| {
+                let all = Arc::clone(&all);
+                own.submit(move || {
+                    use_the_stack();
+                    all.wait();
+                })
+            };
+            let on_each: Vec<_> = (0..8).map(each).collect();
+            on_each.into_iter().for_each(|future| future.result().unwrap());
+            assert!(shared.is_done());
+            is_wrong(shared.result());
+        })
+        .succeeds();
+        open.send(7).unwrap();
+        waiting.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), 7));
     });
 }
 
@@ -791,6 +1111,90 @@ fn block_on_looks_again_in_the_child() {
             None => end(i32::from(!result.unwrap_err().is_wrong_process())),
         }
         assert_eq!(result.unwrap(), 7);
+    });
+}
+
+// The first pool of the process is made inside: before, there was nothing by which a child could be told.
+#[test]
+fn block_on_looks_again_in_the_child_of_its_first_pool() {
+    alone("fork::block_on_looks_again_in_the_child_of_its_first_pool", || {
+        let mut undone: Option<(ThreadPoolExecutor, Gate, TaskFuture<()>)> = None;
+        let (mut depth, mut child) = (0, None);
+        block_on(std::future::poll_fn(|context| {
+            // In the child, and in its child, it is polled again although nobody has woken it there.
+            if depth == 2 {
+                return Poll::Ready(());
+            }
+            let (_, gate, future) = undone.get_or_insert_with(|| {
+                let (pool, gate, started) = (pool(1), Gate::new(), Gate::new());
+                let (behind, begun) = (gate.clone(), started.clone());
+                let future = pool.submit(move || {
+                    begun.open();
+                    behind.pass();
+                });
+                started.pass();
+                (pool, gate, future)
+            });
+            let polled = Pin::new(future).poll(context);
+            if polled.is_pending() && child.is_none() {
+                child = fork();
+                match child.is_some() {
+                    true => gate.open(),
+                    false => {
+                        depth += 1;
+                        mem::forget(undone.take());
+                    }
+                }
+            }
+            polled.map(Result::unwrap)
+        }));
+        if let Some(child) = child {
+            child.succeeds();
+        }
+        if depth > 0 {
+            end(0);
+        }
+    });
+}
+
+// A child that has no pools has nothing to look for.
+#[test]
+fn block_on_polls_no_more_in_a_child_than_it_has_to() {
+    alone("fork::block_on_polls_no_more_in_a_child_than_it_has_to", || {
+        let _pool = pool(1);
+        forked(|| {
+            let (tx, rx) = mpsc::channel::<Waker>();
+            let (go_on, woken) = (Gate::new(), Gate::new());
+            let (behind, wakes) = (go_on.clone(), woken.clone());
+            let waker = thread::spawn(move || {
+                let waker = rx.recv().unwrap();
+                behind.pass();
+                wakes.open();
+                waker.wake();
+            });
+            let mut polls = 0;
+            // The thread wakes it when this one sleeps, or when it has been polled for nothing.
+            #[cfg(target_os = "linux")]
+            let opener = thread::spawn({
+                let (tid, go_on) = (rustix::thread::gettid(), go_on.clone());
+                move || {
+                    until_asleep(tid);
+                    go_on.open();
+                }
+            });
+            block_on(std::future::poll_fn(|context| {
+                polls += 1;
+                if polls == 1 {
+                    tx.send(context.waker().clone()).unwrap();
+                    return Poll::Pending;
+                }
+                assert!(woken.is_open(), "polled for nothing");
+                Poll::Ready(())
+            }));
+            waker.join().unwrap();
+            opener.join().unwrap();
+        })
+        .succeeds();
     });
 }
 

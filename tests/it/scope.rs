@@ -297,3 +297,72 @@ fn a_task_may_wait_for_what_an_earlier_one_sends() {
         assert_eq!(received, Some(Ok(1)));
     });
 }
+
+/// A payload whose destructor waits.
+struct Waits {
+    begun: Gate,
+    behind: Gate,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.begun.open();
+        self.behind.pass();
+    }
+}
+
+// The first panic is the scope's. The payload of another one is dropped, which is the user's code, under no lock.
+#[test]
+fn the_payload_of_a_second_panic_is_dropped_under_no_lock() {
+    guarded(|| {
+        let pool = pool(1);
+        let (begun, behind) = (Gate::new(), Gate::new());
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            pool.scope(|scope| {
+                let first = scope.submit(|| -> () { panic!("the first one, as this test wants it") });
+                let payload = Waits { begun: begun.clone(), behind: behind.clone() };
+                let second = scope.submit(move || -> () { std::panic::panic_any(payload) });
+                let third = scope.submit(|| -> () { panic!("the third one, as this test wants it") });
+                until(|| third.is_done());
+                drop(first);
+                std::thread::scope(|threads| {
+                    threads.spawn(|| drop(second));
+                    begun.pass();
+                    drop(third);
+                    behind.open();
+                });
+            });
+        }));
+        assert_eq!(message(&*panic.unwrap_err()), "the first one, as this test wants it");
+    });
+}
+
+// A task of the scope drops a handle when the scope's thread, a worker, sleeps at its end already.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_end_of_a_scope_runs_what_is_detached_while_it_waits() {
+    guarded(|| {
+        let pool = Arc::new(pool(2));
+        let inner = Arc::clone(&pool);
+        let task = pool.submit(move || {
+            let thread = rustix::thread::gettid();
+            let (started, ran) = (Gate::new(), Gate::new());
+            inner.scope(|scope| {
+                let (tx, rx) = std::sync::mpsc::channel();
+                let (begun, behind) = (&started, &ran);
+                let drops = scope.submit(move || {
+                    begun.open();
+                    let handle = rx.recv().unwrap();
+                    until_asleep(thread);
+                    drop(handle);
+                    behind.pass();
+                });
+                started.pass();
+                tx.send(scope.submit(|| ran.open())).unwrap();
+                // The end of the scope is not to wait for this very task.
+                std::mem::forget(drops);
+            });
+        });
+        task.result().unwrap();
+    });
+}

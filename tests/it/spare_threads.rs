@@ -555,3 +555,92 @@ fn many_waits_at_once() {
         }
     });
 }
+
+// A spare thread that was about to end goes on, while another wait relies on its end.
+#[test]
+fn a_spare_thread_that_stays_is_waited_for_no_more() {
+    use std::sync::atomic::AtomicBool;
+    // What follows happens within a millisecond, if at all.
+    fn spin_until(flag: &AtomicBool) {
+        while !flag.load(SeqCst) {
+            std::hint::spin_loop();
+        }
+    }
+    guarded(|| {
+        for round in rounds(1000) {
+            let pool = Arc::new(pool(2));
+            // Two workers, each with a wait whose task a spare thread runs.
+            let workers = Arc::new(std::sync::Barrier::new(2));
+            let both = Arc::new(std::sync::Barrier::new(2));
+            let (done, waits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+            let go_on = Gate::new();
+            let one = {
+                let (inner, both, done, waits, go_on) =
+                    (Arc::clone(&pool), Arc::clone(&both), Arc::clone(&done), Arc::clone(&waits), go_on.clone());
+                let begins = Arc::clone(&workers);
+                pool.submit(move || {
+                    begins.wait();
+                    let deeper = Arc::clone(&inner);
+                    let task = inner.submit(move || {
+                        both.wait();
+                        let (kept, never) = promise::<()>();
+                        spin_until(&done);
+                        waits.store(true, SeqCst);
+                        let waited = wait([deeper.submit(|| ()), never], None, ReturnWhen::FirstCompleted);
+                        drop(kept);
+                        go_on.open();
+                        waited.done.len()
+                    });
+                    assert_eq!(task.result_timeout(LIMIT).unwrap().unwrap(), 1);
+                })
+            };
+            let two = {
+                let (inner, both) = (Arc::clone(&pool), Arc::clone(&both));
+                pool.submit(move || {
+                    workers.wait();
+                    let (kept, never) = promise::<()>();
+                    let reached = Arc::clone(&both);
+                    let first = inner.submit(move || {
+                        reached.wait();
+                    });
+                    let second = inner.submit(move || go_on.pass());
+                    let mut completed = as_completed([first, second, never]);
+                    completed.next().unwrap().result().unwrap();
+                    // The spare thread of this wait has nothing to do, and the other wait may count on its end.
+                    done.store(true, SeqCst);
+                    spin_until(&waits);
+                    (0..100 * (round % 50)).for_each(|_| std::hint::spin_loop());
+                    completed.next().unwrap().result().unwrap();
+                    drop(kept);
+                })
+            };
+            one.result().unwrap();
+            two.result().unwrap();
+        }
+    });
+}
+
+// The pool lets go of its initializer when it takes nothing more, but not before the last thread that may run a task.
+#[test]
+fn no_task_runs_on_a_spare_thread_without_the_initializer() {
+    thread_local!(static READY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+    guarded(|| {
+        for round in rounds(300) {
+            let pool = ThreadPoolExecutor::builder().max_workers(1).initializer(|| READY.set(true)).build().unwrap();
+            let (pool, about) = (Arc::new(pool), Arc::new(std::sync::Barrier::new(2)));
+            let (inner, begins) = (Arc::clone(&pool), Arc::clone(&about));
+            let task = pool.submit(move || {
+                let future = inner.submit(|| READY.get());
+                begins.wait();
+                future.result_timeout(LIMIT).unwrap()
+            });
+            about.wait();
+            (0..100 * (round % 100)).for_each(|_| std::hint::spin_loop());
+            pool.shutdown(Shutdown::CancelPending).unwrap();
+            match task.result().unwrap() {
+                Ok(ready) => assert!(ready, "round {round}"),
+                Err(error) => assert!(error.is_cancelled(), "{error}"),
+            }
+        }
+    });
+}

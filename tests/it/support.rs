@@ -442,3 +442,12 @@ pub(crate) fn limit_address_space(more: u64) {
     let limit = Some(pages * rustix::param::page_size() as u64 + more);
     setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
 }
+
+/// Waits until a thread of this process sleeps, in whatever: nothing announces that.
+#[cfg(target_os = "linux")]
+pub(crate) fn until_asleep(thread: rustix::thread::Pid) {
+    let stat = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+    // The state is behind the name, which is in parentheses.
+    let sleeps = || std::fs::read_to_string(&stat).is_ok_and(|stat| stat.rsplit(") ").next().unwrap().starts_with('S'));
+    until(sleeps);
+}

@@ -11,6 +11,7 @@ use crate::lock::{Condvar, Mutex};
 
 use super::{LONGEST_BLOCK, Lane, MapOptions, Results};
 use crate::error::TaskError;
+use crate::fork;
 use crate::future::{Attending, Offloaded, TaskFuture};
 use crate::stack::{self, NoRoom};
 use crate::unwind;
@@ -258,12 +259,14 @@ where
             let stretch = unwind::catch(|| {
                 for item in items.by_ref() {
                     results.push((self.f)(item));
+                    self.end_forked_child(false);
                     if self.is_interrupted(results.len(), pace, start) {
                         return;
                     }
                 }
             });
             if let Err(panic) = stretch {
+                self.end_forked_child(true);
                 results.push_error(TaskError::Panicked(panic));
             }
         }
@@ -285,6 +288,14 @@ where
         self.wake_consumer(&mut track);
         drop(track);
         self.start_runners(missing);
+    }
+
+    /// An item has forked, and has returned in the child as well: the rest of the map is the parent's to do.
+    #[inline]
+    fn end_forked_child(&self, panicked: bool) {
+        if fork::is_child() && self.host.is_elsewhere() {
+            fork::end_child(panicked);
+        }
     }
 
     /// Between two items: is the map gone, or has the chunk taken too long?

@@ -104,8 +104,8 @@ pub(crate) fn call_quietly(f: impl FnOnce()) {
     std::mem::forget(second);
 }
 
-/// Aborts the process if it is dropped by unwinding: for stretches in which the scheduler's own state is
-/// half-changed and no unwinding can be survived.
+/// Aborts the process if it is dropped by unwinding: for sections in which the state of the scheduler is inconsistent, so that
+/// unwinding must abort.
 #[derive(Debug)]
 pub(crate) struct AbortOnUnwind;
 

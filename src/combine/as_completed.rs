@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::set::{Completable, CompletionSet};
 use crate::error::CompletionTimeout;
 
-/// Yields every future of `futures` as it completes, in whatever way. `next` blocks until one has.
+/// Returns an iterator that yields each future once it has completed, failed or been cancelled. `next` blocks until there is one.
 ///
-/// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs
-/// `(key, future)`, and yields what it was given. The futures that are done already come first. The iterator knows
-/// its exact length, and a completion costs the same however many futures there are. Called on a worker, it runs the last
-/// future's task in place if it belongs to the same pool and is still queued. As long as there are more, it runs nothing, so
-/// that it can yield what is done: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what
+/// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs `(key, future)`,
+/// and yields what it was given. The futures that are done already come first. The iterator knows its exact length, and a
+/// completion costs the same however many futures there are. Called on a worker, it runs the last future's task in place if it
+/// belongs to the same pool and is still queued. While more than one future is left it runs no task itself, so that it can yield
+/// completed futures as soon as possible: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what
 /// is queued (of `futures`, nothing else), one task after the other.
 ///
 /// In a task, a future that it would wait for in vain is yielded as well, when nothing else may come: one that is the calling

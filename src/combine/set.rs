@@ -38,12 +38,11 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
 use crate::unwind;
 
-/// What a failure is worth where one is enough: far above any demand, far below overflow.
+/// Added to the balance for the first failure if one failure ends the wait: larger than any demand, too small to overflow.
 const ENOUGH: isize = isize::MAX / 4;
 
 /// What [`wait`](crate::wait) and [`as_completed`](crate::as_completed) take: a [`TaskFuture`], a [`SharedFuture`] or a
-/// [`ScopedFuture`](crate::ScopedFuture); the first two also as the second half of a pair whose first half is yours, so that a
-/// result finds what it belongs to.
+/// [`ScopedFuture`](crate::ScopedFuture); the first two also as the second element of a tuple, whose first element can be any key.
 ///
 /// This trait is sealed: the crate implements it for exactly these five.
 #[allow(private_bounds)]
@@ -145,11 +144,11 @@ pub(super) struct CompletionSet<S: Completable> {
     attended_by: Option<u64>,
     /// The items that the waiting side has to look at, as they may be polled in place, or run.
     to_claim: VecDeque<usize>,
-    /// What counts as done although it is not, because this wait for it would never end. It is not registered any more.
+    /// Indices of futures that count as done because waiting for them would deadlock. They are no longer registered.
     refused: BTreeSet<usize>,
     /// Whether the task that polls is among the items has been looked at.
     own_refused: bool,
-    /// What any is waited for of, for the search for circles; made when it is first needed.
+    /// The tasks of a wait for any of them, for deadlock detection. Created on first use.
     left: Option<Arc<Left>>,
 }
 

@@ -52,10 +52,10 @@ impl<F: Completable> Waited<F> {
 /// can return when it should: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what is
 /// queued, one task after the other.
 ///
-/// Called in a task, without a time-out, a future counts as done if this call would wait for it in vain: it is that of the calling
-/// task, or in a circle of tasks that wait for each other. (If any one is enough, it counts only when nothing else may come.) It
-/// is in `done`, and asked for its result it says [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once; the task itself is
-/// not changed. Which circles are not found is said at [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
+/// Called in a task, without a time-out, a future counts as done if waiting for it would deadlock: it belongs to the calling task,
+/// or to a cycle of tasks that wait for each other. (If any one is enough, it counts only when nothing else may come.) It is in
+/// `done`, and asked for its result it says [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once; the task itself is not
+/// changed. Which circles are not found is said at [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
 ///
 /// [`wait_async`](crate::wait_async) is the same for asynchronous code.
 ///

@@ -13,9 +13,9 @@ use super::wait::{ReturnWhen, Waited};
 /// Polled by a spawned future, or by a [`block_on`](crate::block_on) inside a task, it counts the handle of that very task as done,
 /// as [`wait`](crate::wait()) does.
 ///
-/// It takes no time-out, as timers are the runtime's. Give it a foreign one by reference: when the time is up,
-/// [`into_waited`](WaitAsync::into_waited) tells what is done and what is not. It can be dropped at any time, which never
-/// blocks; the tasks go on.
+/// It has no time-out parameter, because timers belong to the runtime. Pass it to the runtime's time-out by reference; afterwards
+/// [`into_waited`](WaitAsync::into_waited) returns what is done and what is not. It can be dropped at any time, which never blocks;
+/// the tasks go on.
 ///
 /// ```
 /// use concurrent_futures::{block_on, promise, wait_async, ReturnWhen};
@@ -26,7 +26,7 @@ use super::wait::{ReturnWhen, Waited};
 /// let waited = block_on(wait_async([first, second], ReturnWhen::FirstCompleted));
 /// assert_eq!((waited.done.len(), waited.not_done.len()), (1, 1));
 ///
-/// // A time-out that strikes at once.
+/// // A time-out that has already elapsed.
 /// let mut waiting = wait_async(waited.not_done, ReturnWhen::AllCompleted);
 /// block_on(async {
 ///     let timeout = std::future::ready(());

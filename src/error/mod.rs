@@ -60,15 +60,15 @@ pub enum TaskError {
     /// (`#[serde(skip_serializing_if)]`), so that it would arrive as another value.
     #[error("cannot be sent to or from a worker process: {0}")]
     Encode(#[source] CodecError),
-    /// The argument, or the result, could not be made of the bytes that arrived; or these are of a type of which something is
-    /// skipped when it is written, and not when it is read.
+    /// The argument, or the result, could not be made of the bytes that arrived; or the type skips a field or variant in only one
+    /// of the two directions.
     #[error("arrived, but cannot be decoded: {0}")]
     Decode(#[source] CodecError),
     /// The argument, or the result, is too long ([`max_payload`](crate::ProcessPoolBuilder::max_payload)).
     #[error("too large to be sent: {0}")]
     TooLarge(Box<SizeLimit>),
-    /// The worker process sent something that it never would if it were in its right mind; it has been ended.
-    #[error("the worker process is out of its mind: {0}")]
+    /// The worker process sent data that violates the protocol; it has been killed.
+    #[error("the worker process violated the protocol: {0}")]
     Protocol(#[source] Cause),
     /// The function is not part of the executable, but of a shared library, so a worker process cannot find it.
     #[error("the function is not part of the executable, so a worker process cannot find it")]

@@ -97,8 +97,8 @@ impl WorkerExit {
         self.0.out_of_memory
     }
 
-    /// The address space that it was [limited](crate::ProcessPoolBuilder::memory_limit) to, in bytes, if it ended as processes
-    /// do that cannot have more memory: by SIGABRT or SIGSEGV, and not after a panic. The limit may be the reason.
+    /// The address space that it was [limited](crate::ProcessPoolBuilder::memory_limit) to, in bytes, if the worker was killed by
+    /// SIGABRT or SIGSEGV without a panic, which is how a failed allocation usually ends a process. The limit may be the reason.
     pub fn memory_limit(&self) -> Option<u64> {
         let may_be_the_reason = matches!(self.signal_name(), Some("SIGABRT" | "SIGSEGV")) && self.0.panic.is_none();
         self.0.memory_limit.filter(|_| may_be_the_reason)

@@ -1,4 +1,4 @@
-//! The words in which a user speaks to any executor.
+//! Option types that both executors share.
 
 use std::time::Duration;
 
@@ -33,9 +33,10 @@ pub enum Shutdown {
     /// Cancels what has not started, and spawned futures where they wait; lets the rest finish, and returns when the workers
     /// are gone. A future that is being polled ends with that poll.
     CancelPending,
-    /// Like [`Wait`](Self::Wait), for so long. Then it is as with [`CancelPending`](Self::CancelPending), and the call returns an error
-    /// that says how many workers were still busy. Threads go on until their tasks end, as no thread can be stopped from
-    /// outside; worker processes are ended (SIGTERM, and SIGKILL 50 ms later).
+    /// Like [`Wait`](Self::Wait), but for at most the given time. After that it behaves like
+    /// [`CancelPending`](Self::CancelPending), and the call returns an error that says how many workers were still busy. Threads go
+    /// on until their tasks end, as no thread can be stopped from outside; worker processes are ended (SIGTERM, and SIGKILL 50 ms
+    /// later).
     Within(Duration),
 }
 

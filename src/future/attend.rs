@@ -6,10 +6,9 @@
 //! in which it becomes pollable, and tells those who are entered here. So either the worker sees a pollable future, or the
 //! waker sees a worker.
 //!
-//! An entry stays until the wait ends or the future does. The future's owner sees ATTENDED when it has closed the word, and
-//! takes the entries out; who enters itself later sees that the word is closed, and takes its own entry out. So a wait that
-//! awaits one future after the other keeps nothing of those that have ended, and the address of a cell that was freed
-//! names no entry.
+//! An entry stays until the wait ends or the future does. The future's owner sees ATTENDED when it has closed the word, and takes
+//! the entries out; who enters itself later sees that the word is closed, and takes its own entry out. So a long wait keeps no
+//! entries for futures that have ended, and no entry refers to the address of a freed cell.
 //!
 //! What such a future awaits, the thread waits for as well. So a handle that is polled in place, that is, by a thread that
 //! blocks until the polled future is done, or by the spare thread of such a wait, sees to it that somebody runs its task if
@@ -355,7 +354,8 @@ impl Drop for Attending {
             let first = of_attendance(key).lock().range((key, 0)..=(key, usize::MAX)).next().copied();
             let Some((_, awaited)) = first else { break };
             let entry = self.attendance.take_out(awaited);
-            // What was polled for this wait awaits what nobody would run: rule 3 of `offload`.
+            // Rule 3 of `offload`: futures polled for this wait await tasks that nobody would run now, so they are woken to be
+            // polled again.
             match entry.filter(|entry| entry.is_nested).map(|entry| entry.listener) {
                 Some(Entered::Waker(waker)) if is_own(&waker) => {}
                 Some(listener) => unwind::call_quietly(|| listener.tell()),

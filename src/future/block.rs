@@ -32,8 +32,8 @@ pub(super) fn ready_or_claimed(
     }
 }
 
-/// The rest, for a task that this thread may not run: true if it is done, false if the deadline has passed. `sleep` asks
-/// its argument whenever it wakes up.
+/// The remaining steps, for a task that this thread cannot run itself. Returns whether the task is done (false: the deadline has
+/// passed). `sleep` calls its argument each time the thread wakes up.
 pub(super) fn wait(
     source: &impl Source,
     address: usize,

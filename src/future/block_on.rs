@@ -18,8 +18,8 @@ thread_local! {
     static CACHED: Cell<Option<Bench>> = const { Cell::new(None) };
 }
 
-/// Where a thread sits while a future is pending. The parker is not the one of the thread (`park`): a wait that is nested in
-/// the poll could take a wake-up that was meant for the future.
+/// The parker and waker that a thread uses while its future is pending. The parker is not the one of the thread (`park`): a wait
+/// that is nested in the poll could take a wake-up that was meant for the future.
 struct Bench {
     parker: Parker,
     waker: Waker,
@@ -37,15 +37,15 @@ impl Bench {
 /// pending. No runtime is needed: this is how a program that is not asynchronous calls one that is, as with Python's
 /// [`asyncio.run`](https://docs.python.org/3/library/asyncio-runner.html#asyncio.run).
 ///
-/// The future may be any: handles of this crate, of others, what borrows from the caller. Calls may be nested. Other threads
-/// that wake it wake this thread, however many wakers they hold.
+/// Any future can be passed, including one that borrows from the caller. Calls may be nested. Other threads that wake it wake this
+/// thread, however many wakers they hold.
 ///
-/// Called on a worker of a pool, it occupies that worker like any other blocking call. It runs no tasks meanwhile. If the
-/// future awaits a task of the same pool that is still queued, and no worker is free to take it, a
-/// [spare thread](crate::ThreadPoolExecutor#spare-threads) runs that task; if none can be started, the poll that finds the
-/// task queued runs it in place. So a pool of one thread is enough. The handle of the very task that this is called in is ready with
-/// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). To occupy nobody, `.await` inside
-/// [`spawn`](crate::ThreadPoolExecutor::spawn).
+/// Called on a worker of a pool, it occupies that worker like any other blocking call. It runs no tasks meanwhile. If the future
+/// awaits a task of the same pool that is still queued, and no worker is free to take it, a [spare
+/// thread](crate::ThreadPoolExecutor#spare-threads) runs that task; if none can be started, the poll that finds the task queued
+/// runs it in place. So a pool of one thread is enough. Polling the handle of the task that called `block_on` returns
+/// [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock). To wait without occupying a worker, use `.await` in a future
+/// passed to [`spawn`](crate::ThreadPoolExecutor::spawn).
 ///
 /// ```
 /// use concurrent_futures::{block_on, ThreadPoolExecutor};

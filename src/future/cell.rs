@@ -88,8 +88,8 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
         false
     }
 
-    /// The calling thread waits until `done`. The executor may use it for what would otherwise be done by a thread of its own,
-    /// until `done`, the deadline, or its own judgement, and at most as `may` says; true if that was as good as spinning.
+    /// The calling thread waits until `done`. The executor may use the calling thread for its own work, within the limits of `may`,
+    /// until `done` returns true or the deadline passes. Returns true if the caller need not spin afterwards.
     fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
         let _ = (done, deadline, may);
         false
@@ -511,7 +511,7 @@ where
     }
 }
 
-/// What is the same for everything in a cell, whoever runs it.
+/// Functions common to closures and spawned futures.
 impl<W, T, O> Cell<W, T, O>
 where
     T: Send,

@@ -1,10 +1,10 @@
-//! Who of the threads that run tasks is blocked, and on what: how a circle of waits is found.
+//! Detection of deadlocks: which threads that run tasks are blocked, and on which tasks.
 //!
-//! A thread that is about to block for good inside a task enters here what it waits for: one task, all of some, or any of
-//! some. A thread is *stuck* if what it waits for will not come: one task, or one of all, or each of any, is being run by a thread
-//! that is stuck. The last thread to enter sees all the others; if it would be stuck, it is not entered and gets an error
-//! instead. So nobody who is entered is ever stuck. A thread that runs what it waits for, such as a future that was woken and that it
-//! polls in place, is entered all the while, and not stuck either.
+//! A thread that is about to block for good inside a task enters here what it waits for: one task, all of some, or any of some. A
+//! thread is *stuck* if the task it waits for is run by a stuck thread; when it waits for all of several tasks, if one of them is;
+//! when it waits for any, if each of them is. The last thread to enter sees all the others; if it would be stuck, it is not entered
+//! and gets an error instead. So nobody who is entered is ever stuck. A thread that runs what it waits for, such as a future that
+//! was woken and that it polls in place, is entered all the while, and not stuck either.
 //!
 //! Waits with a deadline end by themselves and are not entered. Nor are futures that are suspended: a circle that leads through
 //! one is not found, except that a future which polls its own handle is told so ([`polls_itself`]).
@@ -119,7 +119,7 @@ struct Node {
 }
 
 impl Waits<'_> {
-    /// Who runs the task, if that thread is blocked, or `me`.
+    /// Returns the thread that runs the task, if it is blocked or is `me`.
     fn blocked_in(&self, task: usize) -> Option<ThreadKey> {
         let thread = *self.inside.get(&task)?;
         (thread == self.me || self.blocked.contains_key(&thread)).then_some(thread)
@@ -128,7 +128,7 @@ impl Waits<'_> {
     /// What of `wait` will not come if `me` blocks on it.
     fn in_vain(&self, wait: &Wait) -> Vec<usize> {
         if let Wait::One(task) = wait {
-            // By far the most frequent case, and mostly the end of it.
+            // The most frequent case; usually it decides the question.
             match self.follow(*task) {
                 Some(true) => return vec![*task],
                 Some(false) => return Vec::new(),

@@ -28,8 +28,8 @@ use crate::unwind;
 /// [`std::future::Future`] it can be awaited in any runtime, with no runtime of its own. The output is
 /// `Result<T, TaskError>` in both.
 ///
-/// **Dropping the handle detaches the task: it still runs**, as in Python. Use
-/// [`cancel_on_drop`](Self::cancel_on_drop) for the other rule. Dropping never blocks.
+/// **Dropping the handle detaches the task: it still runs**, as in Python. Use [`cancel_on_drop`](Self::cancel_on_drop) to cancel
+/// the task when the handle is dropped. Dropping never blocks.
 ///
 /// The handle is one machine word. It is `Send` if `T` is, and `Sync` if `T` is `Send` and `Sync` (a callback may
 /// look at the value through a shared reference).
@@ -101,8 +101,8 @@ impl<T> TaskFuture<T> {
         }
     }
 
-    /// Like [`result`](Self::result), but for at most so long: then the handle comes back, still good. A duration
-    /// of zero looks once. The outer `Err` is the time-out, the inner one the task's.
+    /// Like [`result`](Self::result), but gives up after `timeout` and returns the handle, which can be used again. A duration of
+    /// zero looks once. The outer `Err` is the time-out, the inner one the task's.
     ///
     /// ```
     /// use std::time::Duration;
@@ -202,7 +202,8 @@ impl<T> TaskFuture<T> {
         self.header().state.phase() == Phase::Foreign
     }
 
-    /// True while a worker is at it. A spawned future is running from its first poll on, also while it waits.
+    /// True while a worker runs the task. A spawned future counts as running from its first poll until it ends, including while it
+    /// is suspended.
     pub fn is_running(&self) -> bool {
         match self.header().state.phase() {
             Phase::Running | Phase::Pending if self.is_foreign() => false,
@@ -248,7 +249,7 @@ impl<T> TaskFuture<T> {
         unsafe { cell::add_callback(self.cell, Box::new(callback)) }
     }
 
-    /// What tells this task apart.
+    /// Returns an identifier that is unique among tasks with live handles.
     pub fn id(&self) -> TaskId {
         TaskId(self.address())
     }
@@ -261,7 +262,7 @@ impl<T> TaskFuture<T> {
         SharedFuture::new(self)
     }
 
-    /// Lets the task run without anybody waiting for it: what dropping the handle does, said aloud.
+    /// Detaches the task explicitly. Equivalent to dropping the handle.
     ///
     /// ```
     /// # use std::sync::mpsc;

@@ -74,8 +74,8 @@ pub(crate) use task::{Claimed, Task, borrowing_task, task};
 pub(crate) use unfinished::Unfinished;
 pub(crate) use waiter::{Waiter, is_past};
 
-/// Closures and futures that are larger than so many bytes go to the heap first, as pointers to which they travel on. By value they
-/// would be on the stack several times over: that of the caller, and that of the worker.
+/// Closures and futures larger than this many bytes are boxed before they are moved. By value they would be on the stack several
+/// times over: that of the caller, and that of the worker.
 pub(crate) const LARGE: usize = 2048;
 
 /// What the combinators need of something they wait for.
@@ -128,8 +128,8 @@ pub(crate) trait Source {
         }
     }
 
-    /// Before a poll leaves a waker: looks on for a moment, which may spare that, and two wake-ups. True if it is done now. On
-    /// a worker, which has other things to do, it does not.
+    /// Called before a poll registers a waker: spins for a moment, which may save the registration and two wake-ups. True if it is
+    /// done now. On a worker, which has other things to do, it does not.
     fn glance(&self) -> bool {
         let is_done = || self.is_done();
         !current::in_task() && spin::glance(|| self.help(&is_done, None, Idle::Glance).then(is_done))

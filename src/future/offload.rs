@@ -45,7 +45,7 @@ pub(crate) trait SpareHost: Send + Sync {
     /// for a moment until one has, and does not keep the waker if none is about to end.
     fn start_spare(&self, offload: &Arc<Offload>, or_here: bool, waker: &mut Option<Waker>) -> StartSpare;
 
-    /// The wait is over, and its spare thread is at a task.
+    /// The wait has ended while its spare thread is still running a task.
     fn wait_ended(&self, key: u64);
 
     /// Gives back the wakers that are kept under `key`.

@@ -40,7 +40,7 @@ mod imp {
     #[derive(Debug, Clone)]
     pub(crate) enum Unparker {
         Parked(Handle),
-        /// A thread whose thread-locals are gone: it is about to end, so nobody will miss the token of its own.
+        /// A thread whose thread-locals are gone: it is about to end, so its std park token can be used.
         Ending(Thread),
     }
 

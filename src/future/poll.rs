@@ -119,8 +119,8 @@ impl<T> Future for TaskFuture<T> {
     /// Polled by its own task (a spawned future, or a `block_on` inside the task), it is ready with
     /// [`TaskError::WouldDeadlock`]; the handle stays good.
     ///
-    /// The first poll may look on for up to 2 µs before it is pending, if the CPUs are free and that has paid off on this thread
-    /// of late: to leave a waker and to be woken costs more.
+    /// The first poll may spin for up to 2 µs before it returns `Pending`, if a CPU is free and spinning has recently succeeded on
+    /// this thread, because registering a waker and being woken costs more.
     ///
     /// # Panics
     ///

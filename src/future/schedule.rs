@@ -17,8 +17,8 @@
 //! - CLOSED: the future is over. Its owner drops it and publishes the outcome; nobody will ever poll it.
 //! - ENTRY: an entry lies in the executor's queue. There is never more than one: if the future was polled by a thread
 //!   that waits for it, the entry is an empty shell, and becomes good again with the next wake-up.
-//! - LOST: the last waker of an idle future was dropped, so nobody could ever wake it: whoever takes it is to resolve
-//!   it, not to poll it.
+//! - LOST: the last waker of an idle future was dropped, so the future can never be woken. The thread that takes it must resolve it
+//!   instead of polling it.
 //! - CANCEL, REFUSE: somebody wants it to end while it is being polled; the owner does it when the poll has returned.
 //! - ATTENDED: somebody wants to be told when it may be polled in place (`attend`).
 //! - AWAY: it was polled last by a thread that does not wait for it. One that does, or its spare thread, may poll it at once,
@@ -46,7 +46,7 @@ const ATTENDED: usize = 1 << 7;
 const AWAY: usize = 1 << 8;
 const WAKER: usize = 1 << 9;
 
-/// More wakers than anybody can have, unless he leaks them: as for `Arc`, the process ends before the count overflows.
+/// A limit that is reached only if wakers are leaked. As with `Arc`, the process aborts before the count overflows.
 const TOO_MANY: usize = usize::MAX / 2;
 
 /// The word at one moment.

@@ -96,7 +96,7 @@ enum Place {
 }
 
 impl Waiting {
-    /// So much memory is kept when nobody waits.
+    /// Capacity that is kept when the list becomes empty.
     const KEPT: usize = 32;
 
     fn insert(&mut self, entry: Entry) -> usize {
@@ -265,8 +265,8 @@ impl<T> SharedFuture<T> {
         }
     }
 
-    /// Like [`get`](Self::get), but for at most so long: `None` is the time-out. A duration of zero looks once. As with
-    /// [`TaskFuture::result_timeout`], the calling thread never runs the task.
+    /// Like [`get`](Self::get), but returns `None` if the task is not done within `timeout`. With a zero timeout it only checks. As
+    /// with [`TaskFuture::result_timeout`], the calling thread never runs the task.
     pub fn get_timeout(&self, timeout: Duration) -> Option<Result<&T, TaskError>> {
         match self.wait_until(Instant::now().checked_add(timeout)) {
             Ok(true) => Some(self.outcome()),

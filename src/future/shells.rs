@@ -4,8 +4,8 @@
 //! the memory of its cell. While no worker is free that may be never, so whoever leaves a shell counts it, and sweeps
 //! the queues when shells outnumber what is left of them.
 //!
-//! Whoever cancels a task knows nothing of the pool but what is in the cell, and the pool may end meanwhile. So the count of a
-//! pool is never freed: it is leased, and comes back for later pools. A count for a pool that is gone is added in vain.
+//! Whoever cancels a task knows nothing of the pool but what is in the cell, and the pool may end meanwhile. So the count of a pool
+//! is never freed: it is leased, and comes back for later pools. Incrementing the count of a pool that has ended has no effect.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -31,13 +31,14 @@ pub(crate) struct Shells {
     origin: AtomicUsize,
 }
 
-/// So many shells are not worth a sweep.
+/// No sweep happens below this number of shells.
 const FEW: isize = 64;
 
-/// Every so many shells somebody asks whether a sweep is due.
+/// How many shells are added between two checks whether to sweep.
 const STEP: isize = 32;
 
-/// The counts of pools that have ended, oldest first. Those at hand are used last, for a count may come late.
+/// The counts of pools that have ended, oldest first. The oldest is reused first, because late increments may still arrive at
+/// recent ones.
 static ENDED: PerProcess<Mutex<VecDeque<&'static Shells>>> = PerProcess::new();
 
 /// So many counts are kept unused.

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 /// The first descriptor that is not a standard one.
 pub(crate) const FIRST: i32 = 3;
 
-/// The same file, with a number of at least [`FIRST`]. A new descriptor gets the lowest free number, which is a standard one if the
-/// program has closed that; then whatever it prints would be written to this file.
+/// The same file, with a number of at least [`FIRST`]. If the program has closed a standard descriptor, a new descriptor gets its
+/// number, and the program's output would go to this file.
 pub(crate) fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     match fd.as_raw_fd() {
         FIRST.. => Ok(fd),

@@ -213,7 +213,7 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Keeps an environment variable of this program from the workers; not `CONCURRENT_FUTURES_WORKER`, as in [`env`](Self::env).
+    /// Removes an environment variable for the workers. As with [`env`](Self::env), `CONCURRENT_FUTURES_WORKER` is refused.
     pub fn env_remove(mut self, key: impl Into<OsString>) -> Self {
         self.env.push((key.into(), None));
         self
@@ -251,16 +251,16 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// How long a worker that is to be ended because of a task has between SIGTERM and SIGKILL. Without it: 500 ms.
+    /// Time between SIGTERM and SIGKILL when a worker is ended because its task was cancelled or timed out. The default is 500 ms.
     pub fn kill_grace(mut self, time: Duration) -> Self {
         self.kill_grace = time;
         self
     }
 
-    /// The program that is started as a worker, with its arguments, instead of this executable. It has to be the same build
-    /// of the same program (build ids are compared), or workers refuse to serve. It may be a program that starts the worker, such as
-    /// `nice` or a shell, if that leaves standard input alone: a worker knows by it that it is one. The environment may be changed
-    /// or cleared.
+    /// The program that is started as a worker, with its arguments, instead of this executable. It has to be the same build of the
+    /// same program (build ids are compared), or workers refuse to serve. It may be a program that starts the worker, such as
+    /// `nice` or a shell, as long as it passes standard input on unchanged: the worker recognizes itself by its standard input. The
+    /// environment may be changed or cleared.
     pub fn worker_command<I>(mut self, command: I) -> Self
     where
         I: IntoIterator,

@@ -32,15 +32,15 @@ use crate::future::TaskFuture;
 /// **A running task can be stopped**: [`TaskFuture::cancel`] ends the worker that runs it, and so does a
 /// [time limit](ProcessTask::timeout).
 ///
-/// Workers never outlive their pool, nor the program, however that ends; processes that a task has started may. Standard
-/// input is empty for them; standard output and error are the program's unless [`stdio`](ProcessPoolBuilder::stdio) says
-/// otherwise. Ctrl-C is left to the program.
+/// Workers end with the pool and with the program, however the program ends. Processes started by a task may outlive both. Standard
+/// input is empty for them; standard output and error are the program's unless [`stdio`](ProcessPoolBuilder::stdio) says otherwise.
+/// Ctrl-C is left to the program.
 ///
 /// **Arguments and results arrive as they were sent, or as an error.** They are encoded without names, so serde attributes that
-/// leave something out are not carried: of a value with a field that `skip_serializing_if` skips the task fails with
-/// [`TaskError::Encode`](crate::TaskError::Encode), and where a field is skipped in one direction only, with [`TaskError::Decode`](crate::TaskError::Decode). `flatten`, `untagged` and
-/// `tag` are errors, too. Not found is a type with one field that is skipped only when it is written, and another one that is
-/// skipped only when it is read.
+/// leave something out are not carried: a task fails with [`TaskError::Encode`](crate::TaskError::Encode) if `skip_serializing_if`
+/// skips a field of the value, and with [`TaskError::Decode`](crate::TaskError::Decode) if a field is skipped in only one
+/// direction. `flatten`, `untagged` and `tag` are errors, too. A type that skips one field only when serializing and a different
+/// one only when deserializing is not detected.
 ///
 /// A task may fork. A child that comes to the end of the task, or panics there, ends at once (`_exit`, with 0 or 101): only the
 /// worker answers.

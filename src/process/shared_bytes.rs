@@ -69,7 +69,7 @@ impl SharedBytes {
         Self::with(bytes.len(), |to| to.copy_from_slice(bytes))
     }
 
-    /// So many bytes, which `fill` is given once to write to. They are 0 before.
+    /// Creates a value of `length` bytes. They are initially 0; `fill` is called once to write them.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Serialize for SharedBytes {
     }
 }
 
-/// Whether the bytes travel beside this; and which of those that do they are, or else the bytes.
+/// A flag, followed by the index of the attachment if the bytes are sent as one, or by the bytes themselves.
 struct Pair<'a>(&'a SharedBytes);
 
 impl Serialize for Pair<'_> {

@@ -10,7 +10,7 @@ pub enum Stdio {
     /// Nowhere.
     Null,
     /// Into the executor, which keeps the last 8 KiB of each worker for the error of a task during which that worker dies
-    /// ([`WorkerExit::stderr`](crate::WorkerExit::stderr)). So that this is what the task wrote, and not the one before, a
-    /// worker gets the next task when it has done the last one, and none in advance: short tasks take longer than otherwise.
+    /// ([`WorkerExit::stderr`](crate::WorkerExit::stderr)). So that the captured output belongs to one task only, a worker is
+    /// handed a task only after it has finished the previous one, which makes short tasks slower.
     Capture,
 }

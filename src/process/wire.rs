@@ -162,7 +162,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes are eight bytes"))
 }
 
-/// The other side has written something that it never would if it were in its right mind.
+/// The peer violated the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the worker process sent {0}")]
 pub(super) struct ProtocolError(pub(super) &'static str);

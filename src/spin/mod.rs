@@ -3,9 +3,9 @@
 //! Waking a sleeping thread costs microseconds (tens of them where its CPU has halted), so a short wait is
 //! cheaper awake. But a thread that spins while others want the CPU is worse than useless. Three rules:
 //! 1. Nobody spins unless a CPU is free for it, as far as this process can know ([`room_for`]).
-//! 2. Everybody spins for a time that follows his own luck ([`Patience`]): it doubles when spinning paid off,
+//! 2. Each thread adapts how long it spins to how often spinning succeeded ([`Patience`]): it doubles when spinning paid off,
 //!    halves when it did not, and never exceeds its `longest`, as [`ONE_WAKE_UP`].
-//! 3. Whoever knows that the one he waits for is on the same CPU lets him have it at once.
+//! 3. A thread that knows that the thread it waits for is on the same CPU yields immediately.
 //!
 //! A poll, which must not block, does it in another way: see [`glance`](mod@glance).
 

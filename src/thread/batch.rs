@@ -6,7 +6,8 @@
 
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 
-/// A batch that others have found unfinished so often goes back. (Models have to come to an end.)
+/// A batch that other workers have found unfinished this many times goes back to the queue. (Fewer under loom, to keep the models
+/// small.)
 pub(super) const LOOKS: usize = if cfg!(loom) { 1 } else { 4 };
 
 /// The bits in which looks are counted.

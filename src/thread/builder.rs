@@ -59,8 +59,8 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// The stack of each thread, in bytes; rounded up to [`MIN_STACK_SIZE`](Self::MIN_STACK_SIZE), and to what the system
-    /// allows. Without it: std's default, 2 MiB.
+    /// Sets the stack size of each thread, in bytes. Values below [`MIN_STACK_SIZE`](Self::MIN_STACK_SIZE) are raised to it. The
+    /// default is that of `std::thread`.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes.max(Self::MIN_STACK_SIZE));
         self
@@ -82,16 +82,16 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// At most so many tasks are queued, not counting those that run, nor spawned futures that have been polled; `policy` says what happens to one more. Without
-    /// it the queue is unbounded. Tasks of a `map` or a scope are not counted; bound a map by its
-    /// [`buffer`](crate::MapOptions::buffer).
+    /// Bounds the queue to `tasks` entries. Running tasks and futures that have been polled do not count. `policy` determines what
+    /// happens when the queue is full. Without it the queue is unbounded. Tasks of a `map` or a scope are not counted; bound a map
+    /// by its [`buffer`](crate::MapOptions::buffer).
     pub fn queue_capacity(mut self, tasks: usize, policy: QueuePolicy) -> Self {
         self.queue_capacity = Some((tasks, policy));
         self
     }
 
-    /// A thread that has had nothing to do for so long ends. Without it threads stay, as in Python. One stays as long as there
-    /// are spawned futures.
+    /// Threads that have been idle for `time` end. By default idle threads stay alive. One thread always stays while there are
+    /// unfinished spawned futures.
     pub fn keep_alive(mut self, time: Duration) -> Self {
         self.keep_alive = Some(time);
         self

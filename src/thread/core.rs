@@ -259,7 +259,7 @@ impl Core {
         self.me.upgrade()
     }
 
-    /// [`notify`](Self::notify) for what was published long ago, and nobody has come across.
+    /// Like [`notify`](Self::notify), for work that was published earlier and has not been taken yet.
     pub(super) fn grow_if_room(&self, counts: Counts) {
         if counts.threads() < self.max_workers() {
             self.grow_if_short(counts);

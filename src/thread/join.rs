@@ -1,10 +1,10 @@
 //! `join`: two closures, at once if somebody is free, else one after the other.
 //!
-//! The second closure is offered as a job on the caller's stack: no allocation, and nothing to be freed. The caller runs
-//! the first closure, then takes the second back if nobody has begun it. If somebody has, the caller helps him, and only
-//! him: it takes jobs from the *thief's* queue. Those are parts of the very job that the caller waits for, because a
-//! worker steals only when its own queue of jobs is empty; so whatever locks the caller holds, it runs nothing that it
-//! was not waiting for anyway. (Leapfrogging: Wagner and Calder, 1993.)
+//! The second closure is offered as a job on the caller's stack: no allocation, and nothing to be freed. The caller runs the first
+//! closure, then takes the second back if nobody has begun it. If another worker has, the caller helps that worker, and only that
+//! one: it takes jobs from the *thief's* queue. Those are parts of the very job that the caller waits for, because a worker steals
+//! only when its own queue of jobs is empty; so whatever locks the caller holds, it runs nothing that it was not waiting for
+//! anyway. (Leapfrogging: Wagner and Calder, 1993.)
 //!
 //! This module is an unsafe island. Its rules:
 //! 1. A [`JobRef`] points to a [`StackJob`] that does not move or die before it is taken back or its latch says that it

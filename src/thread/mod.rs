@@ -53,13 +53,12 @@ use crate::stack;
 
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
 ///
-/// Threads start on demand, up to a limit, and are reused. Tasks of one [`Priority`] start first in, first
-/// out, those submitted from inside other tasks included. With one worker that is exact. With several, each takes up to 8 tasks
-/// at a time, and the others take these over if it is at one of them for long: so a task is overtaken at most
-/// [64](Self::OVERTAKES_PER_WORKER) times for each worker, however long others run.
-/// A task that waits for another task of the same pool runs it in place if it is still queued, so waiting inside tasks
-/// cannot exhaust the pool; it never runs anything that it does not wait for. (For waits with a time-out, or for any of
-/// several, see [below](#spare-threads).)
+/// Threads start on demand, up to a limit, and are reused. Tasks of one [`Priority`] start first in, first out, those submitted
+/// from inside other tasks included. With one worker that is exact. With several, each worker takes up to 8 tasks at a time; if one
+/// of these runs for long, other workers take over the rest: so a task is overtaken at most [64](Self::OVERTAKES_PER_WORKER) times
+/// for each worker, however long others run. A task that waits for another task of the same pool runs it in place if it is still
+/// queued, so waiting inside tasks cannot exhaust the pool; it never runs anything that it does not wait for. (For waits with a
+/// time-out, or for any of several, see [below](#spare-threads).)
 ///
 /// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then joins the
 /// threads. Dropped while the thread unwinds from a panic, it cancels what has not started first; dropped inside one of
@@ -92,17 +91,17 @@ use crate::stack;
 ///
 /// # Spare threads
 ///
-/// A wait in a task that may have to end before an awaited task does runs nothing on its own thread: a wait with a time-out, a
-/// wait for any of several futures, whatever [`block_on`](crate::block_on) polls. If what it waits for belongs to the
-/// same pool and is still queued, and no worker is free to take it, the pool starts a *spare thread*. It runs the
-/// initializer, that one task, and the finalizer, and ends. (If the wait needs another task within 1 ms, it runs that one
-/// first.) There is at most one for each blocked wait, and at most as many as
-/// [`max_workers`](ThreadPoolBuilder::max_workers), so at most twice as many threads as workers.
-/// [`stats`](Self::stats) tells how many there are.
+/// Some waits inside a task can end before the awaited task does: waits with a time-out, waits for any of several futures, and
+/// futures polled by [`block_on`](crate::block_on). Such a wait does not run the awaited task on its own thread. If what it waits
+/// for belongs to the same pool and is still queued, and no worker is free to take it, the pool starts a *spare thread*. It runs
+/// the initializer, that one task, and the finalizer, and ends. (If the wait needs another task within 1 ms, it runs that one
+/// first.) There is at most one for each blocked wait, and at most as many as [`max_workers`](ThreadPoolBuilder::max_workers), so
+/// at most twice as many threads as workers. [`stats`](Self::stats) tells how many there are.
 ///
 /// If no spare thread can be started, a wait with a time-out ends when the time is up, and all others run the task in place (after
-/// 100 ms at most, if a spare thread of an earlier wait is still at its task). That is so when as many tasks as there may be workers run on spare threads, and one of them waits with a time-out in its turn.
-/// Wait without a time-out in tasks that are waited for with a time-out.
+/// 100 ms at most, if a spare thread of an earlier wait is still at its task). This happens when `max_workers` spare threads are
+/// already running and a task on one of them starts another wait with a time-out. Wait without a time-out in tasks that are waited
+/// for with a time-out.
 pub struct ThreadPoolExecutor {
     core: Arc<Core>,
 }
@@ -112,8 +111,8 @@ impl UnwindSafe for ThreadPoolExecutor {}
 impl RefUnwindSafe for ThreadPoolExecutor {}
 
 impl ThreadPoolExecutor {
-    /// How often a queued task is overtaken at most, for each worker that the pool has had at the same time: so many tasks, times
-    /// the workers, that were submitted after its own `submit` had returned are taken from the queue before it is.
+    /// The maximum number of times a queued task can be overtaken, per worker. At most this many tasks times the largest number of
+    /// workers the pool has had, all submitted after its own `submit` returned, are taken from the queue before it.
     ///
     /// That is between tasks of one [`Priority`]. Tasks that are run where somebody waits for them, closures of
     /// [`join`](Self::join), items of a [`map`](Self::map) and later polls of a [spawned](Self::spawn) future do not count: they
@@ -256,10 +255,10 @@ impl ThreadPoolExecutor {
     }
 
     /// Runs a future on the workers: they poll it whenever it was woken, from wherever. While it waits it occupies nobody, so a
-    /// pool of one thread runs any number of futures, like an event loop; and beside closures, in the order in which either
-    /// are ready to go on. No runtime is needed, and wakers may be used by any: a timer of one, a channel of another. What
-    /// does not work outside of its runtime (tokio's own timers and sockets panic there) belongs on that runtime; the handles of
-    /// this crate can be awaited there as well.
+    /// pool of one thread runs any number of futures, like an event loop; and beside closures, in the order in which either are
+    /// ready to go on. No runtime is needed, and the future can be woken from any runtime. What does not work outside of its
+    /// runtime (tokio's own timers and sockets panic there) belongs on that runtime; the handles of this crate can be awaited there
+    /// as well.
     ///
     /// The handle is that of any task: block on it, `.await` it, collect it with others. [`cancel`](TaskFuture::cancel) also
     /// ends a future that has begun, at the `.await` at which it is suspended: it is dropped there and then. A panic is
@@ -374,8 +373,8 @@ impl ThreadPoolExecutor {
         scope::scope(self, f)
     }
 
-    /// Runs both closures, at the same time if a worker is free, and returns both results. It costs next to nothing if
-    /// none is, so it suits divide and conquer. Nested joins go depth first.
+    /// Runs both closures, at the same time if a worker is free, and returns both results. If no worker is free, the overhead is
+    /// very small, so `join` suits divide-and-conquer algorithms. Nested joins run depth first.
     ///
     /// Called outside the pool, it runs on a worker, and blocks until both have ended. Both closures are run always, the second
     /// one also if the first has panicked.
@@ -423,7 +422,7 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// How the pool is doing. In a child that was forked from the process of the pool, all numbers are 0.
+    /// Returns a snapshot of the pool's statistics. In a forked child all numbers are 0.
     pub fn stats(&self) -> ThreadPoolStats {
         if !self.core.is_here() {
             return ThreadPoolStats::NOTHING;
@@ -441,8 +440,8 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// Changes how many threads there may be. More start when there is work for them; what is too many ends as soon as
-    /// it is not running a task.
+    /// Changes how many threads there may be. Additional threads start when there is work for them; surplus threads end once they
+    /// are not running a task.
     ///
     /// ```
     /// use concurrent_futures::{BuildError, ThreadPoolExecutor};

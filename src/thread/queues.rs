@@ -1,6 +1,6 @@
 //! Where tasks wait: shared queues by priority, and the batch that each worker has taken from one of them.
 //!
-//! # First in, first out, but for so many
+//! # First in, first out, up to a bound
 //!
 //! Every task goes to the back of the lane of its priority. Workers take from the front of it: one task, or, where many wait,
 //! a *batch* of at most [`LONGEST_BATCH`], of which the worker starts one task after the other. So a task can be overtaken
@@ -15,8 +15,8 @@
 //! - What was submitted after T lies behind T in the lane. To start before T, it has to be taken after T was, and before T is back
 //!   or starts. So it is enough to bound how often workers take from the lane meanwhile: each time at most `LONGEST_BATCH`
 //!   tasks.
-//! - Whoever took T counted its batch before, so all others look from then on: but for one time each, if they looked, or saw that
-//!   there was nothing to look for, before that. With W workers that is at most W times.
+//! - The worker that took T had counted its batch before, so from then on all other workers look for batches, except once each if
+//!   they had checked just before. With W workers that is at most W times.
 //! - With each look somebody takes from the lane at most once. After W looks the worker that has T has been looked at, after
 //!   `LOOKS` x W looks so often that its batch goes to `front`. What comes to lie before T there was taken before T was back.
 //! - Together: (`LOOKS` + 1) x `LONGEST_BATCH` tasks for each worker.
@@ -133,7 +133,7 @@ impl Shared {
     /// Takes out the empty shells of tasks that were claimed or cancelled.
     pub(super) fn sweep(&self) {
         for lane in [&self.high, &self.normal, &self.low] {
-            // Dropped when the lane is free again: what the executor does with a shell is not its business.
+            // Dropped after the lane is unlocked.
             lane.sweep().into_iter().for_each(Task::discard);
         }
     }

@@ -229,7 +229,7 @@ impl Roster {
         }
     }
 
-    /// A thread has signed off, and only its last steps to go.
+    /// A thread has left the counts of `sleep` and will run no more tasks.
     pub(super) fn retired(&self) {
         self.table.lock().active -= 1;
     }

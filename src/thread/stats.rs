@@ -1,4 +1,4 @@
-//! What a pool tells of itself.
+//! Statistics of a thread pool.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -63,8 +63,8 @@ pub struct ThreadPoolStats {
     pub busy: usize,
     /// How many tasks are queued. Tasks that were cancelled, or run by a waiter, are not.
     pub queued: usize,
-    /// How many tasks have been run to their end, well or badly. A [`map`](crate::ThreadPoolExecutor::map) counts as a
-    /// few tasks, however many items it has.
+    /// How many tasks have finished, successfully or not. A [`map`](crate::ThreadPoolExecutor::map) counts as a few tasks, however
+    /// many items it has.
     pub completed: u64,
     /// How many [spare threads](crate::ThreadPoolExecutor#spare-threads) there are: at most as many as there may be workers. Each was
     /// started for a wait, and may outlast it.

@@ -60,7 +60,7 @@ impl MapOptions {
         Self { chunk_size: None, buffer: None, timeout: None, ordered: true }
     }
 
-    /// So many items go to a worker at once. Without it, the size follows what the items cost: 1 for all that take
+    /// Sets how many items a worker takes at a time. By default the size adapts to how long the items take: 1 for all that take
     /// more than about 50 µs. Set it to 1 if items wait for each other.
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.chunk_size = Some(items);
@@ -75,9 +75,10 @@ impl MapOptions {
         self
     }
 
-    /// So much time after the call, `next` stops waiting: it yields one [`TaskError::TimedOut`], cancels what has not
-    /// started, and ends. A result that is there by then is still handed out. A consumer that is a worker of the same pool then
-    /// works on no items itself: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) does.
+    /// When `timeout` has passed since the call, `next` yields results that are already available, then one
+    /// [`TaskError::TimedOut`]; items that have not started are cancelled, and the iterator ends. A consumer that is a worker of
+    /// the same pool then works on no items itself: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads)
+    /// does.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

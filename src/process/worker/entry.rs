@@ -44,7 +44,7 @@ pub(in crate::process) fn summons(depth: u32) -> String {
     format!("{PROTOCOL}:{}:{depth}", std::process::id())
 }
 
-/// What the variable says: which process has started this one as a worker, or a program that has started this one.
+/// Parses the variable: the process that started this worker, directly or through another program.
 fn summoned_by() -> Option<i32> {
     let value = std::env::var(VARIABLE).ok()?;
     let mut parts = value.split(':');

@@ -16,11 +16,11 @@ use entry::enter_from_main;
 
 /// Serves and never returns, if this process has been started as a worker; returns at once otherwise.
 ///
-/// Only for programs in which workers do not start by themselves: see [the module](self). It is harmless elsewhere. It has
-/// to come before anything that must not happen in every worker, and before other threads are started: it changes the
-/// environment. A process that has other threads by then ends, and the pool that started it is broken, with
-/// [`StartError::NotAWorker`](crate::StartError::NotAWorker). What the program has opened before stays open in the worker, and
-/// so does what the process has inherited by accident, which workers that start by themselves close.
+/// Only for programs in which workers do not start by themselves: see [the module](self). It is harmless elsewhere. It has to come
+/// before anything that must not happen in every worker, and before other threads are started: it changes the environment. A
+/// process that has other threads by then ends, and the pool that started it is broken, with
+/// [`StartError::NotAWorker`](crate::StartError::NotAWorker). Files that the program has opened before this call stay open in the
+/// worker, as do inherited descriptors, which automatically started workers close.
 ///
 /// ```
 /// // In `fn main()`, as its first statement:

@@ -272,7 +272,7 @@ fn a_time_limit_of_the_pool_is_for_each_item() {
         let ledger = folder.ledger("begun");
         let builder = ProcessPoolExecutor::builder().max_workers(2).stdio(Stdio::Null);
         let pool = builder.task_timeout(Duration::from_millis(100)).build().unwrap();
-        for options in [MapOptions::new(), MapOptions::new().chunk_size(10), MapOptions::new().unordered()] {
+        for options in [MapOptions::new(), MapOptions::new().chunk_size(10), MapOptions::new().ordered(false)] {
             let before = ledger.lines().len();
             let items = (0..20).map(|n| (ledger.clone(), n));
             let results: Vec<_> = pool.map_with(options, hang_at_seven, items).unwrap().collect();

@@ -17,8 +17,8 @@ use crate::error::CompletionTimeout;
 /// completed futures as soon as possible: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what
 /// is queued (of `futures`, nothing else), one task after the other.
 ///
-/// In a task, a future that it would wait for in vain is yielded as well, when nothing else may come: one that is the calling
-/// task's own, or in a circle of tasks that wait for each other. It is not done, but asked for its result it says
+/// Inside a task, if none of the remaining futures can complete because of a deadlock, they are yielded although they are not done:
+/// the calling task's own future, and those of tasks that wait for each other in a circle. Their `result` returns
 /// [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once.
 ///
 /// Dropped half-way, it lets go of the rest of the futures: their tasks go on. For asynchronous code, `into_stream` makes a

@@ -48,12 +48,12 @@ impl<F: Completable> Waited<F> {
 ///
 /// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs
 /// `(key, future)`. Called on a worker, it runs tasks of the same pool that are still queued instead of waiting for
-/// them (those of `futures`, no others), if it waits for all of them without a time-out. Otherwise it runs nothing, so that it
-/// can return when it should: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what is
-/// queued, one task after the other.
+/// them (those of `futures`, no others), if it waits for all of them without a time-out. Otherwise it runs no task itself, so that
+/// it can return in time: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs the queued
+/// tasks, one after the other.
 ///
 /// Called in a task, without a time-out, a future counts as done if waiting for it would deadlock: it belongs to the calling task,
-/// or to a cycle of tasks that wait for each other. (If any one is enough, it counts only when nothing else may come.) It is in
+/// or to a cycle of tasks that wait for each other. (With `FirstCompleted`, it counts only if none of the others can complete.) It is in
 /// `done`, and asked for its result it says [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once; the task itself is not
 /// changed. Which circles are not found is said at [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
 ///

@@ -92,11 +92,12 @@ pub enum TaskError {
     /// The wait could never have ended: a task waited for itself, or tasks waited for each other in a circle. It is an error of the
     /// wait, not of the task that was waited for: that goes on.
     ///
-    /// Found are circles of threads that block, in [`result`](crate::TaskFuture::result), [`get`](crate::SharedFuture::get),
-    /// [`wait`](crate::wait()) and [`as_completed`](crate::as_completed()) without a time-out; and a task that awaits its own handle, in a
-    /// spawned future or in a [`block_on`](crate::block_on) inside the task. Not found, so these hang: circles of two or more tasks
+    /// It is returned when threads block on each other in a circle, in [`result`](crate::TaskFuture::result), [`get`](crate::SharedFuture::get),
+    /// [`wait`](crate::wait()) or [`as_completed`](crate::as_completed()) without a time-out, and when a task awaits its own handle, in a
+    /// spawned future or in a [`block_on`](crate::block_on) inside the task. Not detected, so these hang: circles of two or more tasks
     /// that lead through an `.await`, a `block_on`, the end of a [`scope`](crate::ThreadPoolExecutor::scope), a promise, a
-    /// channel or a lock, or through several processes; and the own handle in a set of futures that gives each a waker of its own.
+    /// channel or a lock, or through several processes; and a task that polls its own handle through a combinator which replaces the waker,
+    /// such as `FuturesUnordered`.
     #[error("the wait would never end: the task waits for itself, directly or through others")]
     WouldDeadlock,
     /// The task was to run inside a wait for it, or inside the `submit` that found the queue full, on the stack of the calling

@@ -24,9 +24,8 @@ use crate::unwind;
 
 /// The result of a task, now or later: block on it, `.await` it, cancel it, collect it with others.
 ///
-/// One handle serves both worlds: [`result`](Self::result) and its twins block a thread; as a
-/// [`std::future::Future`] it can be awaited in any runtime, with no runtime of its own. The output is
-/// `Result<T, TaskError>` in both.
+/// The same handle can be blocked on, with [`result`](Self::result) and its variants, or awaited as a
+/// [`std::future::Future`] in any runtime. The output is `Result<T, TaskError>` in both cases.
 ///
 /// **Dropping the handle detaches the task: it still runs**, as in Python. Use [`cancel_on_drop`](Self::cancel_on_drop) to cancel
 /// the task when the handle is dropped. Dropping never blocks.
@@ -158,8 +157,8 @@ impl<T> TaskFuture<T> {
     }
 
     /// Cancels the task if it has not started; says whether it is (or is being) cancelled. A task that has not
-    /// started is cancelled for certain: it never runs, its closure is dropped before this returns, and whoever waits
-    /// wakes up. A task that is running on a thread goes on, and this is `false`. A task that is running in a worker
+    /// started is always cancelled: it never runs, its closure is dropped before this method returns, and all
+    /// waiters are woken. A task that is running on a thread goes on, and this is `false`. A task that is running in a worker
     /// process is cancelled too: its worker is ended (SIGTERM, and SIGKILL after
     /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace)).
     ///

@@ -3,7 +3,7 @@
 //! A wait with a deadline has to end at the deadline, a wait for any of several futures when one of them is done, and a
 //! future that is polled by a blocked thread may give up what it awaits. If such a thread ran an awaited task in place, it
 //! could not do so before the task ends, and the task may be waiting for just that. So the thread *offloads* the task: if
-//! one of the executor's own threads is free, that one will take it from the queue; if none is, the executor starts a spare thread
+//! one of the executor's threads is free, it will take the task from the queue; if none is, the executor starts a spare thread
 //! that runs this task, and what else the same wait has for it (rule 4), and ends.
 //!
 //! Rules:

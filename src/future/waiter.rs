@@ -1,5 +1,5 @@
-//! Whoever waits for the end of a task: a blocked thread, a `Waker`, a set that collects completions. To the
-//! resolver they are all one thing, a [`Waiter`] that is notified once.
+//! Waiters for the end of a task: a blocked thread, a `Waker`, or a set that collects completions. The resolver treats all of them
+//! alike: as a [`Waiter`], which is notified once.
 //!
 //! Contract (the rules that the unsafe code of this folder and of `combine` relies on):
 //! 1. A waiter stands at a multiple of [`Waiter::ALIGN`]. It is registered in at most one task, by the owner of that task's handle.

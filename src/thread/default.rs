@@ -33,10 +33,10 @@ pub fn io_workers() -> usize {
     (spin::cpus() + 4).min(32)
 }
 
-/// The executor that is always there, shared by the whole process: what `run_in_executor(None, ..)` uses in Python.
+/// The global executor, shared by the whole process: what `run_in_executor(None, ..)` uses in Python.
 ///
-/// It has [`io_workers()`] workers, starts them on demand and never ends; when the program ends, what it is doing is cut
-/// off. A child that is forked has one of its own, which starts afresh.
+/// It has [`io_workers()`] workers, which start on demand. It is never shut down; tasks that are still running when the program
+/// exits are terminated. A forked child has a global executor of its own.
 ///
 /// ```
 /// use concurrent_futures::default_executor;

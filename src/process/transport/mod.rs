@@ -29,8 +29,8 @@ pub(super) use words::{BEGUN, QUEUED};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Transport {
-    /// Shared memory, or the socket where the system does not offer shared memory. The environment variable
-    /// `CONCURRENT_FUTURES_TRANSPORT` (`shared-memory` or `socket`) decides otherwise.
+    /// Shared memory if the system supports it, otherwise the socket. The environment variable `CONCURRENT_FUTURES_TRANSPORT`
+    /// (`shared-memory` or `socket`) overrides this choice.
     #[default]
     Auto,
     /// Rings in shared memory, 512 KiB for each worker, with futexes to sleep on.

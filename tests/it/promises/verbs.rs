@@ -60,6 +60,7 @@ const FILES: &[(&str, &[(&str, Place)])] = &[
         &[
             ("new", MAKES),
             ("builder", MAKES),
+            ("build", MAKES),
             ("submit", In(WayIn::Submit)),
             ("try_submit", In(WayIn::TrySubmit)),
             ("map", In(WayIn::Map)),

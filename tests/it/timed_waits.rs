@@ -308,6 +308,14 @@ fn a_stream_in_block_on() {
     });
 }
 
+/// Called in a task: another worker has nothing to do, and has gone to sleep.
+#[cfg(target_os = "linux")]
+fn until_a_worker_sleeps(pool: &ThreadPoolExecutor) {
+    let (tell, told) = std::sync::mpsc::channel();
+    pool.submit(move || tell.send(rustix::thread::gettid()).unwrap()).detach();
+    until_asleep(told.recv().unwrap());
+}
+
 // The task waits for a future, however long, and that future selects.
 #[test]
 fn select_in_a_spawned_future() {
@@ -317,6 +325,11 @@ fn select_in_a_spawned_future() {
             let other = helper.other(false);
             assert_eq!(pool.spawn(first_of(future, other)).result().unwrap(), 1);
             helper.go_on.open();
+            // Otherwise a spare thread may poll the helper inside its poll of the other: `docs/design/spare-threads.md`, "Limits".
+            #[cfg(target_os = "linux")]
+            if pool.stats().max_workers > 1 {
+                until_a_worker_sleeps(pool);
+            }
             let (helper, future) = make(pool);
             let other = helper.other(false);
             let selects = pool.spawn(first_of(future, other));
@@ -330,6 +343,38 @@ fn select_in_a_spawned_future() {
                 helper.go_on.open();
             }
         }
+    });
+}
+
+// Not so today: the only worker that could poll one of the two is busy when the spare thread begins to poll them.
+#[test]
+#[ignore = "docs/design/spare-threads.md, limits"]
+fn a_future_that_blocks_beside_another() {
+    guarded(|| {
+        let pool = Arc::new(pool(2));
+        let inner = Arc::clone(&pool);
+        let waits = pool.submit(move || {
+            let busy = Gate::new();
+            let behind = busy.clone();
+            let occupies = inner.submit(move || behind.pass());
+            until(|| inner.stats().busy == 2);
+            let (helper, future) = Helper::spawn(&inner);
+            let other = helper.other(false);
+            let selects = inner.spawn(first_of(future, other));
+            let unlock = {
+                let begun = helper.begun.clone();
+                thread::spawn(move || {
+                    begun.pass();
+                    busy.open();
+                })
+            };
+            let first = selects.result_timeout(LIMIT / 4).map(Result::unwrap);
+            helper.go_on.open();
+            unlock.join().unwrap();
+            occupies.result().unwrap();
+            assert_eq!(first.unwrap(), 1);
+        });
+        waits.result().unwrap();
     });
 }
 

@@ -47,6 +47,7 @@ const ISLANDS: &[&str] = &[
     "process/worker/serve.rs",
     "process/worker/watch.rs",
     "stack.rs",
+    "thread/injector.rs",
     "thread/join.rs",
     "thread/scope.rs",
     "thread/worker.rs",

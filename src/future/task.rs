@@ -58,6 +58,19 @@ impl Task {
         Self(cell)
     }
 
+    /// The task as an address, for [`from_raw`](Self::from_raw).
+    #[inline]
+    pub(crate) fn into_raw(self) -> NonNull<()> {
+        self.into_cell().cast()
+    }
+
+    /// # Safety
+    /// The address comes from [`into_raw`](Self::into_raw), and becomes a task once.
+    #[inline]
+    pub(crate) unsafe fn from_raw(raw: NonNull<()>) -> Self {
+        Self(raw.cast())
+    }
+
     /// Runs the task, unless it was cancelled or claimed, and resolves its future; says whether it ran to its end. (A spawned
     /// future is polled once.)
     ///

@@ -3,6 +3,9 @@
 //! `queues` counts the workers that have a batch. The worker counts itself before it takes one, and discounts itself when it takes no
 //! other. If the rest of a batch is put back, whoever does that discounts the worker, which may be at something long; unless
 //! it has begun another batch meanwhile: so each batch has a number.
+//!
+//! The tasks of a batch come into the worker's own queue one by one. Until all are there, nobody looks at the batch: what came after
+//! a look that puts it back would be in the queue of a worker that is not counted.
 
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 
@@ -15,10 +18,13 @@ const LOOK_BITS: u32 = 3;
 const _: () = assert!(LOOKS < 1 << LOOK_BITS);
 
 const COUNTED: usize = 1;
+const FILLING: usize = 2;
+const NUMBER: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// How many batches the worker has taken, times 2; and 1 more while it is counted.
+    /// How many batches the worker has taken, times `NUMBER`; and two flags: it is counted, and has not got all of the newest batch.
+    /// While the latter is set nobody else changes the word.
     word: AtomicUsize,
     /// How often the newest of them has been looked at: its number, and in the lowest bits how often.
     looks: AtomicUsize,
@@ -35,8 +41,13 @@ impl Batch {
     /// The worker, whose own queue is empty, is about to take another batch. True if it is to be counted: it was not yet.
     pub(super) fn begin(&self) -> bool {
         // Others only take COUNTED away.
-        let next = (self.word.load(Relaxed) | COUNTED).wrapping_add(2);
+        let next = (self.word.load(Relaxed) | COUNTED | FILLING).wrapping_add(NUMBER);
         self.word.swap(next, SeqCst) & COUNTED == 0
+    }
+
+    /// The worker has all of the batch in its own queue. Release: whoever looks from now on sees it there.
+    pub(super) fn filled(&self) {
+        self.word.store(self.word.load(Relaxed) & !FILLING, Release);
     }
 
     /// The worker has nothing left, and takes no other. True if it is to be discounted.
@@ -47,7 +58,10 @@ impl Batch {
     /// Another worker looks at the batch, which is not empty: gives it, if it has been looked at so often that it is to go back.
     pub(super) fn look(&self) -> Option<Overdue> {
         let word = self.word.load(Acquire);
-        let zero = (word / 2) << LOOK_BITS;
+        if word & FILLING != 0 {
+            return None;
+        }
+        let zero = (word / NUMBER) << LOOK_BITS;
         let times = |seen: usize| if (seen >> LOOK_BITS) << LOOK_BITS == zero { seen - zero + 1 } else { 1 };
         // Relaxed: a count.
         let look = |seen| (times(seen) < LOOKS).then(|| zero + times(seen));

@@ -5,6 +5,7 @@
 //! | `builder`, `options`, `stats`, `shutdown`, `default` | what the user sees beside the pool itself |
 //! | `core` | what the handle and the workers share: submit, notify, close |
 //! | `queues`, `batch` | where tasks wait, and what a worker takes in advance |
+//! | `injector` | the queue that all threads submit to |
 //! | `worker` | a thread that finds work and runs it |
 //! | `sleep` | when a worker sleeps, and who wakes it |
 //! | `roster` | which threads there are, and when they are gone |
@@ -16,6 +17,7 @@ mod batch;
 mod builder;
 mod core;
 mod default;
+mod injector;
 mod join;
 #[cfg(all(test, loom))]
 mod models;

@@ -1,6 +1,8 @@
 //! Models of the sleep protocol under loom: the rules of `sleep`, with counters in the place of queues. `ci/loom.sh`
 //! runs them.
 
+mod injector;
+
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -152,6 +154,8 @@ fn a_worker_that_has_a_batch_is_counted() {
                 count.fetch_add(1, SeqCst);
             }
             own.store(1, SeqCst);
+            own.fetch_add(1, SeqCst);
+            batch.filled();
         }
         other.join().unwrap();
         assert!(own.load(SeqCst) == 0 || count.load(SeqCst) == 1);

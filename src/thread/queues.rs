@@ -19,7 +19,9 @@
 //!   they had checked just before. With W workers that is at most W times.
 //! - With each look somebody takes from the lane at most once. After W looks the worker that has T has been looked at, after
 //!   `LOOKS` x W looks so often that its batch goes to `front`. What comes to lie before T there was taken before T was back.
-//! - Together: (`LOOKS` + 1) x `LONGEST_BATCH` tasks for each worker.
+//! - Whoever puts a batch back may meet the next one, of which the worker has only a part in its queue as yet. What comes there later
+//!   was not submitted before T, perhaps, and may start before it. A task is in a batch once, so that is less than one batch.
+//! - Together: (`LOOKS` + 2) x `LONGEST_BATCH` tasks for each worker.
 //!
 //! A sweep ([`Shared::sweep`]) moves what is alive from `back` to `front`, and a worker that ends puts its batch there. Neither
 //! changes the order.
@@ -28,10 +30,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 
 use crate::lock::{Mutex, MutexGuard};
-use crossbeam::deque::{Injector, Steal, Stealer, Worker as Deque};
+use crossbeam::deque::{Steal, Stealer, Worker as Deque};
 use crossbeam::utils::CachePadded;
 
 use super::batch::LOOKS;
+use super::injector::Injector;
 use crate::executor::Priority;
 use crate::future::Task;
 
@@ -41,7 +44,7 @@ pub(super) const OVERTAKES_PER_WORKER: usize = 64;
 /// The most tasks that a worker takes from the shared queue at once.
 const LONGEST_BATCH: usize = 8;
 
-const _: () = assert!((LOOKS + 1) * LONGEST_BATCH <= OVERTAKES_PER_WORKER);
+const _: () = assert!((LOOKS + 2) * LONGEST_BATCH <= OVERTAKES_PER_WORKER);
 
 /// The queues that all workers take from.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ impl Shared {
     /// How many tasks a worker should take at once: more, the more there are for each worker. Of a few tasks none is taken
     /// in advance, so that these start in their order whoever takes them.
     pub(super) fn share(&self, workers: usize) -> usize {
-        (self.normal.back.len() / (2 * workers)).clamp(1, LONGEST_BATCH)
+        (self.normal.back.len_up_to(2 * workers * LONGEST_BATCH) / (2 * workers)).clamp(1, LONGEST_BATCH)
     }
 
     /// Takes one task, and moves some more to the worker's own queue, which is empty; `share` is how many in all. The worker
@@ -86,7 +89,7 @@ impl Shared {
         if self.normal.is_returned() {
             return self.normal.pop();
         }
-        until_settled(|| self.normal.back.steal_batch_with_limit_and_pop(own, share))
+        self.normal.back.pop_batch(own, share)
     }
 
     /// Puts what is left of a batch back in front, as long as `take` gives something. It is told when nobody takes from `back`
@@ -176,7 +179,7 @@ impl Lane {
                     return Some(task);
                 }
             }
-            let task = until_settled(|| self.back.steal());
+            let task = self.back.pop();
             // What is not at the back any more may be on its way to the front.
             if task.is_some() || !self.is_returned() {
                 return task;
@@ -222,7 +225,7 @@ impl Lane {
         let mut alive = VecDeque::new();
         // What is pushed meanwhile is not waited for.
         let behind = self.back.len();
-        let back = std::iter::from_fn(|| until_settled(|| self.back.steal())).take(behind);
+        let back = std::iter::from_fn(|| self.back.pop()).take(behind);
         for task in front.drain(..).chain(back) {
             if task.is_shell() { shells.push(task) } else { alive.push_back(task) }
         }

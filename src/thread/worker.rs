@@ -336,7 +336,9 @@ impl Worker {
         if self.peer.batch.begin() {
             shared.begin_batch();
         }
-        shared.pop_batch(&self.own.tasks, share)
+        let task = shared.pop_batch(&self.own.tasks, share);
+        self.peer.batch.filled();
+        task
     }
 
     /// This worker's queue of tasks is empty.

@@ -26,6 +26,9 @@ pub(crate) struct MutexGuard<'a, T: ?Sized> {
     held: Option<sync::MutexGuard<'a, T>>,
 }
 
+/// How many times a thread yields before it sleeps for a lock.
+const YIELDS: usize = 8;
+
 const HELD: &str = "the lock is held as long as there is a guard";
 
 /// For ThreadSanitizer (`ci/tsan.sh`), which does not see into std, and so not that a thread which has waited for a lock comes
@@ -74,9 +77,27 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        match self.try_lock() {
+            Some(guard) => guard,
+            None => self.lock_contended(),
+        }
+    }
+
+    /// Another thread holds the lock, most often for less time than it takes to sleep and be woken. The lock of std spins for a
+    /// shorter time than that, so this yields a few times first. Without it, the threads that submit to worker processes and the one that
+    /// supervises these put each other to sleep again and again.
+    #[cold]
+    fn lock_contended(&self) -> MutexGuard<'_, T> {
+        for _ in 0..YIELDS {
+            std::thread::yield_now();
+            if let Some(guard) = self.try_lock() {
+                return guard;
+            }
+        }
         MutexGuard::new(&self.order, self.lock.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    #[inline]
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.lock.try_lock() {
             Ok(held) => Some(MutexGuard::new(&self.order, held)),

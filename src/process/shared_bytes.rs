@@ -22,6 +22,8 @@ pub(super) const NAME: &str = "concurrent_futures::SharedBytes";
 thread_local! {
     /// While a value is being encoded: what has to travel beside its bytes.
     static OUTGOING: RefCell<Vec<SharedBytes>> = const { RefCell::new(Vec::new()) };
+    /// `OUTGOING` is not empty. Cheaper to ask than that, which has a destructor.
+    static HAS_OUTGOING: Cell<bool> = const { Cell::new(false) };
     /// While a value is being decoded: what has travelled beside its bytes and has not been used.
     static INCOMING: RefCell<Vec<Option<OwnedFd>>> = const { RefCell::new(Vec::new()) };
     /// The format of this crate is about to write, or to read, a value of this type. With any other, which a serde
@@ -118,12 +120,21 @@ pub(super) fn collecting<T>(f: impl FnOnce() -> T) -> (T, Vec<SharedBytes>) {
     struct Outer(Vec<SharedBytes>);
     impl Drop for Outer {
         fn drop(&mut self) {
-            OUTGOING.set(std::mem::take(&mut self.0));
+            // What `f` has left behind goes.
+            drop(take_outgoing());
+            if !self.0.is_empty() {
+                HAS_OUTGOING.set(true);
+                OUTGOING.set(std::mem::take(&mut self.0));
+            }
         }
     }
-    let _outer = Outer(OUTGOING.take());
+    let _outer = Outer(take_outgoing());
     let result = f();
-    (result, OUTGOING.take())
+    (result, take_outgoing())
+}
+
+fn take_outgoing() -> Vec<SharedBytes> {
+    if HAS_OUTGOING.replace(false) { OUTGOING.take() } else { Vec::new() }
 }
 
 /// Runs `f`, which decodes a value, with what has travelled beside the bytes. As [`collecting`], it may happen in the middle
@@ -154,6 +165,7 @@ impl Serialize for Pair<'_> {
         let mut pair = serializer.serialize_tuple(2)?;
         pair.serialize_element(&beside)?;
         if beside {
+            HAS_OUTGOING.set(true);
             let number = OUTGOING.with_borrow_mut(|list| {
                 list.push(self.0.clone());
                 list.len() - 1

@@ -11,7 +11,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering::*};
 
 /// A batch that other workers have found unfinished this many times goes back to the queue. (Fewer under loom, to keep the models
 /// small.)
-pub(super) const LOOKS: usize = if cfg!(loom) { 1 } else { 4 };
+pub(super) const LOOKS: usize = if cfg!(loom) { 1 } else { 2 };
 
 /// The bits in which looks are counted.
 const LOOK_BITS: u32 = 3;

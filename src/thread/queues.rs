@@ -42,7 +42,7 @@ use crate::future::Task;
 pub(super) const OVERTAKES_PER_WORKER: usize = 64;
 
 /// The most tasks that a worker takes from the shared queue at once.
-const LONGEST_BATCH: usize = 8;
+const LONGEST_BATCH: usize = 16;
 
 const _: () = assert!((LOOKS + 2) * LONGEST_BATCH <= OVERTAKES_PER_WORKER);
 

@@ -36,6 +36,11 @@ pub(crate) struct HandedCall {
     begun: Option<Instant>,
 }
 
+/// Centuries fit. A division of 128 bits would be dear.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl HandedCall {
     pub(super) fn new(work: Work, position: u64, sealed: bool, now: Instant) -> Self {
         Self { work, position, sealed, handed: now, begun: None }
@@ -164,7 +169,7 @@ impl Inflight {
     pub(super) fn store(&self, threads: usize) -> usize {
         let fit = match self.pace {
             None => 0,
-            Some(pace) => usize::try_from(STORE.as_nanos() / pace.as_nanos().max(1)).unwrap_or(MAX_CALLS),
+            Some(pace) => (nanos(STORE) / nanos(pace).max(1)) as usize,
         };
         fit.min(MAX_CALLS).max(threads + 1)
     }

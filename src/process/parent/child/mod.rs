@@ -207,7 +207,8 @@ impl Child {
 
     /// Could it begin a task now?
     pub(crate) fn has_free_thread(&self, threads: usize) -> bool {
-        self.takes_calls() && self.inflight.load() < threads.min(self.window(threads))
+        let load = self.inflight.load();
+        load < threads && self.takes_calls() && load < self.window(threads)
     }
 
     /// Has it begun the call at that place?

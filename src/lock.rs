@@ -106,6 +106,11 @@ impl<T> Mutex<T> {
         }
     }
 
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+    pub(crate) fn into_inner(self) -> T {
+        self.lock.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn get_mut(&mut self) -> &mut T {
         self.lock.get_mut().unwrap_or_else(PoisonError::into_inner)
     }

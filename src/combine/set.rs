@@ -390,11 +390,15 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     /// Has the first task that could be claimed run by somebody else; if that is impossible, and it may, it runs it. True if it
-    /// has run it. What others see to is looked at again the next time.
+    /// has run it. What others see to is looked at again after the rest: a future that wakes itself can be claimed each time.
     fn offload_one(&mut self, or_here: bool) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
             match Self::offload(item, &self.attending, self.attending.unpark(), or_here) {
-                Some(false) => return false,
+                Some(false) => {
+                    self.to_claim.push_back(self.looked_at);
+                    self.looked_at += 1;
+                    return false;
+                }
                 Some(true) => {
                     self.look_again(self.looked_at);
                     self.looked_at += 1;
@@ -406,7 +410,7 @@ impl<S: Completable> CompletionSet<S> {
         while let Some(index) = self.next_to_claim() {
             match Self::offload(&self.items[index], &self.attending, self.attending.unpark(), or_here) {
                 Some(false) => {
-                    self.to_claim.push_front(index);
+                    self.to_claim.push_back(index);
                     return false;
                 }
                 Some(true) => {
@@ -437,7 +441,7 @@ impl<S: Completable> CompletionSet<S> {
         match attendance.offload(source, waker, or_here) {
             Offloaded::Nothing => None,
             Offloaded::ToOthers => Some(false),
-            Offloaded::Impossible => Some(source.claim(attendance)),
+            Offloaded::Impossible => source.claim(attendance).then_some(true),
         }
     }
 
@@ -462,7 +466,7 @@ impl<S: Completable> CompletionSet<S> {
             source.attend(attendance, listener);
             true
         });
-        // Before those that others see to, behind which nothing else is looked at.
+        // Before those that others see to.
         for index in self.shared.pollable.lock().drain(..).rev() {
             self.to_claim.push_front(index);
         }
@@ -476,7 +480,7 @@ impl<S: Completable> CompletionSet<S> {
                 Some(true) => self.look_again(index),
                 // Looked at again with the next poll, for which the waker is woken.
                 Some(false) => {
-                    self.to_claim.push_front(index);
+                    self.to_claim.push_back(index);
                     return;
                 }
             }
@@ -546,6 +550,24 @@ impl<S: Completable> CompletionSet<S> {
             newest_first = node.next.load(Relaxed);
         }
         to.extend(indices.into_iter().rev());
+    }
+
+    /// Where a failure is enough, and one may have ended the wait: is it really one? Some values are made only when they are looked at,
+    /// and that may fail. If none has failed, the wait may have to go on: this says whether `count` futures are done.
+    pub(super) fn is_really_over(&mut self, count: usize) -> bool {
+        // AcqRel: what has completed before this is on the stack, and what completes from now on counts as enough again.
+        if !self.shared.failure_is_enough || !self.shared.failed.swap(false, AcqRel) {
+            return true;
+        }
+        let mut completed = Vec::new();
+        self.drain(&mut completed);
+        let has_failed = |index: usize| {
+            self.refused.contains(&index) || self.items[index].as_ref().is_some_and(|item| item.source().has_failed())
+        };
+        if completed.into_iter().any(has_failed) {
+            return true;
+        }
+        self.shared.balance.fetch_sub(ENOUGH - 1, AcqRel) - (ENOUGH - 1) >= count as isize
     }
 
     /// Takes an item whose future is done.
@@ -648,7 +670,7 @@ impl Shared {
                 Err(changed) => top = changed,
             }
         }
-        let first_failure = failed && self.failure_is_enough && !self.failed.swap(true, Relaxed);
+        let first_failure = failed && self.failure_is_enough && !self.failed.swap(true, AcqRel);
         let weight = if first_failure { ENOUGH } else { 1 };
         // Release: the stack is as it is for whoever sees the sum. Acquire: the sleeper is there.
         let before = self.balance.fetch_add(weight, AcqRel);

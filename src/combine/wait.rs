@@ -77,6 +77,7 @@ pub fn wait<F: Completable>(
 ) -> Waited<F> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut set = CompletionSet::new(futures, return_when == ReturnWhen::FirstException);
-    set.wait_for(return_when.count(set.len()), deadline);
+    let count = return_when.count(set.len());
+    while set.wait_for(count, deadline) && !set.is_really_over(count) {}
     Waited::of(&mut set)
 }

@@ -1,4 +1,5 @@
-//! The one allocation of a task: header, owner, and a payload that is the work first and the outcome later.
+//! The one allocation of a task: header, owner, and a payload that is the work first and the outcome later. A value may be stored in
+//! another form than the handle gives it out ([`Stored`]).
 //!
 //! ```text
 //! ┌────────┬───────┬───────────┬───────┬───────────────────────────────┐
@@ -17,7 +18,7 @@
 //!    (Of a spawned future, RUNNING includes that it waits: then `spawned` says who may touch it, and when it is dropped.)
 //! 4. Between publishing with `release` and the end of the function, the runner touches the cell no more.
 //! 5. A `Vtable`'s functions are called only with cells that were made with that vtable, so the casts from
-//!    `Header` to `Cell<W, T, O>` (header first, repr(C)) are right.
+//!    `Header` to `Cell<W, V, O>` (header first, repr(C)) are right. A cell of a `V` has handles and callbacks of a `V::Value`.
 
 #![allow(unsafe_code)]
 
@@ -96,6 +97,36 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
     }
 }
 
+/// What a cell holds as the value of its task.
+pub(super) trait Stored: Send {
+    /// What handles give out.
+    type Value;
+
+    /// The value has yet to be made, by whoever asks for it first: that may turn out to fail.
+    const IS_LAZY: bool;
+
+    fn take(self) -> Result<Self::Value, TaskError>;
+
+    fn get(&self) -> Result<&Self::Value, &TaskError>;
+}
+
+/// The value itself.
+pub(super) struct Now<T>(pub(super) T);
+
+impl<T: Send> Stored for Now<T> {
+    type Value = T;
+
+    const IS_LAZY: bool = false;
+
+    fn take(self) -> Result<T, TaskError> {
+        Ok(self.0)
+    }
+
+    fn get(&self) -> Result<&T, &TaskError> {
+        Ok(&self.0)
+    }
+}
+
 /// A callback with its place in the list.
 struct CallbackNode<T> {
     next: *mut CallbackNode<T>,
@@ -113,6 +144,8 @@ pub(super) struct Header {
 
 type RunClaimed = unsafe fn(NonNull<Header>, &Attendance, &dyn Fn(bool)) -> bool;
 type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, Idle) -> bool;
+/// Where the value is, or the error, of a type that the caller knows.
+type Peek = unsafe fn(NonNull<Header>) -> Result<NonNull<()>, NonNull<TaskError>>;
 
 /// What differs between a task that is run once (this file) and a future that is polled (`spawned`), and what depends on
 /// the types in the cell.
@@ -133,22 +166,24 @@ pub(super) struct Vtable {
     pub(super) has_begun: unsafe fn(NonNull<Header>) -> bool,
     pub(super) help: Help,
     pub(super) is_foreign: unsafe fn(NonNull<Header>) -> bool,
+    pub(super) is_lazy: bool,
     pub(super) take: unsafe fn(NonNull<Header>, *mut ()),
-    pub(super) outcome: unsafe fn(NonNull<Header>) -> *const (),
+    pub(super) peek: Peek,
+    pub(super) drop_outcome: unsafe fn(NonNull<Header>),
     pub(super) free: unsafe fn(NonNull<Header>, Phase),
 }
 
-pub(super) union Payload<W, T> {
+pub(super) union Payload<W, V> {
     pub(super) work: ManuallyDrop<W>,
-    value: ManuallyDrop<T>,
+    value: ManuallyDrop<V>,
     error: ManuallyDrop<Box<TaskError>>,
 }
 
 #[repr(C)]
-pub(super) struct Cell<W, T, O> {
+pub(super) struct Cell<W, V, O> {
     pub(super) header: Header,
     pub(super) owner: O,
-    pub(super) payload: UnsafeCell<Payload<W, T>>,
+    pub(super) payload: UnsafeCell<Payload<W, V>>,
 }
 
 /// Makes a cell whose work is still to be done; the two references are the runner's and the handle's.
@@ -158,19 +193,28 @@ where
     T: Send,
     O: Owner,
 {
-    let vtable = &Cell::<W, T, O>::VTABLE;
-    Cell::<W, T, O>::alloc(vtable, Phase::Pending, 2, Payload { work: ManuallyDrop::new(work) }, owner)
+    pending_of(move || Now(work()), owner)
+}
+
+fn pending_of<W, V, O>(work: W, owner: O) -> NonNull<Header>
+where
+    W: FnOnce() -> V + Send,
+    V: Stored,
+    O: Owner,
+{
+    let vtable = &Cell::<W, V, O>::VTABLE;
+    Cell::<W, V, O>::alloc(vtable, Phase::Pending, 2, Payload { work: ManuallyDrop::new(work) }, owner)
 }
 
 /// Makes the cell of a promise: nothing runs it, its producer settles it from outside.
-pub(super) fn promised<T: Send, O: Owner>(owner: O) -> NonNull<Header> {
-    pending::<fn() -> T, T, O>(|| unreachable!("the work of a promise is done elsewhere"), owner)
+pub(super) fn promised<V: Stored, O: Owner>(owner: O) -> NonNull<Header> {
+    pending_of::<fn() -> V, V, O>(|| unreachable!("the work of a promise is done elsewhere"), owner)
 }
 
 /// Makes a cell that has its outcome; the one reference is the handle's.
 pub(super) fn ready<T: Send>(outcome: Result<T, TaskError>) -> NonNull<Header> {
-    type Ready<T> = Cell<fn() -> T, T, Unowned>;
-    let (phase, payload) = Ready::<T>::payload(outcome);
+    type Ready<T> = Cell<fn() -> Now<T>, Now<T>, Unowned>;
+    let (phase, payload) = Ready::<T>::payload(outcome.map(Now));
     Cell::alloc(&Ready::<T>::VTABLE, phase, 1, payload, Unowned)
 }
 
@@ -190,7 +234,7 @@ impl Owner for Unowned {
 /// cancelled before.
 ///
 /// # Safety
-/// `cell` was made by [`promised`] with the same `T` and `O`; the caller gives the reference of the producer to this call.
+/// `cell` was made by [`promised`] with [`Now<T>`] and `O`; the caller gives the reference of the producer to this call.
 pub(super) unsafe fn settle<T: Send, O: Owner>(
     cell: NonNull<Header>,
     outcome: Result<T, TaskError>,
@@ -198,8 +242,8 @@ pub(super) unsafe fn settle<T: Send, O: Owner>(
     let mut lost = None;
     // SAFETY: as this function's contract. Callbacks are allowed, so nothing is left to be published.
     let left = unsafe {
-        settle_with::<T, O>(cell, true, |start| match start {
-            Start::Won => Some(outcome),
+        settle_with::<Now<T>, O>(cell, true, |start| match start {
+            Start::Won => Some(outcome.map(Now)),
             Start::Lost => {
                 lost = Some(outcome);
                 None
@@ -215,15 +259,16 @@ pub(super) unsafe fn settle<T: Send, O: Owner>(
 /// back; the producer's reference is still given.
 ///
 /// # Safety
-/// As [`settle`]. `make` returns an outcome for `Start::Won`.
-pub(super) unsafe fn settle_with<T: Send, O: Owner>(
+/// `cell` was made by [`promised`] with the same `V` and `O`; the caller gives the reference of the producer to this call. `make`
+/// returns an outcome for `Start::Won`.
+pub(super) unsafe fn settle_with<V: Stored, O: Owner>(
     cell: NonNull<Header>,
     may_call_back: bool,
-    make: impl FnOnce(Start) -> Option<Result<T, TaskError>>,
+    make: impl FnOnce(Start) -> Option<Result<V, TaskError>>,
 ) -> Option<Phase> {
-    type Promised<T, O> = Cell<fn() -> T, T, O>;
+    type Promised<V, O> = Cell<fn() -> V, V, O>;
     // SAFETY: `promised` makes cells of exactly this type, and the caller's reference keeps it alive.
-    let this = unsafe { cell.cast::<Promised<T, O>>().as_ref() };
+    let this = unsafe { cell.cast::<Promised<V, O>>().as_ref() };
     if this.header.state.start() == Start::Lost {
         make(Start::Lost);
         // SAFETY: the caller's reference.
@@ -236,9 +281,9 @@ pub(super) unsafe fn settle_with<T: Send, O: Owner>(
     unsafe {
         let phase = this.fill(outcome);
         match may_call_back {
-            true => Promised::<T, O>::publish(cell, phase, Share::Released, running, &|_| ()),
+            true => Promised::<V, O>::publish(cell, phase, Share::Released, running, &|_| ()),
             false if this.header.state.has_callbacks() => return Some(phase),
-            false => Promised::<T, O>::publish(cell, phase, Share::Released, running, &|_| ()),
+            false => Promised::<V, O>::publish(cell, phase, Share::Released, running, &|_| ()),
         }
     }
     None
@@ -247,18 +292,18 @@ pub(super) unsafe fn settle_with<T: Send, O: Owner>(
 /// Publishes what [`settle_with`] left unpublished.
 ///
 /// # Safety
-/// As [`settle`], with the phase that `settle_with` returned for this cell.
+/// As [`settle_with`], with the phase that it returned for this cell.
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
-pub(super) unsafe fn publish_later<T: Send, O: Owner>(cell: NonNull<Header>, phase: Phase) {
+pub(super) unsafe fn publish_later<V: Stored, O: Owner>(cell: NonNull<Header>, phase: Phase) {
     let running = current::Running::enter(cell.addr().get());
     // SAFETY: `settle_with` won `start` and filled the payload as `phase` says; the reference is passed on.
-    unsafe { Cell::<fn() -> T, T, O>::publish(cell, phase, Share::Released, running, &|_| ()) };
+    unsafe { Cell::<fn() -> V, V, O>::publish(cell, phase, Share::Released, running, &|_| ()) };
 }
 
-impl<W, T, O> Cell<W, T, O>
+impl<W, V, O> Cell<W, V, O>
 where
-    W: FnOnce() -> T + Send,
-    T: Send,
+    W: FnOnce() -> V + Send,
+    V: Stored,
     O: Owner,
 {
     const VTABLE: Vtable = Vtable {
@@ -278,8 +323,10 @@ where
         has_begun: Self::has_begun,
         help: Self::help,
         is_foreign: Self::is_foreign,
+        is_lazy: V::IS_LAZY,
         take: Self::take,
-        outcome: Self::outcome,
+        peek: Self::peek,
+        drop_outcome: Self::drop_outcome,
         free: Self::free,
     };
 
@@ -478,7 +525,7 @@ where
     /// this call.
     unsafe fn resolve(
         cell: NonNull<Header>,
-        outcome: Result<T, TaskError>,
+        outcome: Result<V, TaskError>,
         share: Share,
         running: current::Running,
         about_to_publish: &dyn Fn(bool),
@@ -512,16 +559,13 @@ where
 }
 
 /// Functions common to closures and spawned futures.
-impl<W, T, O> Cell<W, T, O>
-where
-    T: Send,
-{
+impl<W, V: Stored, O> Cell<W, V, O> {
     /// `vtable` is one for cells of exactly this type (rule 5).
     pub(super) fn alloc(
         vtable: &'static Vtable,
         phase: Phase,
         refs: usize,
-        payload: Payload<W, T>,
+        payload: Payload<W, V>,
         owner: O,
     ) -> NonNull<Header> {
         let callbacks = AtomicPtr::new(ptr::null_mut());
@@ -530,7 +574,7 @@ where
         NonNull::from(Box::leak(cell)).cast()
     }
 
-    fn payload(outcome: Result<T, TaskError>) -> (Phase, Payload<W, T>) {
+    fn payload(outcome: Result<V, TaskError>) -> (Phase, Payload<W, V>) {
         match outcome {
             Ok(value) => (Phase::Value, Payload { value: ManuallyDrop::new(value) }),
             Err(error) => (Phase::Error, Payload { error: ManuallyDrop::new(Box::new(error)) }),
@@ -541,7 +585,7 @@ where
     ///
     /// # Safety
     /// The caller has won `start` and the work is gone (or needs no dropping).
-    pub(super) unsafe fn fill(&self, outcome: Result<T, TaskError>) -> Phase {
+    pub(super) unsafe fn fill(&self, outcome: Result<V, TaskError>) -> Phase {
         let (phase, filled) = Self::payload(outcome);
         // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
         self.payload.with_mut(|payload| unsafe { payload.write(filled) });
@@ -588,8 +632,9 @@ where
                 }
                 Publish::Published { waiter } => {
                     let Some(waiter) = NonNull::new(waiter) else { return };
+                    let may_have_failed = phase.is_failure() || V::IS_LAZY && phase == Phase::Value;
                     // SAFETY: `publish` has taken it out of the word for this thread to notify.
-                    stack::deepen_if_possible(|| unsafe { Waiter::notify(waiter, phase.is_failure(), &retract) });
+                    stack::deepen_if_possible(|| unsafe { Waiter::notify(waiter, may_have_failed, &retract) });
                     return;
                 }
                 Publish::Alone => {
@@ -601,7 +646,7 @@ where
                     } else {
                         this.header.state.discard();
                         // SAFETY: there is no handle, so the payload stays this thread's; TAKEN keeps it from being read again.
-                        unwind::drop_quietly(unsafe { this.take_unpublished(phase) });
+                        unwind::drop_quietly(unsafe { this.take_payload(phase) });
                         if share == Share::Spare {
                             // SAFETY: the caller's reference, which was not given up with the outcome.
                             unsafe { release(cell) };
@@ -613,11 +658,11 @@ where
         }
     }
 
-    /// Reads an outcome out that nobody will see.
+    /// Reads out what the cell holds of an outcome.
     ///
     /// # Safety
     /// The payload is what `phase` says, belongs to this thread alone, and is not read again.
-    unsafe fn take_unpublished(&self, phase: Phase) -> Option<Result<T, Box<TaskError>>> {
+    unsafe fn take_payload(&self, phase: Phase) -> Option<Result<V, Box<TaskError>>> {
         // SAFETY: the caller's contract, and rule 3 for which field it is.
         self.payload.with_mut(|payload| unsafe {
             match phase {
@@ -634,13 +679,13 @@ where
     /// # Safety
     /// The outcome is as `phase` says, and may be read by this thread; `cell` is this one.
     unsafe fn run_callbacks(&self, cell: NonNull<Header>, phase: Phase) {
-        // SAFETY: the callbacks of this cell are for a `T`.
-        let callbacks = unsafe { take_callbacks::<T>(&self.header) };
+        // SAFETY: rule 5.
+        let callbacks = unsafe { take_callbacks::<V::Value>(&self.header) };
         self.payload.with(|payload| {
             // SAFETY: the caller's contract, and rule 3 for which field it is.
             let outcome = unsafe {
                 match phase {
-                    Phase::Value => Ok(&*(*payload).value),
+                    Phase::Value => (*(*payload).value).get(),
                     Phase::Error => Err(&**(*payload).error),
                     _ => Err(&TaskError::Cancelled),
                 }
@@ -658,32 +703,55 @@ where
     /// Moves the value (in VALUE) or the error (in ERROR) to `to`, and makes the phase TAKEN.
     ///
     /// # Safety
-    /// The caller owns the handle; `to` points to room for a `T` in VALUE, for a `Box<TaskError>` in ERROR.
+    /// The caller owns the handle; `to` points to room for a `Result<V::Value, TaskError>`.
     pub(super) unsafe fn take(cell: NonNull<Header>, to: *mut ()) {
-        // SAFETY: rules 1 and 5.
-        let this = unsafe { cell.cast::<Self>().as_ref() };
-        let phase = this.header.state.phase();
-        // SAFETY: the phase is final, so the payload is the handle's (rule 2) and what the phase says (rule 3).
-        // TAKEN, below, keeps it from being read again.
-        this.payload.with_mut(|payload| unsafe {
-            match phase {
-                Phase::Value => to.cast::<T>().write(ManuallyDrop::take(&mut (*payload).value)),
-                Phase::Error => to.cast::<Box<TaskError>>().write(ManuallyDrop::take(&mut (*payload).error)),
-                _ => unreachable!("only a value or an error can be taken"),
-            }
-        });
-        this.header.state.take();
+        // SAFETY: as this function's contract, and there is room.
+        unsafe {
+            let outcome = match Self::take_stored(cell) {
+                Ok(stored) => stored.take(),
+                Err(error) => Err(*error),
+            };
+            to.cast::<Result<V::Value, TaskError>>().write(outcome);
+        }
     }
 
-    /// Where the value (in VALUE) or the `Box<TaskError>` (in ERROR) is.
+    /// Drops the value (in VALUE) or the error (in ERROR), and makes the phase TAKEN.
     ///
     /// # Safety
-    /// The caller owns the handle and the phase is final.
-    pub(super) unsafe fn outcome(cell: NonNull<Header>) -> *const () {
+    /// The caller owns the handle.
+    pub(super) unsafe fn drop_outcome(cell: NonNull<Header>) {
+        // SAFETY: as this function's contract.
+        let outcome = unsafe { Self::take_stored(cell) };
+        if std::mem::needs_drop::<V>() || outcome.is_err() {
+            stack::deepen_if_possible(|| drop(outcome));
+        }
+    }
+
+    /// # Safety
+    /// As [`take`](Self::take).
+    unsafe fn take_stored(cell: NonNull<Header>) -> Result<V, Box<TaskError>> {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
-        // Every field of a union starts where the union does.
-        this.payload.with(|payload| payload.cast())
+        // SAFETY: the phase is final, so the payload is the handle's (rule 2) and what the phase says (rule 3).
+        // TAKEN, below, keeps it from being read again.
+        let outcome = unsafe { this.take_payload(this.header.state.phase()) };
+        this.header.state.take();
+        outcome.expect("only a value or an error can be taken")
+    }
+
+    /// Where the value or the error is, in VALUE and ERROR.
+    ///
+    /// # Safety
+    /// The caller owns the handle and the phase is one of these.
+    pub(super) unsafe fn peek(cell: NonNull<Header>) -> Result<NonNull<()>, NonNull<TaskError>> {
+        // SAFETY: rules 1 and 5.
+        let this = unsafe { cell.cast::<Self>().as_ref() };
+        let is_value = this.header.state.phase() == Phase::Value;
+        // SAFETY: the payload is the handle's (rule 2) and what the phase says (rule 3).
+        this.payload.with(|payload| unsafe {
+            let outcome = if is_value { (*(*payload).value).get() } else { Err(&**(*payload).error) };
+            outcome.map(|value| NonNull::from(value).cast()).map_err(NonNull::from)
+        })
     }
 
     /// Frees the cell, then drops what the payload held, so that a panicking destructor leaks nothing.
@@ -857,19 +925,14 @@ pub(super) unsafe fn disown(cell: NonNull<Header>) -> bool {
 /// # Safety
 /// The caller owns the handle of a `T` by value (or may never use the value again), and the phase is final.
 pub(super) unsafe fn take<T>(cell: NonNull<Header>) -> Result<T, TaskError> {
-    // SAFETY: alive by the handle's reference; `to` has room for what the phase says.
+    // SAFETY: alive by the handle's reference; there is room for the outcome of a handle of `T` (rule 5).
     unsafe {
         let header = cell.as_ref();
         match header.state.phase() {
-            Phase::Value => {
-                let mut value = std::mem::MaybeUninit::<T>::uninit();
-                (header.vtable.take)(cell, value.as_mut_ptr().cast());
-                Ok(value.assume_init())
-            }
-            Phase::Error => {
-                let mut error = std::mem::MaybeUninit::<Box<TaskError>>::uninit();
-                (header.vtable.take)(cell, error.as_mut_ptr().cast());
-                Err(*error.assume_init())
+            Phase::Value | Phase::Error => {
+                let mut outcome = std::mem::MaybeUninit::<Result<T, TaskError>>::uninit();
+                (header.vtable.take)(cell, outcome.as_mut_ptr().cast());
+                outcome.assume_init()
             }
             Phase::Cancelled => Err(TaskError::Cancelled),
             Phase::Foreign => Err(TaskError::WrongProcess),
@@ -884,12 +947,14 @@ pub(super) unsafe fn take<T>(cell: NonNull<Header>) -> Result<T, TaskError> {
 /// # Safety
 /// The caller holds the handle of a `T` for `'a`, during which nobody takes the value.
 pub(super) unsafe fn peek<'a, T>(cell: NonNull<Header>) -> Option<Result<&'a T, &'a TaskError>> {
-    // SAFETY: alive by the handle's reference; the casts follow rule 3.
+    // SAFETY: alive by the handle's reference; the value of a handle of `T` is a `T` (rule 5).
     unsafe {
         let header = cell.as_ref();
         match header.state.phase() {
-            Phase::Value => Some(Ok(&*(header.vtable.outcome)(cell).cast::<T>())),
-            Phase::Error => Some(Err(&**(header.vtable.outcome)(cell).cast::<Box<TaskError>>())),
+            Phase::Value | Phase::Error => Some(match (header.vtable.peek)(cell) {
+                Ok(value) => Ok(value.cast::<T>().as_ref()),
+                Err(error) => Err(error.as_ref()),
+            }),
             Phase::Cancelled => Some(Err(&TaskError::Cancelled)),
             Phase::Foreign => Some(Err(&TaskError::WrongProcess)),
             _ => None,
@@ -958,11 +1023,33 @@ pub(super) unsafe fn release(cell: NonNull<Header>) {
     }
 }
 
+/// Drops an outcome that is there.
+///
+/// # Safety
+/// The caller owns the handle by value, or nobody else has it or will look at the outcome again.
+pub(super) unsafe fn drop_outcome(cell: NonNull<Header>) {
+    // SAFETY: alive by the handle's reference; passed on.
+    unsafe {
+        let header = cell.as_ref();
+        if matches!(header.state.phase(), Phase::Value | Phase::Error) {
+            (header.vtable.drop_outcome)(cell);
+        }
+    }
+}
+
 /// Gives the handle's reference up, and drops an outcome that is there: nobody else would want it.
 ///
 /// # Safety
-/// The caller owns the handle of a `T` by value and gives it to this call.
-pub(super) unsafe fn release_handle<T>(cell: NonNull<Header>) {
+/// The caller owns the handle by value and gives it to this call.
+pub(super) unsafe fn release_handle(cell: NonNull<Header>) {
+    /// Gives a reference up, even if the destructor of an outcome panics.
+    struct Reference(NonNull<Header>);
+    impl Drop for Reference {
+        fn drop(&mut self) {
+            // SAFETY: made once, below, of a reference that is given up nowhere else.
+            unsafe { release(self.0) };
+        }
+    }
     // SAFETY: alive by the handle's reference; where it was the last one, the cell is this thread's.
     unsafe {
         let header = cell.as_ref();
@@ -970,12 +1057,9 @@ pub(super) unsafe fn release_handle<T>(cell: NonNull<Header>) {
             ReleaseHandle::Shared => {}
             ReleaseHandle::Last(phase) => (header.vtable.free)(cell, phase),
             ReleaseHandle::DropOutcome => {
+                let _reference = Reference(cell);
                 // The runner's reference may be a leftover in some queue, and last long. The outcome must not.
-                let outcome = take::<T>(cell);
-                release(cell);
-                if std::mem::needs_drop::<T>() || outcome.is_err() {
-                    stack::deepen_if_possible(|| drop(outcome));
-                }
+                drop_outcome(cell);
             }
         }
     }

@@ -320,10 +320,8 @@ impl<T> TaskFuture<T> {
     /// # Safety
     /// Nobody else has the handle, or a reference into the outcome, or will look at it again.
     pub(super) unsafe fn drop_outcome(&self) {
-        if self.has_outcome() {
-            // SAFETY: the caller's contract, which is as good as owning the handle.
-            drop(unsafe { cell::take::<T>(self.cell) });
-        }
+        // SAFETY: the caller's contract, which is as good as owning the handle.
+        unsafe { cell::drop_outcome(self.cell) };
     }
 
     /// Blocks until the task is done or the deadline has passed; says whether it is done.
@@ -387,7 +385,10 @@ impl<T> Source for TaskFuture<T> {
     }
 
     fn has_failed(&self) -> bool {
-        self.header().state.phase().is_failure()
+        match self.header().state.phase() {
+            Phase::Value if self.header().vtable.is_lazy => self.peek().is_some_and(|outcome| outcome.is_err()),
+            phase => phase.is_failure(),
+        }
     }
 
     fn address(&self) -> usize {
@@ -442,7 +443,7 @@ impl<T> Drop for TaskFuture<T> {
     fn drop(&mut self) {
         self.forget_waker();
         // SAFETY: the handle's reference is given up, once.
-        unsafe { cell::release_handle::<T>(self.cell) };
+        unsafe { cell::release_handle(self.cell) };
     }
 }
 

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::mem;
 use std::ptr::NonNull;
 
-use super::cell::{self, Header, Unowned};
+use super::cell::{self, Header, Now, Unowned};
 use super::handle::TaskFuture;
 use super::state::Phase;
 use crate::error::{Cause, TaskError};
@@ -54,7 +54,7 @@ use crate::error::{Cause, TaskError};
 /// # Ok::<(), TaskError>(())
 /// ```
 pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
-    let cell = cell::promised::<T, Unowned>(Unowned);
+    let cell = cell::promised::<Now<T>, Unowned>(Unowned);
     // SAFETY: `promised` counts two references; these are they.
     (Promise { cell, value: PhantomData }, unsafe { TaskFuture::from_cell(cell) })
 }

@@ -1,16 +1,23 @@
-//! The runner's half of a task that is done elsewhere: what comes back is raw material of some type `C`, which is turned
-//! into the task's value when it arrives. The half itself is two words, whatever the type of the value.
+//! The runner's half of a task that is done elsewhere: what comes back is raw material of some type `C`, of which the task's value is
+//! made. The half itself is two words, whatever the type of the value.
+//!
+//! Making the value may run the user's code, which may block, or wait for a lock that somebody holds who waits for another task. So it is
+//! made by the thread that asks for it (takes it, looks at it, or has a callback to run with it), and never by the one that brings
+//! the raw material. If nobody asks, it is never made. Values that are made without such code are made at once.
 
 #![allow(unsafe_code)]
 
 use std::fmt;
 use std::mem;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
-use super::cell::{self, Header, Owner};
+use super::cell::{self, Header, Now, Owner, Stored};
 use super::handle::TaskFuture;
 use super::state::{Phase, Start};
 use crate::error::TaskError;
+use crate::fork::{self, Witness};
+use crate::lock::Mutex;
 use crate::unwind;
 
 /// A task whose outcome is made of a `C`. Dropping it resolves its future to [`TaskError::Abandoned`].
@@ -33,18 +40,29 @@ unsafe impl<C> Send for RemoteTask<C> {}
 pub(crate) trait Decode<C>: 'static {
     type Value: Send + 'static;
 
+    /// Does [`decode`](Self::decode) run none of the user's code?
+    fn is_plain() -> bool;
+
+    /// The error, if the raw material is that of a task that has failed. Runs none of the user's code.
+    fn check(raw: C) -> Result<C, TaskError>;
+
     fn decode(raw: C) -> Result<Self::Value, TaskError>;
 }
 
-impl<C: 'static> RemoteTask<C> {
+impl<C: Send + 'static> RemoteTask<C> {
     /// Makes the two halves, in one allocation. `D` says how the value is made.
     pub(crate) fn new<D: Decode<C>, O: Owner>(owner: O) -> (Self, TaskFuture<D::Value>) {
-        const fn calls<D: Decode<C>, O: Owner, C: 'static>() -> &'static Calls<C> {
-            &const { Calls { settle: settle::<D, O, C>, publish: cell::publish_later::<D::Value, O> } }
-        }
-        let cell = cell::promised::<D::Value, O>(owner);
+        let (cell, calls) = if D::is_plain() {
+            let calls =
+                &const { Calls { settle: settle_now::<D, O, C>, publish: cell::publish_later::<Now<D::Value>, O> } };
+            (cell::promised::<Now<D::Value>, O>(owner), calls)
+        } else {
+            let calls =
+                &const { Calls { settle: settle_lazily::<D, O, C>, publish: cell::publish_later::<Lazy<D, C>, O> } };
+            (cell::promised::<Lazy<D, C>, O>(owner), calls)
+        };
         // SAFETY: `promised` counts two references; these are they.
-        (Self { cell, calls: calls::<D, O, C>() }, unsafe { TaskFuture::from_cell(cell) })
+        (Self { cell, calls }, unsafe { TaskFuture::from_cell(cell) })
     }
 
     /// True if the future has been cancelled: nothing that comes will be wanted.
@@ -81,24 +99,109 @@ impl<C: 'static> RemoteTask<C> {
     }
 }
 
-unsafe fn settle<D: Decode<C>, O: Owner, C: 'static>(
+fn decode<D: Decode<C>, C>(raw: C) -> Result<D::Value, TaskError> {
+    unwind::catch(|| D::decode(raw)).unwrap_or_else(|panic| Err(TaskError::Panicked(panic)))
+}
+
+unsafe fn settle_now<D: Decode<C>, O: Owner, C: Send + 'static>(
     cell: NonNull<Header>,
     may_call_back: bool,
     raw: Option<C>,
 ) -> Option<Phase> {
-    // SAFETY: `RemoteTask::new` made the cell with these types; the caller gives the reference.
+    // SAFETY: passed on; `RemoteTask::new` made the cell with these types.
+    unsafe { settle_as::<Now<D::Value>, O, C>(cell, may_call_back, raw, |raw| decode::<D, C>(raw).map(Now)) }
+}
+
+unsafe fn settle_lazily<D: Decode<C>, O: Owner, C: Send + 'static>(
+    cell: NonNull<Header>,
+    may_call_back: bool,
+    raw: Option<C>,
+) -> Option<Phase> {
+    // SAFETY: passed on; `RemoteTask::new` made the cell with these types.
+    unsafe { settle_as::<Lazy<D, C>, O, C>(cell, may_call_back, raw, |raw| D::check(raw).map(Lazy::new)) }
+}
+
+/// # Safety
+/// The cell was made for a `V` and an `O`; the caller gives the producer's reference.
+unsafe fn settle_as<V: Stored, O: Owner, C>(
+    cell: NonNull<Header>,
+    may_call_back: bool,
+    raw: Option<C>,
+    make: impl FnOnce(C) -> Result<V, TaskError>,
+) -> Option<Phase> {
+    // SAFETY: the caller's contract.
     unsafe {
-        cell::settle_with::<D::Value, O>(cell, may_call_back, |start| match (start, raw) {
+        cell::settle_with::<V, O>(cell, may_call_back, |start| match (start, raw) {
             (Start::Lost, raw) => {
                 unwind::drop_quietly(raw);
                 None
             }
             (Start::Won, None) => Some(Err(TaskError::Abandoned)),
-            // Decoding is the user's code.
-            (Start::Won, Some(raw)) => {
-                Some(unwind::catch(|| D::decode(raw)).unwrap_or_else(|panic| Err(TaskError::Panicked(panic))))
-            }
+            (Start::Won, Some(raw)) => Some(make(raw)),
         })
+    }
+}
+
+/// A value that is made by the thread that asks for it first.
+struct Lazy<D: Decode<C>, C> {
+    raw: Mutex<Raw<C>>,
+    outcome: OnceLock<Result<D::Value, TaskError>>,
+}
+
+enum Raw<C> {
+    There(C),
+    /// A thread of this process is making the value, or has made it.
+    Taken(Witness),
+}
+
+impl<D: Decode<C>, C> Lazy<D, C> {
+    fn new(raw: C) -> Self {
+        Self { raw: Mutex::new(Raw::There(raw)), outcome: OnceLock::new() }
+    }
+
+    /// In a forked child: will the value never be made, since it was being made when the process forked?
+    #[cold]
+    fn is_lost(&self) -> bool {
+        /// The lock is held for a moment only.
+        const ATTEMPTS: usize = 1000;
+        for _ in 0..ATTEMPTS {
+            if let Some(raw) = self.raw.try_lock() {
+                return matches!(&*raw, Raw::Taken(by) if !by.is_here()) && self.outcome.get().is_none();
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+}
+
+impl<D: Decode<C>, C: Send> Stored for Lazy<D, C> {
+    type Value = D::Value;
+
+    const IS_LAZY: bool = true;
+
+    fn take(mut self) -> Result<D::Value, TaskError> {
+        if let Some(outcome) = self.outcome.take() {
+            return outcome;
+        }
+        match self.raw.into_inner() {
+            Raw::There(raw) => decode::<D, C>(raw),
+            // Only the copy of a forked child can be as it was in the middle of that.
+            Raw::Taken(_) => Err(TaskError::WrongProcess),
+        }
+    }
+
+    fn get(&self) -> Result<&D::Value, &TaskError> {
+        if fork::is_child() && self.is_lost() {
+            return Err(&TaskError::WrongProcess);
+        }
+        let outcome = self.outcome.get_or_init(|| {
+            let raw = std::mem::replace(&mut *self.raw.lock(), Raw::Taken(Witness::new()));
+            match raw {
+                Raw::There(raw) => decode::<D, C>(raw),
+                Raw::Taken(_) => Err(TaskError::WrongProcess),
+            }
+        });
+        outcome.as_ref()
     }
 }
 

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use super::attend::{self, Attendance, Listener, elsewhere};
-use super::cell::{Cell, Header, Payload, Vtable, is_left};
+use super::cell::{Cell, Header, Now, Payload, Vtable, is_left};
 use super::handle::TaskFuture;
 use super::offload::SpareHost;
 use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
@@ -83,6 +83,9 @@ pub(crate) trait Scheduler: Send + Sync {
     fn all_finished(&self);
 }
 
+/// A future that wakes itself is polled so often in a row, at most, on behalf of a wait. Then what else that wait waits for has its turn.
+const IN_A_ROW: usize = 64;
+
 /// What is between the header and the payload.
 struct Seat {
     schedule: Schedule,
@@ -109,7 +112,7 @@ where
     let shells = host.shells();
     let seat = Seat { schedule: Schedule::queued(), key: AtomicUsize::new(0), host, shells };
     let payload = Payload { work: ManuallyDrop::new(future) };
-    let cell = Cell::<F, F::Output, Seat>::alloc(&Spawned::<F>::VTABLE, Phase::Pending, 2, payload, seat);
+    let cell = Cell::<F, Now<F::Output>, Seat>::alloc(&Spawned::<F>::VTABLE, Phase::Pending, 2, payload, seat);
     // SAFETY: the cell has two references; these are they. Nobody else knows it before it is on the list.
     unsafe {
         let seat = seat_of(cell);
@@ -156,9 +159,11 @@ where
         has_begun: |_| false,
         help: |_, _, _, _| false,
         is_foreign,
-        take: Cell::<F, F::Output, Seat>::take,
-        outcome: Cell::<F, F::Output, Seat>::outcome,
-        free: Cell::<F, F::Output, Seat>::free,
+        is_lazy: false,
+        take: Cell::<F, Now<F::Output>, Seat>::take,
+        peek: Cell::<F, Now<F::Output>, Seat>::peek,
+        drop_outcome: Cell::<F, Now<F::Output>, Seat>::drop_outcome,
+        free: Cell::<F, Now<F::Output>, Seat>::free,
     };
 
     /// The entry has come out of the queue; says whether the future is ready.
@@ -248,7 +253,7 @@ where
     unsafe fn poll(cell: NonNull<Header>, again: Option<&Attendance>, about_to_publish: &dyn Fn(bool)) -> bool {
         let running = current::Running::enter(cell.addr().get());
         // SAFETY: the owner keeps the cell alive (rule 1).
-        let this = unsafe { cell.cast::<Cell<F, F::Output, Seat>>().as_ref() };
+        let this = unsafe { cell.cast::<Cell<F, Now<F::Output>, Seat>>().as_ref() };
         if this.header.state.phase() == Phase::Pending {
             let started = this.header.state.start();
             debug_assert_eq!(started, Start::Won);
@@ -264,7 +269,11 @@ where
                 future.poll(&mut context)
             })
         };
-        let goes_on = || again.is_some_and(|wait| wait.polls_on() && this.owner.schedule.poll_again());
+        let mut polls = 0;
+        let mut goes_on = || {
+            polls += 1;
+            polls < IN_A_ROW && again.is_some_and(|wait| wait.polls_on() && this.owner.schedule.poll_again())
+        };
         let polled = loop {
             let polled = unwind::catch(poll_once);
             if fork::is_child() && this.owner.host.is_foreign() {
@@ -333,7 +342,7 @@ where
     unsafe fn end(cell: NonNull<Header>, end: End<F::Output>, about_to_publish: &dyn Fn(bool)) {
         let running = current::Running::enter(cell.addr().get());
         // SAFETY: the owner keeps the cell alive (rule 1).
-        let this = unsafe { cell.cast::<Cell<F, F::Output, Seat>>().as_ref() };
+        let this = unsafe { cell.cast::<Cell<F, Now<F::Output>, Seat>>().as_ref() };
         let state = &this.header.state;
         match (&end, state.phase()) {
             (End::Cancelled, Phase::Pending) => {
@@ -358,9 +367,9 @@ where
             }
             let phase = match end {
                 End::Cancelled => Phase::Cancelled,
-                End::Outcome(outcome) => this.fill(outcome),
+                End::Outcome(outcome) => this.fill(outcome.map(Now)),
             };
-            Cell::<F, F::Output, Seat>::publish(cell, phase, Share::RunnersKept, running, about_to_publish);
+            Cell::<F, Now<F::Output>, Seat>::publish(cell, phase, Share::RunnersKept, running, about_to_publish);
             if !is_left(cell) {
                 finish(cell);
             }

@@ -285,6 +285,10 @@ impl Payload {
         }
     }
 
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self::short(&bytes).unwrap_or(Self::Bytes(bytes))
+    }
+
     fn short(bytes: &[u8]) -> Option<Self> {
         let mut short = [0; Self::SHORT];
         short.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -312,7 +316,16 @@ macro_rules! plain {
             None
         }
 
-        fn to_plain<T: 'static>(value: T) -> Result<Payload, T> {
+        /// Is this a type whose values are made without code of the user's, and without much work: what is sent as it is, a single
+        /// number, or nothing?
+        pub(super) fn is_plain<T: 'static>() -> bool {
+            let asked = TypeId::of::<T>();
+            let single = [TypeId::of::<()>(), TypeId::of::<bool>(), TypeId::of::<char>(), $(TypeId::of::<$number>()),*];
+            single.contains(&asked) || element::<T>().is_some()
+        }
+
+        /// The value as it is, if it is of a type that is sent so.
+        pub(super) fn to_plain<T: 'static>(value: T) -> Result<Payload, T> {
             let mut value = Some(value);
             let any: &mut dyn Any = &mut value;
             if let Some(text) = any.downcast_mut::<Option<String>>() {
@@ -352,11 +365,12 @@ macro_rules! plain {
 
 plain!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
 
+#[cfg(any(test, fuzzing))]
 impl Body {
     /// A copy of the bytes of a `T`.
     pub(super) fn of<T: 'static>(bytes: &[u8]) -> Self {
         let element = element::<T>().unwrap_or(Element::BYTE);
-        let mut body = Self::with_capacity(element, bytes.len()).expect("there was memory for the original");
+        let mut body = Self::with_capacity(element, bytes.len()).expect("there is memory for it");
         body.extend(bytes);
         body
     }
@@ -394,17 +408,49 @@ pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<P
         }
     });
     let payload = match encoded {
-        Ok(Ok(Payload::Short(_, used))) => Payload::Short(short, used),
-        Ok(Ok(payload)) if payload.attachments().len() > shared_bytes::MOST => {
-            return Err((format!("it has more than {} SharedBytes", shared_bytes::MOST), value));
-        }
-        Ok(Ok(payload)) => payload,
-        Ok(Err(NotEncoded::Because(reason))) => return Err((reason, value)),
-        Ok(Err(NotEncoded::NoRoom)) => return Err(("there is not enough memory".to_owned(), value)),
-        Err(panic) => return Err((format!("its Serialize panicked: {}", panic.message()), value)),
+        Ok(Ok(Payload::Short(_, used))) => Ok(Payload::Short(short, used)),
+        Ok(Ok(Payload::Attached(bytes, attachments))) => attached(bytes, attachments),
+        Ok(Ok(payload)) => Ok(payload),
+        Ok(Err(error)) => Err(error.into_reason()),
+        Err(panic) => Err(serialize_panicked(&panic)),
+    };
+    let payload = match payload {
+        Ok(payload) => payload,
+        Err(reason) => return Err((reason, value)),
     };
     unwind::drop_quietly(value);
     Ok(payload)
+}
+
+/// Bytes with attachments, unless these are too many.
+pub(super) fn attached(bytes: Vec<u8>, attachments: Vec<SharedBytes>) -> Result<Payload, String> {
+    match attachments.len() <= shared_bytes::MOST {
+        true => Ok(Payload::Attached(bytes, attachments)),
+        false => Err(format!("it has more than {} SharedBytes", shared_bytes::MOST)),
+    }
+}
+
+fn serialize_panicked(panic: &TaskPanic) -> String {
+    format!("its Serialize panicked: {}", panic.message())
+}
+
+/// The beginning of the list of `count` items, which are then written one after the other ([`append`]).
+pub(super) fn list_of(count: usize) -> Vec<u8> {
+    postcard::to_stdvec(&(count as u64)).expect("a number can be encoded")
+}
+
+/// Writes the bytes of an item, of a type that is not sent as it is, behind what is there, and says what travels beside them. If it
+/// cannot be encoded, nothing is written.
+pub(super) fn append<T: Serialize>(item: &T, to: &mut Vec<u8>, nesting: u32) -> Result<Vec<SharedBytes>, String> {
+    let before = to.len();
+    let encoded = unwind::catch(|| shared_bytes::collecting(|| codec::append(item, to, nesting)));
+    let reason = match encoded {
+        Ok((Ok(()), attachments)) => return Ok(attachments),
+        Ok((Err(error), _)) => error.into_reason(),
+        Err(panic) => serialize_panicked(&panic),
+    };
+    to.truncate(before);
+    Err(reason)
 }
 
 /// The inverse of [`encode`].

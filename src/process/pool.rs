@@ -48,9 +48,10 @@ use crate::future::TaskFuture;
 /// Tasks of the same priority are handed out first in, first out. A worker that is quick gets some in advance; what it
 /// has not begun moves to another if that one has nothing to do, and is then begun in a different order.
 ///
-/// Done-callbacks run in a thread of the pool. Waiting threads collect results themselves; so a `Deserialize` of yours may
-/// run in any thread that waits for, or submits to, the pool. It is given whatever the worker has sent; one that recurses is
-/// to bound its depth if the code in the worker is not trusted.
+/// In this process, `Serialize` runs in the thread that submits, and `Deserialize` in the thread that asks for the result: the one that
+/// takes it, awaits it or looks at it, or takes the next item of a map. So a `Deserialize` that blocks holds up nobody else. A result
+/// that nobody asks for is never deserialized, and a type of result that cannot be is found out when it is asked for. Done-callbacks run in a thread of the
+/// pool, which deserializes what they are given.
 ///
 /// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then ends the
 /// workers. Dropped while the thread unwinds from a panic, it cancels what has not started first.

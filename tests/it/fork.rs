@@ -8,7 +8,7 @@ use std::mem;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -1118,28 +1118,29 @@ fn block_on_looks_again_in_the_child() {
 #[test]
 fn block_on_looks_again_in_the_child_of_its_first_pool() {
     alone("fork::block_on_looks_again_in_the_child_of_its_first_pool", || {
-        let mut undone: Option<(ThreadPoolExecutor, Gate, TaskFuture<()>)> = None;
+        // Not a gate: see `block_on_polls_no_more_in_a_child_than_it_has_to`.
+        let mut undone: Option<(ThreadPoolExecutor, mpsc::Sender<()>, TaskFuture<()>)> = None;
         let (mut depth, mut child) = (0, None);
         block_on(std::future::poll_fn(|context| {
             // In the child, and in its child, it is polled again although nobody has woken it there.
             if depth == 2 {
                 return Poll::Ready(());
             }
-            let (_, gate, future) = undone.get_or_insert_with(|| {
-                let (pool, gate, started) = (pool(1), Gate::new(), Gate::new());
-                let (behind, begun) = (gate.clone(), started.clone());
+            let (_, go_on, future) = undone.get_or_insert_with(|| {
+                let pool = pool(1);
+                let ((go_on, behind), (begun, started)) = (mpsc::channel(), mpsc::channel());
                 let future = pool.submit(move || {
-                    begun.open();
-                    behind.pass();
+                    begun.send(()).unwrap();
+                    behind.recv().unwrap();
                 });
-                started.pass();
-                (pool, gate, future)
+                started.recv().unwrap();
+                (pool, go_on, future)
             });
             let polled = Pin::new(future).poll(context);
             if polled.is_pending() && child.is_none() {
                 child = fork();
                 match child.is_some() {
-                    true => gate.open(),
+                    true => go_on.send(()).unwrap(),
                     false => {
                         depth += 1;
                         mem::forget(undone.take());
@@ -1163,32 +1164,36 @@ fn block_on_polls_no_more_in_a_child_than_it_has_to() {
     alone("fork::block_on_polls_no_more_in_a_child_than_it_has_to", || {
         let _pool = pool(1);
         forked(|| {
+            // Not gates: their locks have a table of waiting threads, which this child has inherited.
             let (tx, rx) = mpsc::channel::<Waker>();
-            let (go_on, woken) = (Gate::new(), Gate::new());
-            let (behind, wakes) = (go_on.clone(), woken.clone());
+            let (go_on, behind) = mpsc::channel::<()>();
+            let woken = Arc::new(AtomicBool::new(false));
+            let wakes = Arc::clone(&woken);
             let waker = thread::spawn(move || {
                 let waker = rx.recv().unwrap();
-                behind.pass();
-                wakes.open();
+                let _ = behind.recv();
+                wakes.store(true, SeqCst);
                 waker.wake();
             });
             let mut polls = 0;
             // The thread wakes it when this one sleeps, or when it has been polled for nothing.
             #[cfg(target_os = "linux")]
             let opener = thread::spawn({
-                let (tid, go_on) = (rustix::thread::gettid(), go_on.clone());
+                let tid = rustix::thread::gettid();
                 move || {
                     until_asleep(tid);
-                    go_on.open();
+                    go_on.send(()).unwrap();
                 }
             });
+            #[cfg(not(target_os = "linux"))]
+            drop(go_on);
             block_on(std::future::poll_fn(|context| {
                 polls += 1;
                 if polls == 1 {
                     tx.send(context.waker().clone()).unwrap();
                     return Poll::Pending;
                 }
-                assert!(woken.is_open(), "polled for nothing");
+                assert!(woken.load(SeqCst), "polled for nothing");
                 Poll::Ready(())
             }));
             waker.join().unwrap();

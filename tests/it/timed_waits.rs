@@ -1,8 +1,9 @@
 //! A wait with a deadline, or for any of several, inside a task: it ends although what it waits for waits for it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -406,5 +407,39 @@ fn a_second_wait_goes_on_where_the_first_one_timed_out() {
         }
         promise.set_result(100).unwrap();
         assert_eq!(future.result_timeout(LIMIT).unwrap().unwrap(), 111);
+    });
+}
+
+// Such a future can be polled each time that somebody looks; the others must have their turn.
+#[test]
+fn a_future_that_wakes_itself_keeps_no_other_task_from_running() {
+    fn restless(pool: &ThreadPoolExecutor) -> [TaskFuture<u32>; 2] {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let restless = pool.spawn(poll_fn(move |context| {
+            if is_over.load(SeqCst) {
+                return Poll::Ready(1);
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        let other = pool.submit(move || {
+            over.store(true, SeqCst);
+            2
+        });
+        [restless, other]
+    }
+    in_a_task(|pool| {
+        let mut waited = wait(restless(pool), None, ReturnWhen::FirstCompleted);
+        waited.done.append(&mut waited.not_done);
+        assert_eq!(waited.done.into_iter().map(|future| future.result().unwrap()).sum::<u32>(), 3);
+
+        let sum: u32 =
+            as_completed_timeout(restless(pool), LIMIT).map(|future| future.unwrap().result().unwrap()).sum();
+        assert_eq!(sum, 3);
+
+        let mut waited = block_on(wait_async(restless(pool), ReturnWhen::FirstCompleted));
+        waited.done.append(&mut waited.not_done);
+        assert_eq!(waited.done.into_iter().map(|future| future.result().unwrap()).sum::<u32>(), 3);
     });
 }

@@ -43,15 +43,6 @@ impl<R> Results<R> {
         }
     }
 
-    /// Keeps the first so many.
-    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
-    pub(crate) fn truncate(&mut self, items: usize) {
-        match self {
-            Self::Good(values) => values.truncate(items),
-            Self::Mixed(results) => results.truncate(items),
-        }
-    }
-
     #[inline]
     pub(crate) fn push(&mut self, value: R) {
         match self {

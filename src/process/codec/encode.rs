@@ -20,6 +20,15 @@ pub(in crate::process) enum NotEncoded {
     Because(String),
 }
 
+impl NotEncoded {
+    pub(in crate::process) fn into_reason(self) -> String {
+        match self {
+            Self::NoRoom => "there is not enough memory".to_owned(),
+            Self::Because(reason) => reason,
+        }
+    }
+}
+
 /// Writes a value to the beginning of `to`; says how many bytes it has.
 pub(in crate::process) fn to_slice<T: Serialize>(
     value: &T,
@@ -31,6 +40,35 @@ pub(in crate::process) fn to_slice<T: Serialize>(
 
 pub(in crate::process) fn to_vec<T: Serialize>(value: &T, nesting: u32) -> std::result::Result<Vec<u8>, NotEncoded> {
     encode(value, AllocVec::new(), nesting)
+}
+
+/// Writes a value behind what is in `to`. After an error part of it may be there.
+pub(in crate::process) fn append<T: Serialize>(
+    value: &T,
+    to: &mut Vec<u8>,
+    nesting: u32,
+) -> std::result::Result<(), NotEncoded> {
+    encode(value, Append(to), nesting)
+}
+
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Values inside others may be `nesting` levels deep.

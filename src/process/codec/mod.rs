@@ -15,7 +15,7 @@ mod decode;
 mod encode;
 
 pub(super) use decode::from_slice;
-pub(super) use encode::{NotEncoded, to_slice, to_vec};
+pub(super) use encode::{NotEncoded, append, to_slice, to_vec};
 
 /// What the name of a variant comes down to: letters and digits, in either case, for `rename_all` may be different for the
 /// two directions. Different names have the same mark once in 65,536.

@@ -3,7 +3,7 @@
 //! Callbacks are the user's code: they may take their time, and wait for other tasks of the pool. So they run neither where a
 //! thread happens to collect results (it may hold a lock that the callback wants) nor on the supervisor.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,13 +14,29 @@ use crate::fork;
 use crate::future::Unpublished;
 
 thread_local! {
-    /// The pool whose callbacks the calling thread runs, or 0.
-    static RUNS_FOR: Cell<usize> = const { Cell::new(0) };
+    /// The pools whose futures the calling thread is resolving: it may be inside their callbacks and wakers.
+    static RESOLVES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Is the calling thread inside a callback of that pool?
+/// Is the calling thread inside a callback or a waker that one of this pool's futures has? The end of the pool waits for that.
 pub(super) fn is_inside(pool: usize) -> bool {
-    RUNS_FOR.get() == pool
+    RESOLVES.with_borrow(|pools| pools.contains(&pool))
+}
+
+/// As long as there is this, the thread is resolving futures of a pool.
+pub(super) struct Resolving(());
+
+impl Resolving {
+    pub(super) fn futures_of(pool: usize) -> Self {
+        RESOLVES.with_borrow_mut(|pools| pools.push(pool));
+        Self(())
+    }
+}
+
+impl Drop for Resolving {
+    fn drop(&mut self) {
+        RESOLVES.with_borrow_mut(Vec::pop);
+    }
 }
 
 /// The pool, as the thread knows it.
@@ -78,7 +94,7 @@ impl Callbacks {
     }
 
     fn run(&self, host: &impl CallbackHost) {
-        RUNS_FOR.set(host.id());
+        let _resolving = Resolving::futures_of(host.id());
         let mut queue = self.queue.lock();
         loop {
             if let Some(unpublished) = queue.waiting.pop_front() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::callbacks::{CallbackHost, Callbacks};
+use super::callbacks::{CallbackHost, Callbacks, Resolving};
 use super::child::{Child, DrainedTasks};
 use super::config::Config;
 use super::deferred::Deferred;
@@ -217,6 +217,7 @@ impl Inner {
     fn settle(&self, deferred: Deferred) {
         let Deferred { settle, arguments, wake_waiters_of, wake_supervisor, now: _ } = deferred;
         arguments.into_iter().for_each(unwind::drop_quietly);
+        let _resolving = (!settle.is_empty()).then(|| Resolving::futures_of(self.id()));
         for (job, raw) in settle {
             let Job { sink, argument, .. } = *job;
             if let Some(unpublished) = sink.settle(raw, argument) {

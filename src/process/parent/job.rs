@@ -31,12 +31,11 @@ pub(crate) struct Job {
 /// Where the outcome goes.
 pub(crate) enum Sink {
     Future(RemoteTask<Raw>),
-    /// Part of a map.
-    Chunk(Box<dyn Chunk>),
+    Part(Box<dyn PartOfMap>),
 }
 
-/// Part of a map, as the manager knows it.
-pub(crate) trait Chunk: Send {
+/// A chunk of a map, as the rest of the parent knows it.
+pub(crate) trait PartOfMap: Send {
     /// Nobody wants it any more.
     fn is_cancelled(&self) -> bool;
 
@@ -48,7 +47,7 @@ impl Sink {
     pub(crate) fn is_cancelled(&self) -> bool {
         match self {
             Self::Future(task) => task.is_cancelled(),
-            Self::Chunk(chunk) => chunk.is_cancelled(),
+            Self::Part(part) => part.is_cancelled(),
         }
     }
 
@@ -67,8 +66,8 @@ impl Sink {
                 unwind::drop_quietly(argument);
                 left
             }
-            Self::Chunk(chunk) => {
-                unwind::call_quietly(|| chunk.settle(raw, argument));
+            Self::Part(part) => {
+                part.settle(raw, argument);
                 None
             }
         }
@@ -179,6 +178,17 @@ pub(crate) struct ResultOf<R>(std::marker::PhantomData<fn() -> R>);
 
 impl<R: serde::de::DeserializeOwned + Send + 'static> crate::future::Decode<Raw> for ResultOf<R> {
     type Value = R;
+
+    fn is_plain() -> bool {
+        call::is_plain::<R>()
+    }
+
+    fn check(raw: Raw) -> Result<Raw, TaskError> {
+        match &raw {
+            Raw::Reply { kind: ReplyKind::Value | ReplyKind::Mixed, .. } => Ok(raw),
+            _ => raw.into_body().map(|_| unreachable!("it is the reply of a task that has failed")),
+        }
+    }
 
     fn decode(raw: Raw) -> Result<R, TaskError> {
         let nesting = raw.nesting();

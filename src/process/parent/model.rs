@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use super::child::{Child, EndReason, Launched, WorkerProcess, hand_over_initializer};
 use super::config::{Config, Hook};
 use super::deferred::Deferred;
-use super::job::{Chunk, Job, JobOptions, Raw, Sink};
+use super::job::{Job, JobOptions, PartOfMap, Raw, Sink};
 use super::state::State;
 use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
@@ -224,7 +224,7 @@ struct Entered {
     cancelled: Arc<AtomicBool>,
 }
 
-impl Chunk for Entered {
+impl PartOfMap for Entered {
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(SeqCst)
     }
@@ -439,7 +439,7 @@ impl Pool {
         let outcomes = Vec::new();
         let entry = Entry { retries, limit, hangs, sealed, begun: 0, outcomes, cancelled: Arc::clone(&cancelled) };
         self.ledger.lock().unwrap().insert(id, entry);
-        let sink = Sink::Chunk(Box::new(Entered { id, ledger: Arc::clone(&self.ledger), cancelled }));
+        let sink = Sink::Part(Box::new(Entered { id, ledger: Arc::clone(&self.ledger), cancelled }));
         let argument = crate::process::call::encode(vec![7u8; if long { 66_000 } else { 0 }], 8).ok().unwrap();
         let options = Some(Box::new(JobOptions { timeout: limit, retries, ..JobOptions::default() }));
         let function = Function::of_task(|()| ()).unwrap();

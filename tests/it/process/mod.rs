@@ -34,5 +34,6 @@ mod stdio;
 pub(crate) mod support;
 mod terminal;
 mod traffic;
+mod user_code;
 
 pub(crate) use support::giving_back;

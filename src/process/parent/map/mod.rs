@@ -1,24 +1,29 @@
 //! `map` over worker processes: inputs go out in chunks, as many at a time as keep all workers busy, and each chunk that
 //! comes back says by the time it took how long the next ones should be.
+//!
+//! Chunks come back in whatever thread collects replies, and there the next ones are sent. None of the user's code runs for that:
+//! inputs are encoded when they are put in (`inputs`), and results decoded when the consumer takes them, both in its own thread.
 
 use std::collections::{BTreeMap, HashSet};
+use std::marker::PhantomData;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use std::vec;
 
-use crate::lock::{Condvar, Mutex};
+mod inputs;
+
+use crate::lock::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::inner::Inner;
-use super::job::{self, Chunk, Job, Limits, Raw, Sink};
+use super::job::{self, Job, Limits, PartOfMap, Raw, Sink};
 use crate::combine::{Lane, MapOptions, Results};
-use crate::error::{Cause, CodecError, SizeLimit, TaskError};
+use crate::error::{Cause, CodecError, TaskError};
 use crate::executor::Priority;
 use crate::process::body::{Body, Element};
 use crate::process::call::{self, Function, Payload};
 use crate::process::wire::{self, ReplyKind, Report};
-use crate::unwind;
+use inputs::{Chunk, Inputs, Layout, Stretch};
 
 /// What a chunk should take.
 const GOAL: Duration = Duration::from_micros(300);
@@ -34,16 +39,17 @@ pub(crate) struct ChunkLane<A, R> {
     limits: Limits,
     fixed: Option<usize>,
     ordered: bool,
-    track: Mutex<Track<A, R>>,
+    track: Mutex<Track<R>>,
     arrived: Condvar,
+    items: PhantomData<fn(A)>,
 }
 
-struct Track<A, R> {
+struct Track<R> {
     /// Inputs that have not been sent, under the index of the first of each stretch.
-    waiting: BTreeMap<usize, vec::IntoIter<A>>,
+    waiting: BTreeMap<usize, Inputs>,
     unsent: usize,
     end: usize,
-    done: BTreeMap<usize, Results<R>>,
+    done: BTreeMap<usize, Arrived<R>>,
     /// The tasks that are out.
     out: HashSet<u64>,
     size: usize,
@@ -52,6 +58,24 @@ struct Track<A, R> {
     sleeps: bool,
     /// The pool waits for what has not been sent before it ends.
     holds: bool,
+}
+
+/// What has come of a chunk.
+enum Arrived<R> {
+    Results(Results<R>),
+    /// The results of `count` items.
+    Undecoded {
+        kind: ReplyKind,
+        body: Body,
+        pid: u32,
+        count: usize,
+    },
+}
+
+impl<R> Arrived<R> {
+    fn failed(items: usize, error: &TaskError) -> Self {
+        Self::Results(Results::failed(items, error))
+    }
 }
 
 impl<A, R> ChunkLane<A, R>
@@ -87,6 +111,7 @@ where
             ordered: options.is_ordered(),
             track: Mutex::new(track),
             arrived: Condvar::new(),
+            items: PhantomData,
         })
     }
 
@@ -112,77 +137,46 @@ where
                 Some(size) => size,
                 None => track.size.min(track.unsent / (2 * workers)).max(1),
             };
-            let (first, items) = track.take(size);
+            let (first, chunk) = track.take(size, self.inner.config.max_payload);
             let id = self.inner.next_task_id();
             track.out.insert(id);
             drop(track);
-            self.send_chunk(id, first, items);
+            self.send_chunk(id, first, chunk);
         }
     }
 
-    fn send_chunk(&self, id: u64, first: usize, items: Vec<A>) {
-        let count = items.len();
+    fn send_chunk(&self, id: u64, first: usize, chunk: Chunk) {
+        let Chunk { argument, layout } = chunk;
         let function = match &self.function {
             Ok(function) => *function,
-            Err(error) => return self.arrive(id, first, Results::failed(count, error)),
+            Err(error) => return self.arrive(id, first, Arrived::failed(layout.count(), error)),
         };
-        let limit = self.inner.config.max_payload;
-        let reason = match call::encode(items, self.nesting()) {
-            Ok(argument) if argument.as_slice().len() as u64 <= limit => {
-                let part = Part {
-                    lane: self.this.upgrade().expect("it is used through an Arc"),
-                    id,
-                    first,
-                    count,
-                    settled: false,
-                };
-                let element = call::element::<Vec<R>>().unwrap_or(Element::BYTE);
-                let sink = Sink::Chunk(Box::new(part));
-                let priority = Priority::Normal;
-                let options = self.limits.options();
-                let job = Job { id, function, argument, element, sink, priority, options, attempts: 0 };
-                return self.inner.submit_part(Box::new(job));
-            }
-            Ok(argument) => match again::<A>(&argument, self.nesting()) {
-                Ok(items) if count > 1 => return self.send_singly(id, first, items),
-                _ => {
-                    let size = argument.as_slice().len() as u64;
-                    let error = TaskError::TooLarge(Box::new(SizeLimit { size, limit }));
-                    return self.arrive(id, first, Results::failed(count, &error));
-                }
-            },
-            Err((reason, items)) if count > 1 => {
-                // One of them spoils the chunk: let the others not suffer.
-                unwind::drop_quietly(reason);
-                return self.send_singly(id, first, items);
-            }
-            Err((reason, item)) => {
-                unwind::drop_quietly(item);
-                reason
-            }
-        };
-        let error = TaskError::Encode(CodecError::new(std::any::type_name::<A>(), reason));
-        self.arrive(id, first, Results::failed(1, &error));
+        let lane = self.this.upgrade().expect("it is used through an Arc");
+        let sink = Sink::Part(Box::new(Part { lane, id, first, layout: Some(layout) }));
+        let element = call::element::<Vec<R>>().unwrap_or(Element::BYTE);
+        let (priority, options) = (Priority::Normal, self.limits.options());
+        let job = Job { id, function, argument, element, sink, priority, options, attempts: 0 };
+        self.inner.submit_part(Box::new(job));
     }
 
-    /// Sends these items in chunks of one.
-    fn send_singly(&self, id: u64, first: usize, items: Vec<A>) {
+    /// Sends these items in chunks of one, in the place of the task of that id.
+    fn send_singly(&self, id: u64, first: usize, mut items: Inputs) {
         self.track.lock().out.remove(&id);
-        for (n, item) in items.into_iter().enumerate() {
+        for n in 0..items.len() {
             let id = self.inner.next_task_id();
             self.track.lock().out.insert(id);
-            self.send_chunk(id, first + n, vec![item]);
+            self.send_chunk(id, first + n, items.take(1, u64::MAX));
         }
     }
 
-    fn arrive(&self, id: u64, first: usize, results: Results<R>) {
+    fn arrive(&self, id: u64, first: usize, arrived: Arrived<R>) {
         let mut track = self.track.lock();
         track.out.remove(&id);
         if track.cancelled {
             drop(track);
-            return unwind::drop_quietly(results);
+            return drop(arrived);
         }
-        track.done.insert(first, results);
+        track.done.insert(first, arrived);
         if track.sleeps {
             self.arrived.notify_one();
         }
@@ -194,14 +188,43 @@ where
         track.unsent = 0;
         let waiting = std::mem::take(&mut track.waiting);
         for (first, items) in &waiting {
-            track.done.insert(*first, Results::failed(items.len(), error));
+            track.done.insert(*first, Arrived::failed(items.len(), error));
         }
         if track.sleeps {
             self.arrived.notify_one();
         }
         drop(track);
-        unwind::drop_quietly(waiting);
         self.send();
+    }
+
+    /// Puts inputs back that have been sent and not begun. The chunk is ended by the caller.
+    fn put_back(&self, first: usize, items: Inputs) {
+        self.inner.hold();
+        let mut track = self.track.lock();
+        if track.cancelled {
+            drop(track);
+            return self.inner.let_go();
+        }
+        track.unsent += items.len();
+        track.waiting.insert(first, items);
+        track.size = 1;
+        self.let_go_if_held(track);
+    }
+
+    /// The pool has been held for what is to be sent: once for all of it.
+    fn let_go_if_held(&self, mut track: MutexGuard<'_, Track<R>>) {
+        let held = std::mem::replace(&mut track.holds, true);
+        drop(track);
+        if held {
+            self.inner.let_go();
+        }
+    }
+
+    fn decode(&self, arrived: Arrived<R>) -> Results<R> {
+        match arrived {
+            Arrived::Results(results) => results,
+            Arrived::Undecoded { kind, body, pid, count } => decode(kind, body, pid, count, self.nesting()),
+        }
     }
 
     /// How long the next chunks should be, after one of so many items took so much time.
@@ -216,18 +239,16 @@ where
     }
 }
 
-impl<A, R> Track<A, R> {
+impl<R> Track<R> {
     /// Takes up to `size` consecutive inputs from the front.
-    fn take(&mut self, size: usize) -> (usize, Vec<A>) {
+    fn take(&mut self, size: usize, limit: u64) -> (usize, Chunk) {
         let (first, mut items) = self.waiting.pop_first().expect("there are inputs");
-        let size = size.min(items.len());
-        self.unsent -= size;
-        if size == items.len() {
-            return (first, items.collect());
+        let chunk = items.take(size, limit);
+        self.unsent -= chunk.layout.count();
+        if items.len() > 0 {
+            self.waiting.insert(first + chunk.layout.count(), items);
         }
-        let taken = items.by_ref().take(size).collect();
-        self.waiting.insert(first + size, items);
-        (first, taken)
+        (first, chunk)
     }
 }
 
@@ -240,8 +261,8 @@ where
     lane: Arc<ChunkLane<A, R>>,
     id: u64,
     first: usize,
-    count: usize,
-    settled: bool,
+    /// `None` when its outcome is certain.
+    layout: Option<Layout>,
 }
 
 impl<A, R> Drop for Part<A, R>
@@ -250,13 +271,13 @@ where
     R: DeserializeOwned + Send + 'static,
 {
     fn drop(&mut self) {
-        if !self.settled {
-            self.lane.arrive(self.id, self.first, Results::failed(self.count, &TaskError::Abandoned));
+        if let Some(layout) = self.layout.take() {
+            self.lane.arrive(self.id, self.first, Arrived::failed(layout.count(), &TaskError::Abandoned));
         }
     }
 }
 
-impl<A, R> Chunk for Part<A, R>
+impl<A, R> PartOfMap for Part<A, R>
 where
     A: Serialize + DeserializeOwned + Send + 'static,
     R: DeserializeOwned + Send + 'static,
@@ -266,61 +287,40 @@ where
     }
 
     fn settle(mut self: Box<Self>, raw: Raw, argument: Payload) {
-        let (lane, id, first, count) = (Arc::clone(&self.lane), self.id, self.first, self.count);
-        // From here on the outcome is certain; a panic of the user's decoding is caught there.
-        self.settled = true;
-        let took = match &raw {
-            Raw::Reply { took, .. } => Some(*took),
-            Raw::Failed(_) | Raw::Lost(..) => None,
-        };
-        let (pid, begun) = match &raw {
-            Raw::Reply { pid, .. } => (*pid, 0),
-            Raw::Lost(_, begun) => (0, usize::try_from(*begun).unwrap_or(count)),
-            Raw::Failed(_) => (0, 0),
-        };
-        let lost = matches!(raw, Raw::Lost(..));
-        // The pool takes nothing any more, or the task was withdrawn: so it is with all that has not been sent.
-        let refused = match &raw {
-            Raw::Failed(error) if !is_of_one_task(error) => Some(error.clone()),
-            _ => None,
-        };
-        let not_decoded = matches!(raw, Raw::Reply { kind: ReplyKind::NotDecoded, .. });
-        let mut results = match raw.into_body() {
-            Ok((kind, body)) => decode(kind, body, pid, count, lane.nesting()),
+        let (lane, id, first) = (Arc::clone(&self.lane), self.id, self.first);
+        let Some(layout) = self.layout.take() else { return };
+        let count = layout.count();
+        let chunk = Chunk { argument, layout };
+        let (arrived, refusal) = match raw {
             // Nothing of it has run, and perhaps only one of its items is at fault.
-            Err(_) if not_decoded && count > 1 => match again::<A>(&argument, lane.nesting()) {
-                Ok(items) => return lane.send_singly(id, first, items),
-                Err(error) => Results::failed(count, &error),
-            },
-            Err(error) => Results::failed(count, &error),
-        };
-        // If it died while its reply was on the way, all of it had begun: `begun` is then larger than any count.
-        let rest_from = begun.saturating_add(1);
-        if lost && rest_from < count {
-            // What comes after the item that it died of has not begun.
-            if let Ok(mut items) = again::<A>(&argument, lane.nesting()) {
-                let rest = items.split_off(rest_from);
-                results.truncate(rest_from);
-                lane.inner.hold();
-                let mut track = lane.track.lock();
-                let mut held = true;
-                if !track.cancelled {
-                    track.unsent += rest.len();
-                    track.waiting.insert(first + rest_from, rest.into_iter());
-                    track.size = 1;
-                    held = std::mem::replace(&mut track.holds, true);
-                }
-                drop(track);
-                if held {
-                    lane.inner.let_go();
-                }
+            Raw::Reply { kind: ReplyKind::NotDecoded, .. } if count > 1 => {
+                return lane.send_singly(id, first, Inputs::of(chunk));
             }
-        }
-        if let Some(took) = took {
-            lane.adapt(count, took);
-        }
-        lane.arrive(id, first, results);
-        match refused {
+            Raw::Reply { pid, took, .. } => {
+                lane.adapt(count, took);
+                let arrived = match raw.into_body() {
+                    Ok((kind, body)) => Arrived::Undecoded { kind, body, pid, count },
+                    Err(error) => Arrived::failed(count, &error),
+                };
+                (arrived, None)
+            }
+            Raw::Lost(error, begun) => {
+                // What comes after the item that it died of has not begun. If it died while its reply was on the way, all of it had
+                // begun: `begun` is then larger than any count.
+                let rest_from = usize::try_from(begun).unwrap_or(count).saturating_add(1).min(count);
+                if rest_from < count {
+                    lane.put_back(first + rest_from, Inputs::of(chunk).skip(rest_from));
+                }
+                (Arrived::failed(rest_from, &error), None)
+            }
+            Raw::Failed(error) => {
+                let arrived = Arrived::failed(count, &error);
+                // The pool takes nothing any more, or the task was withdrawn: so it is with all that has not been sent.
+                (arrived, if is_of_one_task(&error) { None } else { Some(error) })
+            }
+        };
+        lane.arrive(id, first, arrived);
+        match refusal {
             Some(error) => lane.give_up(&error),
             None => lane.send(),
         }
@@ -330,12 +330,6 @@ where
 /// Is this how one task fails, whatever becomes of others?
 fn is_of_one_task(error: &TaskError) -> bool {
     matches!(error, TaskError::TimedOut | TaskError::Protocol(_))
-}
-
-/// The items of a chunk, once more.
-fn again<A: DeserializeOwned + 'static>(argument: &Payload, nesting: u32) -> Result<Vec<A>, TaskError> {
-    let decoded = call::decode::<Vec<A>>(Body::of::<Vec<A>>(argument.as_slice()), nesting);
-    decoded.map_err(|reason| TaskError::Decode(CodecError::new(std::any::type_name::<Vec<A>>(), reason)))
 }
 
 fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize, nesting: u32) -> Results<R>
@@ -375,23 +369,30 @@ where
     }
 
     fn put(&self, items: Vec<A>) {
+        let config = &self.inner.config;
+        let stretches = inputs::encode(items, config.max_nesting, config.max_payload);
         // Before anybody can see what there is to send.
         self.inner.hold();
         let mut track = self.track.lock();
-        let first = track.end;
-        track.end += items.len();
-        track.unsent += items.len();
-        track.waiting.insert(first, items.into_iter());
-        let held = std::mem::replace(&mut track.holds, true);
-        drop(track);
-        if held {
-            self.inner.let_go();
+        for stretch in stretches {
+            let first = track.end;
+            track.end += stretch.len();
+            match stretch {
+                Stretch::Encoded(inputs) => {
+                    track.unsent += inputs.len();
+                    track.waiting.insert(first, inputs);
+                }
+                Stretch::Failed(error) => {
+                    track.done.insert(first, Arrived::failed(1, &error));
+                }
+            }
         }
+        self.let_go_if_held(track);
         self.send();
     }
 
     fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Results<R>> {
-        let is_there = |track: &Track<A, R>| match self.ordered {
+        let is_there = |track: &Track<R>| match self.ordered {
             true => track.done.contains_key(&next),
             false => !track.done.is_empty(),
         };
@@ -402,8 +403,9 @@ where
                 true => track.done.remove(&next),
                 false => track.done.pop_first().map(|(_, chunk)| chunk),
             };
-            if arrived.is_some() {
-                return arrived;
+            if let Some(arrived) = arrived {
+                drop(track);
+                return Some(self.decode(arrived));
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return None;
@@ -434,7 +436,6 @@ where
         if !out.is_empty() {
             self.inner.withdraw(&out);
         }
-        // Destructors of the caller's values run in the caller's thread, outside the lock.
         drop(dropped);
     }
 }

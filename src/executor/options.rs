@@ -28,16 +28,31 @@ pub enum Shutdown {
     /// end of Python's `with` block.
     #[default]
     Wait,
-    /// Returns at once; everything that was submitted still runs, and the workers end by themselves.
+    /// Returns at once; everything that was submitted still runs, and the workers end by themselves. Dropping the executor then does
+    /// not wait either.
     NoWait,
     /// Cancels what has not started, and spawned futures where they wait; lets the rest finish, and returns when the workers
     /// are gone. A future that is being polled ends with that poll.
     CancelPending,
+    /// Cancels as [`CancelPending`](Self::CancelPending), but returns without waiting for the rest, as [`NoWait`](Self::NoWait).
+    CancelPendingNoWait,
     /// Like [`Wait`](Self::Wait), but for at most the given time. After that it behaves like
     /// [`CancelPending`](Self::CancelPending), and the call returns an error that says how many workers were still busy. Threads go
     /// on until their tasks end, as no thread can be stopped from outside; worker processes are ended (SIGTERM, and SIGKILL 50 ms
     /// later).
     Within(Duration),
+}
+
+impl Shutdown {
+    /// Is what has not started cancelled at once?
+    pub(crate) fn cancels(self) -> bool {
+        matches!(self, Self::CancelPending | Self::CancelPendingNoWait)
+    }
+
+    /// Does the call return when the workers are gone?
+    pub(crate) fn waits(self) -> bool {
+        !matches!(self, Self::NoWait | Self::CancelPendingNoWait)
+    }
 }
 
 pub(crate) fn check_workers(workers: usize) -> Result<(), BuildError> {

@@ -51,6 +51,7 @@ pub struct ProcessPoolBuilder {
     cpu_limit: Option<Duration>,
     max_payload: u64,
     max_nesting: u32,
+    stack_size: Option<usize>,
     defaults: Limits,
     env: Vec<(OsString, Option<OsString>)>,
     current_dir: Option<PathBuf>,
@@ -77,6 +78,7 @@ impl Default for ProcessPoolBuilder {
             cpu_limit: None,
             max_payload: MAX_PAYLOAD,
             max_nesting: codec::NESTING,
+            stack_size: None,
             defaults: Limits::default(),
             env: Vec::new(),
             current_dir: None,
@@ -190,6 +192,30 @@ impl ProcessPoolBuilder {
     /// ```
     pub fn max_nesting(mut self, levels: u32) -> Self {
         self.max_nesting = levels;
+        self
+    }
+
+    /// The smallest stack of a thread that serves tasks, in bytes.
+    pub const MIN_STACK_SIZE: usize = 64 << 10;
+
+    /// Sets the size of the stack on which tasks run in the workers, in bytes. Values below
+    /// [`MIN_STACK_SIZE`](Self::MIN_STACK_SIZE) are raised to it. The default is that of `std::thread`. If there is no memory for so
+    /// much, workers do not start.
+    ///
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// fn depth_of(n: u64) -> u64 {
+    ///     let frame = std::hint::black_box([n; 1024]);
+    ///     if n == 0 { 0 } else { 1 + depth_of(frame[1023] - 1) }
+    /// }
+    ///
+    /// let pool = ProcessPoolExecutor::builder().max_workers(1).stack_size(256 << 20).build()?;
+    /// assert_eq!(pool.submit(depth_of, 4000).result()?, 4000);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes.max(Self::MIN_STACK_SIZE));
         self
     }
 
@@ -348,6 +374,7 @@ impl ProcessPoolBuilder {
         let config = Config {
             name,
             threads: self.threads,
+            stack_size: self.stack_size,
             max_tasks: self.max_tasks,
             max_rss: self.max_rss,
             memory_limit: self.memory_limit,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::call::Function;
 use super::options::ProcessTask;
 use super::parent::{ChunkLane, EndReason, Inner, JobOptions, Limits};
 use crate::combine::{Map, MapOptions};
-use crate::error::{BuildError, MapError, ShutdownError, SubmitError};
+use crate::error::{BuildError, MapError, ShutdownError, SubmitError, TaskError};
 use crate::executor::{Executor, Priority, Sealed, Shutdown, check_workers};
 use crate::future::TaskFuture;
 
@@ -259,6 +260,27 @@ impl ProcessPoolExecutor {
         self.inner.shut_down(how)
     }
 
+    /// True once the pool has been shut down, in whatever way: tasks that are submitted fail with
+    /// [`TaskError::ShutDown`](crate::TaskError::ShutDown). It may still be working on those it has.
+    pub fn is_shut_down(&self) -> bool {
+        matches!(self.inner.closed_because(), Some(TaskError::ShutDown))
+    }
+
+    /// True once the pool is broken: its tasks have failed with [`TaskError::Broken`](crate::TaskError::Broken), which says why, and so does
+    /// every task that is submitted.
+    ///
+    /// ```
+    /// use concurrent_futures::ProcessPoolExecutor;
+    ///
+    /// let pool = ProcessPoolExecutor::builder().max_workers(1).initializer(|()| panic!("no licence"), ()).build()?;
+    /// assert!(pool.submit(|n: u32| n, 1).result().unwrap_err().is_broken());
+    /// assert!(pool.is_broken());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_broken(&self) -> bool {
+        matches!(self.inner.closed_because(), Some(TaskError::Broken(_)))
+    }
+
     /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and
     /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`](crate::TaskError::WorkerDied). Does not
     /// wait. In a forked child it does nothing: the workers are its parent's.
@@ -327,10 +349,10 @@ impl Drop for ProcessPoolExecutor {
             std::mem::forget(Arc::clone(&self.inner));
             return;
         }
-        let how = match std::thread::panicking() {
-            true => Shutdown::CancelPending,
-            false => Shutdown::Wait,
-        };
+        if self.inner.is_left_alone.load(Relaxed) {
+            return;
+        }
+        let how = if std::thread::panicking() { Shutdown::CancelPending } else { Shutdown::Wait };
         // In a done-callback it closes, and cannot wait: that is what the error would say.
         let _ = self.shutdown(how);
     }

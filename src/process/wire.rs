@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever anything here does.
-pub(super) const PROTOCOL: u32 = 3;
+pub(super) const PROTOCOL: u32 = 4;
 
 /// Bodies start and end at multiples of this.
 pub(super) const ALIGN: usize = 16;
@@ -205,6 +205,8 @@ pub(super) struct Hello {
     /// How many worker processes this one is below the first parent.
     pub(super) depth: u32,
     pub(super) threads: u32,
+    /// How large the stack of each of them is, in bytes; by default as for other threads.
+    pub(super) stack_size: Option<u64>,
     pub(super) name: String,
     /// How long each ring is; 0 means that there is no shared memory.
     pub(super) ring: u64,
@@ -285,6 +287,7 @@ mod tests {
             build,
             depth: 1,
             threads: 1,
+            stack_size: None,
             name,
             ring: 0,
             largest: 0,

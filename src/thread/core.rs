@@ -55,6 +55,8 @@ pub(super) struct Core {
     pub(super) unfinished: Unfinished,
     /// A worker sleeps longer than its keep-alive says, because of them.
     pub(super) someone_stays: AtomicBool,
+    /// The pool was shut down without waiting for its end: to drop it does not wait either.
+    pub(super) is_left_alone: AtomicBool,
     /// The process that the pool was built in.
     origin: Origin,
     /// For starting threads, which hold the core.
@@ -156,6 +158,7 @@ impl Core {
             capacity,
             unfinished: Unfinished::new(),
             someone_stays: AtomicBool::new(false),
+            is_left_alone: AtomicBool::new(false),
             origin,
             me: Weak::clone(me),
             broken: OnceLock::new(),

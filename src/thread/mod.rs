@@ -496,6 +496,28 @@ impl ThreadPoolExecutor {
         shutdown::shut_down(&self.core, how)
     }
 
+    /// True once the pool has been shut down, in whatever way: tasks that are submitted fail with [`TaskError::ShutDown`]. It may
+    /// still be working on those it has.
+    ///
+    /// ```
+    /// use concurrent_futures::{Shutdown, ThreadPoolExecutor};
+    ///
+    /// let pool = ThreadPoolExecutor::new(1)?;
+    /// assert!(!pool.is_shut_down());
+    /// pool.shutdown(Shutdown::NoWait)?;
+    /// assert!(pool.is_shut_down());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_shut_down(&self) -> bool {
+        matches!(self.core.closed_because(), Some(TaskError::ShutDown))
+    }
+
+    /// True once the pool is broken, since its initializer has panicked: its tasks have failed with [`TaskError::Broken`], which says
+    /// why, and so does every task that is submitted.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.core.closed_because(), Some(TaskError::Broken(_)))
+    }
+
     fn submit_with<F, T>(&self, f: F, priority: Priority) -> TaskFuture<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -592,10 +614,10 @@ impl Drop for ThreadPoolExecutor {
             mem::forget(Arc::clone(&self.core));
             return;
         }
-        let how = match std::thread::panicking() {
-            true => Shutdown::CancelPending,
-            false => Shutdown::Wait,
-        };
+        if self.core.is_left_alone.load(Relaxed) {
+            return;
+        }
+        let how = if std::thread::panicking() { Shutdown::CancelPending } else { Shutdown::Wait };
         // Inside one of its own tasks it closes, and cannot wait: that is what the error would say.
         let _ = self.shutdown(how);
     }

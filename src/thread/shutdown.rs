@@ -1,5 +1,6 @@
 //! The ways to end a pool.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::core::Core;
@@ -13,15 +14,17 @@ pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError>
         return Err(ShutdownError::WrongProcess);
     }
     let start = Instant::now();
-    match how {
-        Shutdown::CancelPending => core.close_and_cancel(),
-        Shutdown::Wait | Shutdown::NoWait | Shutdown::Within(_) => core.close(),
+    if how.cancels() {
+        core.close_and_cancel()
+    } else {
+        core.close()
     }
     if !core.is_here() {
         // A callback of a cancelled task has forked, and this is the child.
         return Err(ShutdownError::WrongProcess);
     }
-    if how == Shutdown::NoWait {
+    if !how.waits() {
+        core.is_left_alone.store(true, Relaxed);
         return Ok(());
     }
     if worker::belongs_to(core.id()) {

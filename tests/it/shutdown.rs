@@ -25,7 +25,13 @@ fn leave_tokens(pool: &ThreadPoolExecutor, workers: usize) -> Drops {
 #[test]
 fn run_after_shutdown() {
     guarded(|| {
-        for how in [Shutdown::Wait, Shutdown::NoWait, Shutdown::CancelPending, Shutdown::Within(LIMIT)] {
+        for how in [
+            Shutdown::Wait,
+            Shutdown::NoWait,
+            Shutdown::CancelPending,
+            Shutdown::CancelPendingNoWait,
+            Shutdown::Within(LIMIT),
+        ] {
             let pool = pool(1);
             pool.submit(|| ()).result().unwrap();
             pool.shutdown(how).unwrap();
@@ -100,6 +106,58 @@ fn cancel_futures_wait_false() {
         // What is queued can still be cancelled one by one.
         assert!(first.cancel());
         plug.release();
+    });
+}
+
+#[test]
+fn cancel_futures_and_no_wait() {
+    guarded(|| {
+        let pool = pool(1);
+        let plug = Plug::new(&pool, 1);
+        let queued = pool.submit(|| 1);
+        pool.shutdown(Shutdown::CancelPendingNoWait).unwrap();
+        assert!(queued.result().unwrap_err().is_cancelled());
+        assert!(pool.submit(|| 2).result().unwrap_err().is_shut_down());
+        assert!(pool.is_shut_down() && !pool.is_broken());
+        plug.release();
+        until(|| pool.stats().workers == 0);
+    });
+}
+
+// It would hang: the plug is released after it.
+#[test]
+fn dropped_after_a_shutdown_that_did_not_wait_it_does_not_wait() {
+    guarded(|| {
+        for how in [Shutdown::NoWait, Shutdown::CancelPendingNoWait] {
+            let name = format!("left{}", how == Shutdown::NoWait);
+            let pool = ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix(&name).build().unwrap();
+            let plug = Plug::new(&pool, 1);
+            let queued = pool.submit(|| 1);
+            pool.shutdown(how).unwrap();
+            drop(pool);
+            plug.release();
+            assert_eq!(queued.result().is_ok(), how == Shutdown::NoWait);
+            until(|| threads_named(&name) == 0);
+        }
+    });
+}
+
+// Of two ways to end a pool the one that waits does, whichever came first.
+#[test]
+fn a_shutdown_that_waits_does_so_after_one_that_does_not() {
+    guarded(|| {
+        let pool = pool(1);
+        let (gate, ran) = (Gate::new(), Counter::new());
+        let (behind, runs) = (gate.clone(), Arc::clone(&ran));
+        let future = pool.submit(move || {
+            behind.pass();
+            runs.add();
+        });
+        pool.shutdown(Shutdown::NoWait).unwrap();
+        gate.open();
+        pool.shutdown(Shutdown::Wait).unwrap();
+        assert!(future.is_done());
+        assert_eq!(pool.stats().workers, 0);
     });
 }
 
@@ -333,7 +391,13 @@ fn within_no_limit_at_all() {
 #[test]
 fn of_a_pool_that_never_started() {
     guarded(|| {
-        for how in [Shutdown::Wait, Shutdown::NoWait, Shutdown::CancelPending, Shutdown::Within(Duration::ZERO)] {
+        for how in [
+            Shutdown::Wait,
+            Shutdown::NoWait,
+            Shutdown::CancelPending,
+            Shutdown::CancelPendingNoWait,
+            Shutdown::Within(Duration::ZERO),
+        ] {
             pool(3).shutdown(how).unwrap();
         }
     });

@@ -18,6 +18,7 @@ pub(crate) struct Hook {
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) threads: usize,
+    pub(crate) stack_size: Option<usize>,
     pub(crate) max_tasks: Option<u64>,
     pub(crate) max_rss: Option<u64>,
     pub(crate) memory_limit: Option<u64>,

@@ -1,7 +1,7 @@
 //! A pool: its lock, what is done outside it, and its end.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     this: Weak<Self>,
     pub(super) ended: Condvar,
     pub(super) supervisor: Mutex<Option<JoinHandle<()>>>,
+    /// It was shut down without waiting for its end: to drop it does not wait either.
+    pub(crate) is_left_alone: AtomicBool,
 }
 
 impl Inner {
@@ -68,6 +70,7 @@ impl Inner {
             this: Weak::clone(this),
             ended: Condvar::new(),
             supervisor: Mutex::new(None),
+            is_left_alone: AtomicBool::new(false),
         });
         POOLS.get().write().insert(inner.id(), Arc::downgrade(&inner));
         Ok(inner)

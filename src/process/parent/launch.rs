@@ -30,6 +30,7 @@ pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
         build: image::executable().build_id().0,
         depth,
         threads: u32::try_from(config.threads).unwrap_or(u32::MAX),
+        stack_size: config.stack_size.map(|size| size as u64),
         name: format!("{}_{serial}", config.name),
         ring: link.ring() as u64,
         largest: config.max_payload,

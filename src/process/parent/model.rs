@@ -55,6 +55,7 @@ impl Setting {
         Config {
             name: "model".to_owned(),
             threads: self.threads,
+            stack_size: None,
             max_tasks: self.max_tasks,
             max_rss: None,
             memory_limit: None,

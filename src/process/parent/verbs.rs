@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::callbacks;
@@ -131,11 +132,12 @@ impl Inner {
             return Err(ShutdownError::WrongProcess);
         }
         let start = Instant::now();
-        self.change(|state, deferred| state.close(how == Shutdown::CancelPending, deferred));
+        self.change(|state, deferred| state.close(how.cancels(), deferred));
         if let Some(capacity) = &self.capacity {
             capacity.close();
         }
-        if how == Shutdown::NoWait {
+        if !how.waits() {
+            self.is_left_alone.store(true, Relaxed);
             return Ok(());
         }
         if callbacks::is_inside(self.id()) {

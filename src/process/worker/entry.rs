@@ -112,7 +112,7 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
     prepare();
     let control = control_socket(&fds, from_main);
     let code = match control.and_then(|control| become_worker(&hello, control, fds, maker, is_child)) {
-        Ok((server, answer)) => serve::run(server, hello.threads, &hello.name, &answer),
+        Ok((server, answer)) => serve::run(server, &hello, &answer),
         // A thread that the system does not give now.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => NO_THREADS,
         Err(_) => host::FAILED,

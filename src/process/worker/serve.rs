@@ -279,13 +279,18 @@ impl Invocation for Serving<'_> {
     }
 }
 
-/// Serves with so many threads until the parent says that it is enough; the exit code. `answer` tells the parent that all
+/// Serves with as many threads as `hello` says until the parent says that it is enough; the exit code. `answer` tells the parent that all
 /// are there.
-pub(super) fn run(server: Arc<Server>, threads: u32, name: &str, answer: &[u8]) -> i32 {
+pub(super) fn run(server: Arc<Server>, hello: &Hello, answer: &[u8]) -> i32 {
+    let (threads, name) = (hello.threads, &hello.name);
     let start = |n: u32| {
-        let name = if threads > 1 { format!("{name}_{n}") } else { name.to_owned() };
+        let name = if threads > 1 { format!("{name}_{n}") } else { name.clone() };
         let server = Arc::clone(&server);
-        std::thread::Builder::new().name(name).spawn(move || {
+        let mut builder = std::thread::Builder::new().name(name);
+        if let Some(size) = hello.stack_size {
+            builder = builder.stack_size(usize::try_from(size).unwrap_or(usize::MAX));
+        }
+        builder.spawn(move || {
             let _stack = AltStack::install();
             let served = server.serve(n as usize);
             if served.is_err() {
@@ -336,6 +341,7 @@ mod tests {
             build: [0; 32],
             depth: 1,
             threads: 1,
+            stack_size: None,
             name: String::new(),
             ring: 0,
             largest: 1,

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use concurrent_futures::{
-    BuildError, MAX_WORKERS, ProcessPoolExecutor, QueuePolicy, ReturnWhen, Shutdown, TaskError, ThreadPoolExecutor,
-    as_completed, wait,
+    BuildError, MAX_WORKERS, ProcessPoolExecutor, QueuePolicy, ReturnWhen, Shutdown, Stdio, TaskError,
+    ThreadPoolExecutor, as_completed, wait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -287,6 +287,22 @@ fn no_stale_references() {
         drop(pool.submit(|parent: u32| Witness(parent), std::process::id()));
         drop(pool);
         assert_eq!(IN_PARENT.load(SeqCst), 2, "a result that nobody wants is never made");
+    });
+}
+
+#[test]
+fn tasks_have_the_stack_that_was_asked_for() {
+    fn deep(n: usize) -> usize {
+        let frame = std::hint::black_box([n; 2048]);
+        if n == 0 { 0 } else { 1 + deep(frame[2047] - 1) }
+    }
+    guarded(|| {
+        let builder = || ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Null);
+        let least = builder().stack_size(0).build().unwrap();
+        assert_eq!(least.submit(|n: u32| n, 5).result().unwrap(), 5);
+        // 16 MiB and more.
+        let large = builder().threads_per_worker(2).stack_size(64 << 20).build().unwrap();
+        assert_eq!(large.submit(deep, 1024).result().unwrap(), 1024);
     });
 }
 

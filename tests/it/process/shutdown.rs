@@ -101,6 +101,38 @@ fn shutdown_no_wait() {
 }
 
 #[test]
+fn cancel_futures_and_no_wait() {
+    guarded(|| {
+        let pool = pool(1);
+        let plug = Plug::new(&pool);
+        let (worker, queued) = (plug.pid, pool.submit(pid, ()));
+        pool.shutdown(Shutdown::CancelPendingNoWait).unwrap();
+        assert!(queued.result().unwrap_err().is_cancelled());
+        assert!(pool.submit(pid, ()).result().unwrap_err().is_shut_down());
+        assert!(pool.is_shut_down() && !pool.is_broken());
+        plug.release();
+        poll(|| !is_running(worker));
+    });
+}
+
+// It would hang: the plug is released after it.
+#[test]
+fn dropped_after_a_shutdown_that_did_not_wait_it_does_not_wait() {
+    guarded(|| {
+        for how in [Shutdown::NoWait, Shutdown::CancelPendingNoWait] {
+            let pool = pool(1);
+            let plug = Plug::new(&pool);
+            let (worker, queued) = (plug.pid, pool.submit(pid, ()));
+            pool.shutdown(how).unwrap();
+            drop(pool);
+            plug.release();
+            assert_eq!(queued.result().is_ok(), how == Shutdown::NoWait);
+            poll(|| !is_running(worker));
+        }
+    });
+}
+
+#[test]
 fn cancel_futures() {
     guarded(|| {
         let folder = Folder::new();
@@ -232,7 +264,13 @@ fn many_at_once_and_again() {
 #[test]
 fn of_a_pool_that_never_had_a_task() {
     guarded(|| {
-        for how in [Shutdown::Wait, Shutdown::NoWait, Shutdown::CancelPending, Shutdown::Within(Duration::ZERO)] {
+        for how in [
+            Shutdown::Wait,
+            Shutdown::NoWait,
+            Shutdown::CancelPending,
+            Shutdown::CancelPendingNoWait,
+            Shutdown::Within(Duration::ZERO),
+        ] {
             let pool = pool(2);
             pool.shutdown(how).unwrap();
             assert!(pool.submit(pid, ()).result().unwrap_err().is_shut_down());

@@ -165,8 +165,8 @@ impl PromiseIn {
             Self::InOrder => "Queued tasks start first in, first out.",
             Self::RefusedAfterShutdown => "After a shutdown the task is refused and never runs.",
             Self::WaitRuns => "`Shutdown::Wait` runs what is queued.",
-            Self::NoWaitRuns => "`Shutdown::NoWait` runs what is queued.",
-            Self::CancelPendingCancels => "`Shutdown::CancelPending` cancels what is queued.",
+            Self::NoWaitRuns => "`Shutdown::NoWait` runs what is queued; neither it nor the drop of the pool waits.",
+            Self::CancelPendingCancels => "`Shutdown::CancelPending` and `CancelPendingNoWait` cancel what is queued.",
             Self::WithinEnds => "`Shutdown::Within` cancels what is queued when the time is over.",
         }
     }

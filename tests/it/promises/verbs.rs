@@ -40,6 +40,8 @@ const FILES: &[(&str, &[(&str, Place)])] = &[
             ("stats", READS),
             ("resize", SETS),
             ("shutdown", ENDS),
+            ("is_shut_down", READS),
+            ("is_broken", READS),
         ],
     ),
     (
@@ -70,6 +72,8 @@ const FILES: &[(&str, &[(&str, Place)])] = &[
             ("worker_pids", READS),
             ("resize", SETS),
             ("shutdown", ENDS),
+            ("is_shut_down", READS),
+            ("is_broken", READS),
             ("terminate_workers", ENDS),
             ("kill_workers", ENDS),
         ],

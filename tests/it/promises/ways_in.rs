@@ -174,9 +174,13 @@ fn queued_tasks_start_in_order() {
 fn after_a_shutdown_it_is_refused() {
     for kind in [Kind::Threads, Kind::Processes] {
         for way in ways_in(PromiseIn::RefusedAfterShutdown, kind) {
-            for how in
-                [Shutdown::Wait, Shutdown::NoWait, Shutdown::CancelPending, Shutdown::Within(Duration::from_secs(3600))]
-            {
+            for how in [
+                Shutdown::Wait,
+                Shutdown::NoWait,
+                Shutdown::CancelPending,
+                Shutdown::CancelPendingNoWait,
+                Shutdown::Within(Duration::from_secs(3600)),
+            ] {
                 guarded(move || {
                     let pool = super::job::new_pool(kind, 2);
                     let setting = Setting { pool, workers: 2, inside: false, folder: Folder::new() };
@@ -260,6 +264,7 @@ fn what_is_queued_is_cancelled_by_a_shutdown_that_says_so() {
     for kind in [Kind::Threads, Kind::Processes] {
         for (promise, how) in [
             (PromiseIn::CancelPendingCancels, Shutdown::CancelPending),
+            (PromiseIn::CancelPendingCancels, Shutdown::CancelPendingNoWait),
             (PromiseIn::WithinEnds, Shutdown::Within(Duration::from_millis(5))),
         ] {
             for way in ways_in(promise, kind) {

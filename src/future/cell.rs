@@ -280,11 +280,10 @@ pub(super) unsafe fn settle_with<V: Stored, O: Owner>(
     // SAFETY: `start` was won, and the caller's reference goes into the call or on to `publish_later`.
     unsafe {
         let phase = this.fill(outcome);
-        match may_call_back {
-            true => Promised::<V, O>::publish(cell, phase, Share::Released, running, &|_| ()),
-            false if this.header.state.has_callbacks() => return Some(phase),
-            false => Promised::<V, O>::publish(cell, phase, Share::Released, running, &|_| ()),
+        if !may_call_back && this.header.state.has_callbacks() {
+            return Some(phase);
         }
+        Promised::<V, O>::publish(cell, phase, Share::Released, running, &|_| ());
     }
     None
 }

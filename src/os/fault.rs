@@ -24,7 +24,7 @@ use std::thread::{self, Thread};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
-use super::image;
+use super::{clock, image};
 use crate::fork;
 use crate::stack;
 
@@ -72,9 +72,7 @@ impl Note {
             }
             let mut writer = Writer::new(&self.panic.bytes);
             writer.add(&text.as_bytes()[..end]);
-            let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-            let seconds = (now.tv_sec as u64).wrapping_mul(1_000_000_000);
-            let now = seconds.wrapping_add(now.tv_nsec as u64);
+            let now = clock::now();
             self.panicked.store(now, Relaxed);
             self.panic.finish(writer.length);
             PANICKED.set(now);

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, open};
+
 /// The first descriptor that is not a standard one.
 pub(crate) const FIRST: i32 = 3;
 
@@ -17,18 +19,19 @@ pub(crate) fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// The empty file, to be read from and written to.
 pub(crate) fn null() -> io::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags, open};
-    above_standard(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
+    above_standard(open_null(OFlags::CLOEXEC)?)
+}
+
+fn open_null(flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(open("/dev/null", OFlags::RDWR | flags, Mode::empty())?)
 }
 
 /// Opens the empty file in the place of each standard descriptor that is closed, as std does at the start of a program.
 pub(crate) fn fill_standard() -> io::Result<()> {
-    use rustix::fs::{Mode, OFlags, open};
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if rustix::io::fcntl_getfd(fd).is_err() {
             // The lowest number that is free is this one. It stays open for as long as the process lives.
-            let file = open("/dev/null", OFlags::RDWR, Mode::empty())?;
-            let _ = file.into_raw_fd();
+            let _ = open_null(OFlags::empty())?.into_raw_fd();
         }
     }
     Ok(())

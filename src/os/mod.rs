@@ -8,10 +8,12 @@
 //! | `fd` | descriptors that are no standard ones |
 //! | `events` | waiting for many descriptors at once |
 //! | `pidfd` | a process that is known by a descriptor |
+//! | `clock` | the time, as all processes see it |
 //! | `cpu` | which processor a thread is on |
 //! | `image` | the running executable |
 //! | `fault` | last words of a process that crashes |
 
+pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod events;
 pub(crate) mod fault;

@@ -365,8 +365,8 @@ impl ProcessPoolBuilder {
         if self.worker_command.as_ref().is_some_and(Vec::is_empty) {
             return Err(BuildError::NoCommand);
         }
-        if self.env.iter().any(|(key, _)| key == worker::VARIABLE) {
-            return Err(BuildError::ReservedVariable(worker::VARIABLE));
+        if self.env.iter().any(|(key, _)| key == worker::VARIABLE_NAME) {
+            return Err(BuildError::ReservedVariable(worker::VARIABLE_NAME));
         }
         let initializer = self.initializer.transpose()?;
         check_surroundings(self.worker_command.is_some())?;

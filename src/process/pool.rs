@@ -221,7 +221,7 @@ impl ProcessPoolExecutor {
     /// How the pool is doing. In a child that was forked from the process of the pool, all numbers are 0.
     pub fn stats(&self) -> ProcessPoolStats {
         if !self.inner.is_here() {
-            return ProcessPoolStats { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0 };
+            return ProcessPoolStats::NOTHING;
         }
         let (workers, busy, queued, completed) = self.inner.tally();
         ProcessPoolStats { max_workers: self.inner.max_workers(), workers, busy, queued, completed }
@@ -394,4 +394,9 @@ pub struct ProcessPoolStats {
     pub queued: usize,
     /// How many tasks have come back from a worker, well or badly. A chunk of a map counts as one.
     pub completed: u64,
+}
+
+impl ProcessPoolStats {
+    /// What a forked child has of its parent's pool.
+    const NOTHING: Self = Self { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0 };
 }

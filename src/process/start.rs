@@ -4,23 +4,20 @@
 //! of every program that was ever linked depends on them.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 
 use super::worker;
 use crate::os::image;
 
-/// The environment variable that a pool sets for the workers which it starts. Every start of a program that is linked with this
-/// crate looks for it, and for a control socket on standard input; if neither is there, nothing else happens.
-pub(super) const VARIABLE: &CStr = c"CONCURRENT_FUTURES_WORKER";
-
 /// What C calls with the arguments of the program and its environment.
 type Start<R> = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> R;
 
-/// Becomes a worker, and does not return, if this process was started as one.
+/// Becomes a worker, and does not return, if this process was started as one. Every start of a program that is linked with this crate
+/// looks for the variable, and for a control socket on standard input; if neither is there, nothing else happens.
 fn enter_if_worker(prepare: impl FnOnce()) {
     // SAFETY: the name ends with a zero. Before `main` no thread changes the environment, unless a constructor started
     // one that does; the C library of such a program had better lock it.
-    let is_set = unsafe { !libc::getenv(VARIABLE.as_ptr()).is_null() };
+    let is_set = unsafe { !libc::getenv(worker::VARIABLE.as_ptr()).is_null() };
     // In a shared library this does nothing: the executable, and thus the worker, would be somebody else's.
     let here: fn() = in_this_image;
     if (is_set || worker::may_be_one()) && image::executable().offset_of(here as usize).is_some() {

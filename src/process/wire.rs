@@ -19,14 +19,21 @@ pub(super) const ALIGN: usize = 16;
 pub(super) const CALL_HEAD: usize = 32;
 pub(super) const REPLY_HEAD: usize = 32;
 
-/// How a worker exits that could not start its threads: it is no worker's fault, and may be better later.
-pub(super) const NO_THREADS: i32 = 72;
-
-/// How a process exits that was started as a worker and whose standard input is not the control socket.
-pub(super) const NO_SOCKET: i32 = 73;
-
-/// How a worker exits that the system distrusts, because it has more rights than its parent.
-pub(super) const DISTRUSTED: i32 = 74;
+/// The exit codes of a worker that does not end as it was told.
+pub(super) mod exit_code {
+    /// The parent has broken the protocol.
+    pub(in crate::process) const VIOLATION: i32 = 70;
+    /// It could not be set up, or the parent has gone.
+    pub(in crate::process) const FAILED: i32 = 71;
+    /// It could not start its threads: this may succeed later.
+    pub(in crate::process) const NO_THREADS: i32 = 72;
+    /// It was started as a worker, and its standard input is not the control socket.
+    pub(in crate::process) const NO_SOCKET: i32 = 73;
+    /// The system distrusts it, because it has more rights than its parent.
+    pub(in crate::process) const DISTRUSTED: i32 = 74;
+    /// A thread of its own has panicked.
+    pub(in crate::process) const PANICKED: i32 = 101;
+}
 
 /// How long a body is with its padding.
 pub(super) fn padded(len: usize) -> usize {

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::core::{Config, Core, Hooks};
+use super::core::{Config, Core, Hook, Hooks};
 use super::{ThreadPoolExecutor, default};
 use crate::error::BuildError;
 use crate::executor::{Capacity, QueuePolicy, check_workers};
 use crate::unwind;
-
-type Hook = Arc<dyn Fn() + Send + Sync>;
 
 /// Settings of a [`ThreadPoolExecutor`], made by [`ThreadPoolExecutor::builder`].
 ///

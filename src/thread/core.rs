@@ -21,7 +21,8 @@ use crate::future::{Idle, Owner, Shells, SpareHost, Sweep, Task, TaskFuture, Unf
 use crate::spin;
 use crate::unwind;
 
-type Hook = Arc<dyn Fn() + Send + Sync>;
+/// The initializer or finalizer of threads.
+pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
 
 /// What a pool was built with.
 pub(super) struct Config {

@@ -63,7 +63,7 @@ pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
             command
         }
     };
-    command.env(worker::VARIABLE, worker::summons(depth));
+    command.env(worker::VARIABLE_NAME, worker::summons(depth));
     for (key, value) in &config.env {
         match value {
             Some(value) => command.env(key, value),

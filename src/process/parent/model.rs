@@ -23,12 +23,13 @@ use super::job::{Job, JobOptions, PartOfMap, Raw, Sink};
 use super::state::State;
 use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
+use crate::os::clock;
 use crate::os::pidfd::Ended;
 use crate::os::{image, socket};
 use crate::process::body::{Body, Element};
 use crate::process::call::{Function, Payload};
 use crate::process::stdio::Stdio;
-use crate::process::transport::{self, Calls, ParentLink, Replies, Transport, WorkerLink};
+use crate::process::transport::{Calls, INLINE, ParentLink, Replies, Transport, WorkerLink};
 use crate::process::wire::{self, CallKind, PROTOCOL, Ready, Reply, ReplyKind, message};
 
 const GRACE: Duration = Duration::from_millis(10);
@@ -594,13 +595,13 @@ impl Worker {
             // It has lost its socket.
             Err(_) => return self.end(70 << 8),
         }
-        let Ok(Some(call)) = calls.begin(transport::now(), self.at.len()) else { return };
+        let Ok(Some(call)) = calls.begin(clock::now(), self.at.len()) else { return };
         match call.kind {
             CallKind::Exit => return self.end(0),
             CallKind::Initializer => {}
             CallKind::Task => {
                 begins(call.id);
-                if call.len <= transport::INLINE {
+                if call.len <= INLINE {
                     calls.with_body(call.len, |_| ()).unwrap();
                 } else {
                     let mut body = Body::with_capacity(Element::BYTE, call.len).unwrap();

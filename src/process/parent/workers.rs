@@ -22,7 +22,7 @@ use super::state::State;
 use crate::error::{Cause, ExitInner, StartError, TaskError, WorkerExit};
 use crate::os::image;
 use crate::os::pidfd::Ended;
-use crate::process::wire::{self, DISTRUSTED, NO_SOCKET, NO_THREADS, ProtocolError, Ready, message};
+use crate::process::wire::{self, ProtocolError, Ready, exit_code, message};
 
 /// How long a worker that has closed its control socket may go on with what it has begun; and if nothing can be heard from it
 /// any more.
@@ -182,15 +182,15 @@ impl State {
     /// A worker has died before it was prepared. Some exit codes say why.
     fn on_failed_start(&mut self, code: Option<i32>, exit: WorkerExit, deferred: &mut Deferred) {
         match code {
-            Some(NO_THREADS) => {
+            Some(exit_code::NO_THREADS) => {
                 let error = io::Error::from(rustix::io::Errno::AGAIN);
                 self.on_refusal(error, deferred);
             }
-            Some(DISTRUSTED) => {
+            Some(exit_code::DISTRUSTED) => {
                 let reason = "the system gives it more rights than this process has";
                 self.on_refusal(io::Error::other(StartError::NotAWorker(reason.to_owned())), deferred);
             }
-            Some(NO_SOCKET) => {
+            Some(exit_code::NO_SOCKET) => {
                 let reason = "its standard input is not the socket that it was given; the program that starts workers has closed \
                               or replaced it";
                 self.break_down(Cause::new(StartError::NotAWorker(reason.to_owned())), deferred);

@@ -57,12 +57,6 @@ impl Transport {
     }
 }
 
-/// Nanoseconds of the monotonic clock, which is the same in all processes.
-pub(super) fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
-}
-
 /// The parent's end of everything.
 pub(super) struct ParentLink {
     socket: Arc<OwnedFd>,

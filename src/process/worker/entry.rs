@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use rustix::process::{self, Pid, Resource, Rlimit};
 
 use super::super::transport::WorkerLink;
-use super::super::wire::{self, DISTRUSTED, GREETING, Hello, NO_SOCKET, NO_THREADS, PROTOCOL, Ready, message};
+use super::super::wire::{self, GREETING, Hello, PROTOCOL, Ready, exit_code, message};
 use super::host;
 use super::serve::{self, Server};
 use super::watch::{self, Watched};
@@ -27,7 +28,13 @@ use crate::os::{fault, fd, image, pidfd};
 use crate::unwind;
 
 /// Set for a process that is to be a worker: protocol, the process that starts it, depth.
-pub(in crate::process) const VARIABLE: &str = "CONCURRENT_FUTURES_WORKER";
+pub(in crate::process) const VARIABLE: &CStr = c"CONCURRENT_FUTURES_WORKER";
+
+/// [`VARIABLE`] as text.
+pub(in crate::process) const VARIABLE_NAME: &str = match VARIABLE.to_str() {
+    Ok(name) => name,
+    Err(_) => unreachable!(),
+};
 
 /// A worker may have workers of its own, and they may, and so on: 8 levels deep.
 pub(in crate::process) const MAX_DEPTH: u32 = 8;
@@ -46,7 +53,7 @@ pub(in crate::process) fn summons(depth: u32) -> String {
 
 /// Parses the variable: the process that started this worker, directly or through another program.
 fn summoned_by() -> Option<i32> {
-    let value = std::env::var(VARIABLE).ok()?;
+    let value = std::env::var(VARIABLE_NAME).ok()?;
     let mut parts = value.split(':');
     let (protocol, host, depth) = (parts.next()?, parts.next()?, parts.next()?);
     let is_sound = protocol.parse() == Ok(PROTOCOL) && depth.parse::<u32>().is_ok() && parts.next().is_none();
@@ -87,7 +94,7 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
         // A program that its caller has given more rights than that one has does nothing because of its environment.
         if !image::is_secure() && summoned_by().is_some_and(|host| host == host::parent()) {
             leave(
-                NO_SOCKET,
+                exit_code::NO_SOCKET,
                 "its standard input is not the socket that it was given: something has closed or replaced it",
             );
         }
@@ -99,10 +106,10 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
         return;
     }
     if image::is_secure() {
-        leave(DISTRUSTED, "the system gives it more rights than its parent has");
+        leave(exit_code::DISTRUSTED, "the system gives it more rights than its parent has");
     }
     // From here on this is a worker and nothing else.
-    let Ok((hello, fds)) = receive_greeting() else { std::process::exit(host::FAILED) };
+    let Ok((hello, fds)) = receive_greeting() else { std::process::exit(exit_code::FAILED) };
     DEPTH.store(hello.depth, Relaxed);
     if from_main && !is_alone() {
         let refusal = "`run_if_worker` was called when this process had other threads: call it first in `main`";
@@ -114,8 +121,8 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
     let code = match control.and_then(|control| become_worker(&hello, control, fds, maker, is_child)) {
         Ok((server, answer)) => serve::run(server, &hello, &answer),
         // A thread that the system does not give now.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => NO_THREADS,
-        Err(_) => host::FAILED,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => exit_code::NO_THREADS,
+        Err(_) => exit_code::FAILED,
     };
     std::process::exit(code);
 }
@@ -130,7 +137,7 @@ fn refuse(reason: &str) -> ! {
     let build = image::executable().build_id().0;
     let answer = Ready { protocol: PROTOCOL, build, refusal: Some(reason.to_owned()) };
     let _ = socket::send(rustix::stdio::stdin(), &[&wire::encode(message::READY, &answer)], &[]);
-    std::process::exit(host::FAILED);
+    std::process::exit(exit_code::FAILED);
 }
 
 /// Ends a process that was started as a worker and cannot be one. Its `main` would take itself for the program.
@@ -193,7 +200,7 @@ fn become_worker(
     is_child: bool,
 ) -> io::Result<(Arc<Server>, Vec<u8>)> {
     // SAFETY: no other thread could read the environment: `main` has not begun, or `is_alone` has found none.
-    unsafe { std::env::remove_var(VARIABLE) };
+    unsafe { std::env::remove_var(VARIABLE_NAME) };
     let mut fds = fds.into_iter();
     let memory = if hello.ring == 0 { None } else { fds.next() };
     follow_host(&control, fds.next(), maker, is_child)?;

@@ -7,9 +7,7 @@ use rustix::process::{self, Pid, Signal};
 
 use crate::fork;
 use crate::os::fd;
-
-/// How a worker exits if what it needs is not there.
-pub(super) const FAILED: i32 = 71;
+use crate::process::wire::exit_code;
 
 /// The parent of this worker at its start; 0 if that is in another process namespace.
 static PARENT: AtomicI32 = AtomicI32::new(0);
@@ -35,7 +33,7 @@ fn follow_parent() {
 pub(super) fn follow_parent_again() {
     follow_parent();
     if parent() != PARENT.load(Relaxed) {
-        fork::exit_at_once(FAILED);
+        fork::exit_at_once(exit_code::FAILED);
     }
 }
 

@@ -16,11 +16,12 @@ use crate::lock::{Mutex, MutexGuard};
 use super::super::body::{Body, Element};
 use super::super::call::{Function, Invocation};
 use super::super::shared_bytes::SharedBytes;
-use super::super::transport::{Calls, INLINE, Replies, WorkerLink, now};
-use super::super::wire::{Call, CallKind, Hello, NO_THREADS, ProtocolError, Reply, ReplyKind};
+use super::super::transport::{Calls, INLINE, Replies, WorkerLink};
+use super::super::wire::{Call, CallKind, Hello, ProtocolError, Reply, ReplyKind, exit_code};
 use super::host;
 use crate::current;
 use crate::fork;
+use crate::os::clock;
 use crate::os::fault::AltStack;
 use crate::spin::{ONE_WAKE_UP, Patience};
 
@@ -74,7 +75,7 @@ impl Server {
             if self.alone {
                 self.ring();
             }
-            let begun = now();
+            let begun = clock::now();
             let Some(call) = calls.begin(begun, thread)? else {
                 if calls.told_of_room() {
                     self.link.bell();
@@ -265,7 +266,7 @@ impl Invocation for Serving<'_> {
         }
         let attachments = if kind == ReplyKind::TooLarge { &[] } else { attachments };
         self.note(server.link.send_attachments(self.call.id, attachments));
-        let took = Duration::from_nanos(now().saturating_sub(self.begun));
+        let took = Duration::from_nanos(clock::now().saturating_sub(self.begun));
         let (retire, id, len) = (server.wants_to_retire(), self.call.id, body.len());
         let reply = Reply { kind, retire, id, len, took, attachments: attachments.len() as u16 };
         let mut replies = server.replies.lock();
@@ -295,7 +296,7 @@ pub(super) fn run(server: Arc<Server>, hello: &Hello, answer: &[u8]) -> i32 {
             let served = server.serve(n as usize);
             if served.is_err() {
                 // The parent must hear of it at once, whatever the other threads do.
-                std::process::exit(70);
+                std::process::exit(exit_code::VIOLATION);
             }
             served
         })
@@ -308,18 +309,18 @@ pub(super) fn run(server: Arc<Server>, hello: &Hello, answer: &[u8]) -> i32 {
         match start(n) {
             Ok(thread) => serving.push(thread),
             // With fewer threads than asked for there would be fewer calls than the parent hands over.
-            Err(_) => return NO_THREADS,
+            Err(_) => return exit_code::NO_THREADS,
         }
     }
     if server.link.send_message(answer).is_err() || host::empty_stdin().is_err() {
-        return 71;
+        return exit_code::FAILED;
     }
     drop(calls);
     for thread in serving {
         match thread.join() {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return 70,
-            Err(_) => return 101,
+            Ok(Err(_)) => return exit_code::VIOLATION,
+            Err(_) => return exit_code::PANICKED,
         }
     }
     0

@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::super::job::{Job, JobBox};
-use crate::process::transport::{self, ParentLink};
+use crate::os::clock;
+use crate::process::transport::ParentLink;
 
 /// The most calls that one worker has in store at a time, unless it has more threads than that.
 const MAX_CALLS: usize = 256;
@@ -204,7 +205,7 @@ impl Inflight {
         let said = match link.begun_at(call.position) {
             Some(0) => seen,
             Some(begun) => {
-                let ago = Duration::from_nanos(transport::now().saturating_sub(begun));
+                let ago = Duration::from_nanos(clock::now().saturating_sub(begun));
                 now.checked_sub(ago).unwrap_or(seen)
             }
             None => call.handed,

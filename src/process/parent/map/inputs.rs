@@ -256,9 +256,9 @@ mod tests {
 
     #[test]
     fn chunks_are_lists_of_the_inputs() {
-        check(&(0..20u64).map(|n| n * n << 40).collect::<Vec<_>>());
+        check(&(0..20u64).map(|n| (n * n) << 40).collect::<Vec<_>>());
         check(&(0..200).map(|n| "x".repeat(n)).collect::<Vec<String>>());
-        check(&vec![Some((1u8, 'a')); 9]);
+        check(&[Some((1u8, 'a')); 9]);
         check(&[(), ()]);
     }
 

@@ -33,6 +33,8 @@ without=(
 # What tests leave on purpose, and what runtimes and the test harness keep to the end.
 cat >"$work/suppressions" <<END
 leak:it::spare_threads::wait_for
+leak:it::scope::the_end_of_a_scope_runs_what_is_detached
+leak:it::thread_pool::the_default_executor_is_always_the_same
 leak:it::process::limits::max_rss_per_child
 leak:it::process::environment::constructor
 leak:async_io::

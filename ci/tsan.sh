@@ -45,7 +45,7 @@ without=(
     process_exit::a_stack_overflow process::crash::an_overflow_of_a_stack_that_has_grown depth:: costs:: memory::a_long_chain
     fork:: process::forked process::checkers
 )
-binary=$(cargo test --target x86_64-unknown-linux-gnu --test it --no-run --message-format=json |
+binary=$(cargo test --target x86_64-unknown-linux-gnu --all-features --test it --no-run --message-format=json |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4)
 failed=0
 # Each process writes its reports into a file of its own, for most of them have no standard error.

@@ -26,6 +26,8 @@ thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
     /// How many tasks of the chain, from the outermost on, are in the table.
     static ENTERED: Cell<usize> = const { Cell::new(0) };
+    /// This thread is one of a pool's.
+    static SERVES: Cell<bool> = const { Cell::new(false) };
     /// What this thread is called in tables of threads; 0 before that is asked.
     static KEY: Cell<usize> = const { Cell::new(0) };
 }
@@ -88,6 +90,19 @@ fn leave(depth: usize, task: Option<usize>) {
 /// True if this thread is inside some task.
 pub(crate) fn in_task() -> bool {
     DEPTH.get() > 0
+}
+
+/// This thread is one of a pool's, from now on.
+pub(crate) fn begin_to_serve() {
+    if !cfg!(loom) {
+        SERVES.set(true);
+    }
+}
+
+/// True if what this thread waits for may need the thread itself: it is inside a task, or is one of a pool's and runs other code of the
+/// user's, such as an initializer, a waker or a destructor.
+pub(crate) fn may_be_needed() -> bool {
+    in_task() || SERVES.get()
 }
 
 /// True if this thread is inside the given task.

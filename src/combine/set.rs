@@ -220,7 +220,7 @@ impl<S: Completable> CompletionSet<S> {
                 continue;
             }
             if !late {
-                if current::in_task() {
+                if current::may_be_needed() {
                     let own = self.attending.same();
                     self.attend(&own, |source, listener| source.attend(&own, listener));
                     if meanwhile != Meanwhile::Claim && self.act(meanwhile) {
@@ -278,7 +278,7 @@ impl<S: Completable> CompletionSet<S> {
         {
             return Poll::Ready(());
         }
-        if first && !current::in_task() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
+        if first && !current::may_be_needed() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
             return Poll::Ready(());
         }
         self.shared.set_waker(context.waker());

@@ -95,8 +95,9 @@ pub enum TaskError {
     /// It is returned when threads block on each other in a circle, in [`result`](crate::TaskFuture::result), [`get`](crate::SharedFuture::get),
     /// [`wait`](crate::wait()) or [`as_completed`](crate::as_completed()) without a time-out, and when a task awaits its own handle, in a
     /// spawned future or in a [`block_on`](crate::block_on) inside the task. Not detected, so these hang: circles of two or more tasks
-    /// that lead through an `.await`, a `block_on`, the end of a [`scope`](crate::ThreadPoolExecutor::scope), a promise, a
-    /// channel or a lock, or through several processes; and a task that polls its own handle through a combinator which replaces the waker,
+    /// that lead through an `.await`, a `block_on`, the end of a [`scope`](crate::ThreadPoolExecutor::scope), a closure of a
+    /// [`join`](crate::ThreadPoolExecutor::join) that another worker has taken, items of a map, a `submit` that waits for room in a bounded
+    /// queue, a promise, a channel or a lock, or through several processes; and a task that polls its own handle through a combinator which replaces the waker,
     /// such as `FuturesUnordered`.
     #[error("the wait would never end: the task waits for itself, directly or through others")]
     WouldDeadlock,

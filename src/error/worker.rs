@@ -81,12 +81,14 @@ impl WorkerExit {
         self.0.core_dumped
     }
 
-    /// What the worker could say of the crash before it went, such as `"stack overflow in thread 'worker_0' ..."`.
+    /// What the worker could say of the crash before it went, such as `"stack overflow in thread 'worker_0' ..."`. It says so in shared
+    /// memory: with [`Transport::Socket`](crate::Transport::Socket) this is always `None`.
     pub fn crash_note(&self) -> Option<&str> {
         self.0.note.as_deref()
     }
 
-    /// The last panic in that process since the task began, whether it has to do with its end (as in an abort) or not.
+    /// The last panic in that process since the task began, whether it has to do with its end (as in an abort) or not. As
+    /// [`crash_note`](Self::crash_note), only over shared memory.
     pub fn last_panic(&self) -> Option<&str> {
         self.0.panic.as_ref().map(|(panic, _)| panic.as_str())
     }

@@ -172,7 +172,7 @@ impl Attendance {
     /// Has a task run by somebody else than the calling thread, which waits for it and must not run it: see `offload`. In a
     /// thread that is none of the executor's this does nothing.
     pub(crate) fn offload<S: Source + ?Sized>(&self, source: &S, waker: &Waker, or_here: bool) -> Offloaded {
-        if !current::in_task() {
+        if !current::may_be_needed() {
             return Offloaded::Nothing;
         }
         let Some(host) = source.claimable() else { return Offloaded::Nothing };

@@ -45,10 +45,10 @@ pub(super) fn wait(
         return Err(Circle);
     }
     // Entered before the first look whether it may be claimed: see `attend`.
-    let in_task = current::in_task();
-    let attended = in_task && source.attend(attending, Listener::Waker(attending.unpark()));
+    let may_be_needed = current::may_be_needed();
+    let attended = may_be_needed && source.attend(attending, Listener::Waker(attending.unpark()));
     let offload = || {
-        if in_task {
+        if may_be_needed {
             let _ = attending.offload(source, attending.unpark(), false);
         }
         false

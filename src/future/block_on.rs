@@ -66,7 +66,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let bench = CACHED.try_with(Cell::take).ok().flatten().unwrap_or_else(Bench::new);
     let mut context = Context::from_waker(&bench.waker);
-    let attending = current::in_task().then(|| Attending::woken_by(&bench.waker));
+    let attending = current::may_be_needed().then(|| Attending::woken_by(&bench.waker));
     let _blocking = BlockingOn::enter(&bench.waker);
     let mut witness = fork::Witness::new();
     let output = loop {

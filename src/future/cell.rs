@@ -15,7 +15,7 @@
 //!    reference, or alone if it owns the handle by value.
 //! 3. The payload is `work` in PENDING, nothing while the work runs, `value` in VALUE, `error` in ERROR, nothing
 //!    in CANCELLED and TAKEN, and unknown in FOREIGN, where nobody reads, writes or drops it.
-//!    (Of a spawned future, RUNNING includes that it waits: then `spawned` says who may touch it, and when it is dropped.)
+//!    (A spawned future is in RUNNING while it waits, too. `spawned` says who may access it then, and when it is dropped.)
 //! 4. Between publishing with `release` and the end of the function, the runner touches the cell no more.
 //! 5. A `Vtable`'s functions are called only with cells that were made with that vtable, so the casts from
 //!    `Header` to `Cell<W, V, O>` (header first, repr(C)) are right. A cell of a `V` has handles and callbacks of a `V::Value`.
@@ -68,20 +68,20 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
         false
     }
 
-    /// The task has run, was cancelled, or failed without being begun; its outcome is published, and nobody but its handles will
-    /// touch its payload again. Called once for a task that this process runs. One whose outcome comes from elsewhere
-    /// (`remote`) calls this only if it is cancelled, and a spawned future never does.
+    /// Called once for a task that this process runs, when it has run, was cancelled, or failed without being begun: its outcome
+    /// is published, and only its handles will access its payload again. For a task whose outcome comes from elsewhere (`remote`)
+    /// this is called only if the task is cancelled, and for a spawned future never.
     fn released(self);
 
-    /// The task has been claimed, cancelled or failed, and its entry was in the executor's queue then: that is an empty shell
-    /// now (see `shells`).
+    /// Called when a task is claimed, cancelled or failed while its entry is in the executor's queue. From then on the entry is
+    /// an empty shell (see `shells`).
     fn shell_left(self) {}
 
     /// An empty shell has come out of the queue.
     fn shell_gone(self) {}
 
-    /// The task, which may have been begun where the core cannot see it (in another process), has just been cancelled:
-    /// stop it, or see to it that it never starts.
+    /// Called when a task has just been cancelled that may have begun where the core cannot see it (in another process). Stops
+    /// the task, or makes sure that it never starts.
     fn revoke(self) {}
 
     /// Has the task been begun where the core cannot see it?
@@ -102,7 +102,7 @@ pub(super) trait Stored: Send {
     /// What handles give out.
     type Value;
 
-    /// The value has yet to be made, by whoever asks for it first: that may turn out to fail.
+    /// Whether the value has yet to be decoded by the thread that asks for it first. Decoding may fail.
     const IS_LAZY: bool;
 
     fn take(self) -> Result<Self::Value, TaskError>;
@@ -254,9 +254,9 @@ pub(super) unsafe fn settle<T: Send, O: Owner>(
     lost.map_or(Ok(()), Err)
 }
 
-/// [`settle`] with an outcome that is made when the cell is the producer's. Without `may_call_back`, callbacks are not run:
-/// if there are any, the outcome is in the cell but not published, and the phase to call [`publish_later`] with comes
-/// back; the producer's reference is still given.
+/// Like [`settle`], but calls `make` for the outcome once it is certain whether the future was cancelled. If `may_call_back` is
+/// `false` and there are callbacks, they are not run: the outcome is stored but not published, and the phase to pass to
+/// [`publish_later`] is returned. The producer's reference then belongs to that call.
 ///
 /// # Safety
 /// `cell` was made by [`promised`] with the same `V` and `O`; the caller gives the reference of the producer to this call. `make`
@@ -440,7 +440,7 @@ where
         let work = this.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
         let outcome = unwind::catch(work).map_err(TaskError::Panicked);
         if fork::is_child() && owner.is_foreign() {
-            // It has forked, and returned in the child as well. What comes next is the parent's to do.
+            // The work has forked, and this is the child, in which it has returned, too. Only the parent publishes the outcome.
             fork::end_child(outcome.is_err());
         }
         // SAFETY: as the caller's contract; the work is gone from the payload.
@@ -515,7 +515,7 @@ where
     unsafe fn drop_work(&self) {
         // SAFETY: the caller's contract.
         let work = self.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
-        // What the work owns may be the next one of a chain: dropped, it cancels that.
+        // The work may own the handle of another task, whose drop cancels that task, and so on along a chain.
         stack::deepen_if_possible(|| unwind::drop_quietly(work));
     }
 
@@ -763,7 +763,8 @@ impl<W, V: Stored, O> Cell<W, V, O> {
         // SAFETY: the payload is read out once; the union has no destructor of its own, so the box does not drop it.
         let mut payload = this.payload.with_mut(|payload| unsafe { payload.read() });
         drop(this);
-        // In FOREIGN nobody knows how far its runner had come; the parent has a copy of its own.
+        // In FOREIGN the payload is unknown, since the runner is in the parent; it is leaked here, and the parent drops its own
+        // copy.
         if matches!(phase, Phase::Pending | Phase::Value | Phase::Error) {
             // SAFETY: rule 3.
             stack::deepen_if_possible(|| unsafe {
@@ -777,8 +778,8 @@ impl<W, V: Stored, O> Cell<W, V, O> {
     }
 }
 
-/// Has the user's code that has just been called forked, and is this the child? Then nothing more is to be done with the task,
-/// which is the parent's.
+/// Returns `true` if the user code that was just called has forked, and this is the child. The task then belongs to the parent,
+/// and nothing more must be done with it here.
 ///
 /// # Safety
 /// The caller holds a reference.
@@ -899,10 +900,10 @@ pub(super) unsafe fn help(
     unsafe { (cell.as_ref().vtable.help)(cell, done, deadline, may) }
 }
 
-/// In a forked child: if the task is that of a pool of the parent's and not done, it never will be here, so it is resolved to
-/// [`TaskError::WrongProcess`], in this copy of it. Its callbacks are left to the parent. True if that is how it is resolved.
+/// In a forked child: an unfinished task of one of the parent's pools will never finish here, so this copy of it is resolved to
+/// [`TaskError::WrongProcess`]. Its callbacks are left to the parent. Returns `true` if the task has been resolved in this way.
 ///
-/// A task that this thread is inside of (the fork happened in it) is left as it is.
+/// A task that this thread is running (in which the fork happened) is left unchanged.
 ///
 /// # Safety
 /// The caller holds the handle.
@@ -961,7 +962,7 @@ pub(super) unsafe fn peek<'a, T>(cell: NonNull<Header>) -> Option<Result<&'a T, 
     }
 }
 
-/// Adds a callback to the list; where the outcome is out already, runs it (and whatever else is left) here.
+/// Adds a callback to the list. If the outcome has been published already, runs it, and any others left in the list, here.
 ///
 /// # Safety
 /// The caller holds the handle of a `T`, and nobody takes the value during the call.
@@ -1057,7 +1058,7 @@ pub(super) unsafe fn release_handle(cell: NonNull<Header>) {
             ReleaseHandle::Last(phase) => (header.vtable.free)(cell, phase),
             ReleaseHandle::DropOutcome => {
                 let _reference = Reference(cell);
-                // The runner's reference may be a leftover in some queue, and last long. The outcome must not.
+                // The runner's reference may stay in a queue for a long time. The outcome must not be kept that long.
                 drop_outcome(cell);
             }
         }

@@ -132,7 +132,7 @@ pub(crate) trait Source {
     /// done now. On a worker, which has other things to do, it does not.
     fn glance(&self) -> bool {
         let is_done = || self.is_done();
-        !current::in_task() && spin::glance(|| self.help(&is_done, None, Idle::Glance).then(is_done))
+        !current::may_be_needed() && spin::glance(|| self.help(&is_done, None, Idle::Glance).then(is_done))
     }
 
     /// Lets the executor use this thread, which waits until `done`: see [`Owner::help`].

@@ -1,9 +1,10 @@
-//! The runner's half of a task that is done elsewhere: what comes back is raw material of some type `C`, of which the task's value is
-//! made. The half itself is two words, whatever the type of the value.
+//! The runner's half of a task that runs elsewhere. What comes back is an undecoded outcome of some type `C`, which has to be
+//! decoded into the task's value. The half itself is two words, whatever the type of the value.
 //!
-//! Making the value may run the user's code, which may block, or wait for a lock that somebody holds who waits for another task. So it is
-//! made by the thread that asks for it (takes it, looks at it, or has a callback to run with it), and never by the one that brings
-//! the raw material. If nobody asks, it is never made. Values that are made without such code are made at once.
+//! Decoding may run user code, which may block, or wait for a lock whose holder waits for another task. Therefore the value is
+//! decoded by the thread that asks for it (that takes it, looks at it, or runs a callback with it), and never by the thread that
+//! delivers the outcome. If no thread asks, it is never decoded. Values that can be decoded without user code are decoded at
+//! once.
 
 #![allow(unsafe_code)]
 
@@ -43,7 +44,7 @@ pub(crate) trait Decode<C>: 'static {
     /// Does [`decode`](Self::decode) run none of the user's code?
     fn is_plain() -> bool;
 
-    /// The error, if the raw material is that of a task that has failed. Runs none of the user's code.
+    /// Returns the error if the task has failed, otherwise `raw` unchanged. Runs no user code.
     fn check(raw: C) -> Result<C, TaskError>;
 
     fn decode(raw: C) -> Result<Self::Value, TaskError>;
@@ -159,7 +160,7 @@ impl<D: Decode<C>, C> Lazy<D, C> {
         Self { raw: Mutex::new(Raw::There(raw)), outcome: OnceLock::new() }
     }
 
-    /// In a forked child: will the value never be made, since it was being made when the process forked?
+    /// In a forked child: returns `true` if the value was being decoded when the process forked, so that it will never be there.
     #[cold]
     fn is_lost(&self) -> bool {
         /// The lock is held for a moment only.
@@ -185,7 +186,7 @@ impl<D: Decode<C>, C: Send> Stored for Lazy<D, C> {
         }
         match self.raw.into_inner() {
             Raw::There(raw) => decode::<D, C>(raw),
-            // Only the copy of a forked child can be as it was in the middle of that.
+            // Only possible in a forked child, if the value was being decoded when the process forked.
             Raw::Taken(_) => Err(TaskError::WrongProcess),
         }
     }

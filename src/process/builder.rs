@@ -95,22 +95,24 @@ impl Default for ProcessPoolBuilder {
 }
 
 impl ProcessPoolBuilder {
-    /// At most so many worker processes, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They start on demand. Without it: as many
-    /// as there are logical cores, cgroup quotas and affinity included, as in Python.
+    /// Sets the maximum number of worker processes, from 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They are started on demand.
+    /// The default is the number of logical cores, taking cgroup quotas and affinity into account, as in Python.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = Some(workers);
         self
     }
 
-    /// The serving thread of worker N is called `NAME_N`. Without it: `ProcessPoolExecutor-N`.
+    /// Sets the name of the pool. The serving thread of its `N`th worker is called `NAME_N`; with several
+    /// [threads per worker](Self::threads_per_worker) they are called `NAME_N_0`, `NAME_N_1` and so on. The default name is
+    /// `ProcessPoolExecutor-` and a number that no other pool has.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Each worker process runs so many tasks at the same time, on threads of its own: processes times threads. A crash then
-    /// costs the tasks of all the threads of its process; so does a time limit or a cancellation of one of them. 1 to
-    /// [`MAX_WORKERS`](crate::MAX_WORKERS); without it: 1.
+    /// Sets how many tasks each worker process runs at the same time, each on a thread of its own, from 1 to
+    /// [`MAX_WORKERS`](crate::MAX_WORKERS). A crash then costs the tasks of all threads of the process, and so does a time limit
+    /// or a cancellation of one of them. The default is 1.
     ///
     /// ```
     /// use concurrent_futures::{as_completed, ProcessPoolExecutor};
@@ -126,16 +128,16 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// At most so many tasks are queued, not counting those that have been handed to a worker; `policy` says what happens
-    /// to one more. Without it the queue is unbounded. The parts of a `map` are not counted; bound a map by its
-    /// [`buffer`](crate::MapOptions::buffer).
+    /// Limits the number of queued tasks, not counting those that have been handed to a worker. `policy` says what happens to a
+    /// task that exceeds the limit. By default the queue is unbounded. The chunks of a `map` are not counted; a map is bounded by
+    /// its [`buffer`](crate::MapOptions::buffer).
     pub fn queue_capacity(mut self, tasks: usize, policy: QueuePolicy) -> Self {
         self.queue_capacity = Some((tasks, policy));
         self
     }
 
-    /// A worker that has run so many tasks ends, and another takes its place: for code that leaks. A chunk of a map is one
-    /// task. After Python's `max_tasks_per_child`.
+    /// Sets the number of tasks after which a worker ends and is replaced, for code that leaks resources. A chunk of a map counts
+    /// as one task. Like Python's `max_tasks_per_child`.
     pub fn max_tasks_per_child(mut self, tasks: u64) -> Self {
         self.max_tasks = Some(tasks);
         self
@@ -170,9 +172,11 @@ impl ProcessPoolBuilder {
 
     /// How many levels of values inside others an argument or a result may have; each struct, tuple, list, map, option and variant with
     /// something in it is one. A deeper one is [`TaskError::Encode`](crate::TaskError::Encode) where it is sent, and
-    /// [`TaskError::Decode`](crate::TaskError::Decode) where it is received: taking it apart, or putting it together, would overflow the
-    /// stack. Each level takes some 500 bytes of stack, more in debug builds, in the thread that submits, in the worker, and in any thread of
-    /// this process that takes in results, whose stacks have 2 MiB. Without it: 512.
+    /// [`TaskError::Decode`](crate::TaskError::Decode) where it is received, because it could overflow the stack. Each level
+    /// takes about 500 bytes of stack, more in debug builds: in the thread that submits, in the worker, and in the thread of this
+    /// process that asks for the result. The default is 512.
+    ///
+    /// For the argument of [`initializer`](Self::initializer), call this before that.
     ///
     /// ```
     /// use concurrent_futures::{ProcessPoolExecutor, TaskError};
@@ -199,8 +203,8 @@ impl ProcessPoolBuilder {
     pub const MIN_STACK_SIZE: usize = 64 << 10;
 
     /// Sets the size of the stack on which tasks run in the workers, in bytes. Values below
-    /// [`MIN_STACK_SIZE`](Self::MIN_STACK_SIZE) are raised to it. The default is that of `std::thread`. If there is no memory for so
-    /// much, workers do not start.
+    /// [`MIN_STACK_SIZE`](Self::MIN_STACK_SIZE) are raised to it. The default is that of `std::thread`. If there is not
+    /// enough memory for such a stack, workers do not start.
     ///
     /// ```
     /// use concurrent_futures::ProcessPoolExecutor;
@@ -257,7 +261,7 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// A worker that has had nothing to do for so long ends. Without it workers stay, as in Python.
+    /// Sets the time after which an idle worker ends. By default workers stay, as in Python.
     pub fn idle_timeout(mut self, time: Duration) -> Self {
         self.idle_timeout = Some(time);
         self
@@ -270,14 +274,16 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// When `deaths` workers in a row have ended before they were ready, the pool is broken, with
-    /// [`StartError::Died`](crate::StartError::Died). Until one worker has been ready, one is started at a time. Without it: 3.
+    /// Sets how many workers in a row may end by themselves before they are ready and their initializer has returned. After
+    /// `deaths` of them the pool is broken, with [`StartError::Died`](crate::StartError::Died). Until one worker has been ready,
+    /// workers are started one at a time. The default is 3.
     pub fn restart_limit(mut self, deaths: u32) -> Self {
         self.restart_limit = deaths;
         self
     }
 
-    /// Time between SIGTERM and SIGKILL when a worker is ended because its task was cancelled or timed out. The default is 500 ms.
+    /// Sets the time between SIGTERM and SIGKILL when a worker is ended because its task was cancelled or timed out, or by
+    /// [`terminate_workers`](crate::ProcessPoolExecutor::terminate_workers). The default is 500 ms.
     pub fn kill_grace(mut self, time: Duration) -> Self {
         self.kill_grace = time;
         self

@@ -1,13 +1,13 @@
 //! How a function is named in another process, and how values become bytes and values again.
 //!
-//! A function `F` of size zero needs no bytes of its own: its type is all there is. What travels is the address, relative
-//! to the executable, of a *shim*: code that is made for one `F`, which decodes the argument, calls the function and
-//! encodes what comes of it. The worker is the same executable (the handshake compares build ids), so the shim is there.
+//! A function `F` of size zero is described by its type alone. What is sent is the offset, within the executable, of a *shim*: a
+//! function generated for this one `F` that decodes the argument, calls `F` and encodes the result. The worker is the same
+//! executable (the handshake compares build ids), so it has the same shim at the same offset.
 //!
 //! This module is an unsafe island. Its rules:
 //! 1. [`Function`]s are made of shims only, and called in a process of the same build only.
-//! 2. A value of a type of size zero may be made of nothing if another one has existed: so it is inhabited, and, being
-//!    `Copy`, has neither a destructor nor an owner.
+//! 2. A value of a `Copy` type of size zero may be read from a dangling pointer if the process that sent the call had one: the
+//!    type is then inhabited, and being `Copy`, the value has no destructor and owns nothing.
 
 #![allow(unsafe_code)]
 
@@ -28,7 +28,7 @@ use crate::fork;
 use crate::os::{fault, image};
 use crate::unwind;
 
-/// A function, as another process of the same build knows it.
+/// A function, identified in a way that is valid in every process of the same build: by the offset of its shim in the executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Function(pub(super) u64);
 
@@ -37,7 +37,7 @@ pub(super) trait Invocation {
     /// How many bytes the argument has.
     fn len(&self) -> usize;
 
-    /// Shows the argument, if it is short; it is gone afterwards. False if it is long, or gone.
+    /// Passes the argument to `to` and consumes it, if it is short. Returns `false` if it is long or has been consumed.
     fn show(&mut self, to: &mut dyn FnMut(&[u8])) -> bool;
 
     /// The descriptors that have come with the argument.
@@ -49,7 +49,7 @@ pub(super) trait Invocation {
     /// How many levels of values inside others there may be.
     fn nesting(&self) -> u32;
 
-    /// Where it is noted which item of the argument has begun last, if anybody can look there.
+    /// Where the index of the item that has begun last is stored, if the parent can read it from there.
     fn progress(&self) -> Option<&AtomicU64>;
 
     /// Sends the reply. A forked copy of the process that took the call ends here instead.
@@ -170,7 +170,7 @@ where
     let note = invocation.progress();
     for argument in rest {
         begin(note, mixed.len());
-        // What the next one dies of, if it does, is not what the last one has survived.
+        // If the process dies of the next item, the panic of the previous one must not be reported as the reason.
         fault::forget_panic();
         let result = unwind::catch(|| conjure::<F>()(argument));
         fork::end_if_child(result.is_err());
@@ -240,7 +240,7 @@ pub(super) fn codec_error(text: &[u8]) -> CodecError {
 }
 
 pub(super) fn report(panic: &TaskPanic) -> Report {
-    /// Long enough for any message, and short enough for a reply of this kind.
+    /// Truncates `text` so that the whole report fits into a reply of this kind.
     fn cut(text: &str) -> String {
         const LONGEST: usize = LONGEST_REPORT as usize / 4;
         text.chars().take(LONGEST / 4).collect()
@@ -316,8 +316,8 @@ macro_rules! plain {
             None
         }
 
-        /// Is this a type whose values are made without code of the user's, and without much work: what is sent as it is, a single
-        /// number, or nothing?
+        /// Returns `true` if values of the type are decoded without user code and with little work: those that are sent as they
+        /// are, single numbers, `bool`, `char` and `()`.
         pub(super) fn is_plain<T: 'static>() -> bool {
             let asked = TypeId::of::<T>();
             let single = [TypeId::of::<()>(), TypeId::of::<bool>(), TypeId::of::<char>(), $(TypeId::of::<$number>()),*];
@@ -325,14 +325,14 @@ macro_rules! plain {
         }
 
         /// The value as it is, if it is of a type that is sent so.
-        pub(super) fn to_plain<T: 'static>(value: T) -> Result<Payload, T> {
+        pub(super) fn to_plain<T: 'static>(value: T) -> Result<Box<dyn Plain>, T> {
             let mut value = Some(value);
             let any: &mut dyn Any = &mut value;
             if let Some(text) = any.downcast_mut::<Option<String>>() {
-                return Ok(Payload::Plain(Box::new(text.take().expect("it is there"))));
+                return Ok(Box::new(text.take().expect("it is there")));
             }
             $(if let Some(numbers) = any.downcast_mut::<Option<Vec<$number>>>() {
-                return Ok(Payload::Plain(Box::new(numbers.take().expect("it is there"))));
+                return Ok(Box::new(numbers.take().expect("it is there")));
             })*
             Err(value.expect("it was not taken"))
         }
@@ -343,12 +343,12 @@ macro_rules! plain {
             let broken = "the length is not a whole number of items";
             let mut boxed: Option<Box<dyn Any>> = None;
             if asked == TypeId::of::<String>() {
-                // SAFETY: any byte is a byte.
+                // SAFETY: every bit pattern is a valid `u8`.
                 let bytes = unsafe { body.into_vec::<u8>() }.ok_or(broken)?;
                 boxed = Some(Box::new(String::from_utf8(bytes).map_err(|error| error.to_string())?));
             }
             $(else if asked == TypeId::of::<Vec<$number>>() {
-                // SAFETY: any bytes are a number.
+                // SAFETY: every bit pattern is a valid number.
                 boxed = Some(Box::new(unsafe { body.into_vec::<$number>() }.ok_or(broken)?));
             })*
             Ok(boxed.and_then(|boxed| boxed.downcast::<T>().ok()).map(|value| *value))
@@ -386,10 +386,7 @@ impl Plain for String {
 /// done. It may be nested `nesting` levels deep.
 pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<Payload, (String, T)> {
     let value = match to_plain(value) {
-        Ok(Payload::Plain(plain)) => {
-            return Ok(Payload::short(plain.bytes()).unwrap_or(Payload::Plain(plain)));
-        }
-        Ok(other) => return Ok(other),
+        Ok(plain) => return Ok(Payload::short(plain.bytes()).unwrap_or(Payload::Plain(plain))),
         Err(value) => value,
     };
     let mut short = [0; Payload::SHORT];

@@ -25,10 +25,10 @@ use crate::future::TaskFuture;
 /// workers are this same executable, which becomes a worker before its `main` begins ([`worker`](crate::worker) tells of
 /// the exceptions). They start on demand, up to a limit, and are reused.
 ///
-/// **A crash costs one task.** When a worker process dies, whatever the reason, the task that it ran fails with
-/// [`TaskError::WorkerDied`](crate::TaskError::WorkerDied), which knows how it died; what it had finished counts, what it had not begun is done by others,
-/// and a new worker takes its place. No task is begun twice, unless it has
-/// [`retries`](ProcessTask::retries). A panic costs not even the worker.
+/// **A crash costs one task.** When a worker process dies, for whatever reason, the task that it ran fails with
+/// [`TaskError::WorkerDied`], which says how the worker died. The results of tasks that it had
+/// finished are kept, tasks that it had not begun are run by other workers, and a new worker takes its place. No task is begun
+/// twice, unless it has [`retries`](ProcessTask::retries). A panic does not end the worker.
 ///
 /// **A running task can be stopped**: [`TaskFuture::cancel`] ends the worker that runs it, and so does a
 /// [time limit](ProcessTask::timeout).
@@ -38,27 +38,29 @@ use crate::future::TaskFuture;
 /// Ctrl-C is left to the program.
 ///
 /// **Arguments and results arrive as they were sent, or as an error.** They are encoded without names, so serde attributes that
-/// leave something out are not carried: a task fails with [`TaskError::Encode`](crate::TaskError::Encode) if `skip_serializing_if`
-/// skips a field of the value, and with [`TaskError::Decode`](crate::TaskError::Decode) if a field is skipped in only one
+/// leave something out are not carried: a task fails with [`TaskError::Encode`] if `skip_serializing_if`
+/// skips a field of the value, and with [`TaskError::Decode`] if a field is skipped in only one
 /// direction. `flatten`, `untagged` and `tag` are errors, too. A type that skips one field only when serializing and a different
 /// one only when deserializing is not detected.
 ///
 /// A task may fork. A child that comes to the end of the task, or panics there, ends at once (`_exit`, with 0 or 101): only the
 /// worker answers.
 ///
-/// Tasks of the same priority are handed out first in, first out. A worker that is quick gets some in advance; what it
-/// has not begun moves to another if that one has nothing to do, and is then begun in a different order.
+/// Tasks of the same priority are handed out first in, first out. Workers that run short tasks get several in advance. Tasks that
+/// such a worker has not begun may move to a worker that is idle, and may then begin in a different order.
 ///
 /// In this process, `Serialize` runs in the thread that submits, and `Deserialize` in the thread that asks for the result: the one that
-/// takes it, awaits it or looks at it, or takes the next item of a map. So a `Deserialize` that blocks holds up nobody else. A result
-/// that nobody asks for is never deserialized, and a type of result that cannot be is found out when it is asked for. Done-callbacks run in a thread of the
-/// pool, which deserializes what they are given.
+/// takes it, awaits it or looks at it, or takes the next item of a map. A `Deserialize` that blocks therefore delays no other
+/// task. A result that is never asked for is never deserialized, and a result that cannot be deserialized is an error only when
+/// it is asked for. Done-callbacks run in a thread of the pool, which deserializes the results that they are given.
 ///
-/// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then ends the
-/// workers. Dropped while the thread unwinds from a panic, it cancels what has not started first.
+/// **Dropping the pool is like leaving Python's `with` block**: it waits until everything that was submitted has run and the
+/// workers have ended. If it is dropped while the thread unwinds from a panic, tasks that have not started are cancelled first.
+/// If it was shut down without waiting ([`Shutdown::NoWait`], [`Shutdown::CancelPendingNoWait`]), dropping it does not wait
+/// either.
 ///
 /// **A pool belongs to the process that built it.** In a child that is forked from that process everything that is asked of the pool
-/// fails at once with [`TaskError::WrongProcess`](crate::TaskError::WrongProcess), futures of its tasks included, and dropping it does nothing; the parent's
+/// fails at once with [`TaskError::WrongProcess`], futures of its tasks included, and dropping it does nothing; the parent's
 /// pool goes on undisturbed. So a daemon builds its pools after it has detached itself.
 ///
 /// After Python's
@@ -84,13 +86,13 @@ pub struct ProcessPoolExecutor {
     defaults: Limits,
 }
 
-// No code of the user's runs under a lock of the pool, and locks are not poisoned: a panic finds and leaves the pool whole.
+// No user code runs under a lock of the pool, and its locks are not poisoned, so a panic cannot leave the pool in a broken state.
 impl UnwindSafe for ProcessPoolExecutor {}
 impl RefUnwindSafe for ProcessPoolExecutor {}
 
 impl ProcessPoolExecutor {
-    /// A pool of at most so many worker processes, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). None is started before the
-    /// first task.
+    /// Creates a pool of at most `max_workers` worker processes, from 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). No process is
+    /// started before the first task.
     ///
     /// # Errors
     ///
@@ -106,10 +108,14 @@ impl ProcessPoolExecutor {
 
     /// Queues a call of `f` with `argument` in a worker process and returns the future of its result.
     ///
-    /// The argument is encoded at once, in the calling thread. `submit` never panics, and blocks only if the pool was
-    /// built with a bounded queue that is full ([`QueuePolicy::Block`](crate::QueuePolicy::Block)). Whatever is wrong is in the future, which is then
-    /// resolved already: [`TaskError::Encode`](crate::TaskError::Encode), [`TaskError::TooLarge`](crate::TaskError::TooLarge), [`TaskError::ShutDown`](crate::TaskError::ShutDown), [`TaskError::Broken`](crate::TaskError::Broken),
-    /// [`TaskError::NoSuchFunction`](crate::TaskError::NoSuchFunction).
+    /// The argument is encoded at once, in the calling thread. `submit` never panics. It blocks only if the pool was built with a
+    /// bounded queue that is full: until there is room ([`QueuePolicy::Block`](crate::QueuePolicy::Block)), or to run the task
+    /// itself ([`QueuePolicy::CallerRuns`](crate::QueuePolicy::CallerRuns)). If the task cannot be submitted, the returned future
+    /// is already resolved to the reason: [`TaskError::Encode`],
+    /// [`TaskError::TooLarge`], [`TaskError::ShutDown`],
+    /// [`TaskError::Broken`], [`TaskError::QueueFull`],
+    /// [`TaskError::WrongProcess`], [`TaskError::Spawn`] or
+    /// [`TaskError::NoSuchFunction`].
     ///
     /// ```
     /// use concurrent_futures::ProcessPoolExecutor;
@@ -261,12 +267,12 @@ impl ProcessPoolExecutor {
     }
 
     /// True once the pool has been shut down, in whatever way: tasks that are submitted fail with
-    /// [`TaskError::ShutDown`](crate::TaskError::ShutDown). It may still be working on those it has.
+    /// [`TaskError::ShutDown`]. It may still be working on those it has.
     pub fn is_shut_down(&self) -> bool {
         matches!(self.inner.closed_because(), Some(TaskError::ShutDown))
     }
 
-    /// True once the pool is broken: its tasks have failed with [`TaskError::Broken`](crate::TaskError::Broken), which says why, and so does
+    /// True once the pool is broken: its tasks have failed with [`TaskError::Broken`], which says why, and so does
     /// every task that is submitted.
     ///
     /// ```
@@ -282,7 +288,7 @@ impl ProcessPoolExecutor {
     }
 
     /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and
-    /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`](crate::TaskError::WorkerDied). Does not
+    /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`]. Does not
     /// wait. In a forked child it does nothing: the workers are its parent's.
     ///
     /// After Python's
@@ -353,7 +359,7 @@ impl Drop for ProcessPoolExecutor {
             return;
         }
         let how = if std::thread::panicking() { Shutdown::CancelPending } else { Shutdown::Wait };
-        // In a done-callback it closes, and cannot wait: that is what the error would say.
+        // In a done-callback the pool is closed but cannot be waited for. The error only reports that.
         let _ = self.shutdown(how);
     }
 }

@@ -65,9 +65,12 @@ impl ThreadPoolBuilder {
     }
 
     /// Runs in every thread before its first task. It is dropped, with what it captured, as soon as no thread will start any more:
-    /// when the pool is closed and its last thread has ended, or when the pool is broken or cancelled. If it panics, the executor is broken: everything queued, and
-    /// everything submitted later, fails with [`TaskError::Broken`](crate::TaskError::Broken); tasks that are running in
-    /// other threads finish.
+    /// when the pool is closed and its last thread has ended, or when the pool is broken or cancelled. If it panics, the executor is
+    /// broken: everything queued, and everything submitted later, fails with [`TaskError::Broken`](crate::TaskError::Broken); tasks
+    /// that are running in other threads finish.
+    ///
+    /// It must not wait for tasks of its own pool: a thread that would run them runs the initializer first. (`result` of a
+    /// queued closure works, as it runs the closure in place.)
     pub fn initializer(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
         self.initializer = Some(Arc::new(f));
         self

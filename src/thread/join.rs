@@ -17,10 +17,12 @@
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::*};
 use std::thread;
 
 use super::worker::Worker;
+use crate::current;
 use crate::error::TaskError;
 use crate::future::park;
 use crate::spin;
@@ -97,7 +99,9 @@ where
         this.thief.store(worker.number, Release);
         // SAFETY: rule 2: nobody else takes the closure.
         let f = unsafe { (*this.f.get()).take() }.expect("a job is executed once");
+        let running = current::Running::enter(ptr::from_ref(this).addr());
         let result = catch_unwind(AssertUnwindSafe(f));
+        drop(running);
         worker.end_forked_child(result.is_err());
         // SAFETY: the owner reads the result only after the latch is set.
         unsafe { *this.result.get() = Some(result) };

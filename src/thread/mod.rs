@@ -56,9 +56,10 @@ use crate::stack;
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
 ///
 /// Threads start on demand, up to a limit, and are reused. Tasks of one [`Priority`] start first in, first out, those submitted
-/// from inside other tasks included. With one worker that is exact. With several, each worker takes up to 8 tasks at a time; if one
+/// from inside other tasks included. With one worker that is exact. With several, each worker takes up to 16 tasks at a time; if one
 /// of these runs for long, other workers take over the rest: so a task is overtaken at most [64](Self::OVERTAKES_PER_WORKER) times
-/// for each worker, however long others run. A task that waits for another task of the same pool runs it in place if it is still
+/// for each worker, however long others run. (Not counted is the time for which the system suspends a worker while it takes tasks
+/// from the queue: these tasks wait for it.) A task that waits for another task of the same pool runs it in place if it is still
 /// queued, so waiting inside tasks cannot exhaust the pool; it never runs anything that it does not wait for. (For waits with a
 /// time-out, or for any of several, see [below](#spare-threads).)
 ///

@@ -154,6 +154,7 @@ impl Worker {
     fn main(core: Arc<Core>, number: usize, hooks: Hooks) {
         spin::worker_wakes();
         spin::worker_started();
+        current::begin_to_serve();
         let worker = Self::enter(core, number);
         CURRENT.set(&raw const worker);
         // Whatever is the user's is caught where it is called. A panic of this module's own would leave `CURRENT` behind, and tasks
@@ -205,6 +206,7 @@ impl Worker {
     fn spare_main(core: Arc<Core>, peer: Arc<Peer>, hooks: Hooks, offload: &Arc<Offload>, given: &Receiver<Claimed>) {
         spin::worker_wakes();
         spin::worker_started();
+        current::begin_to_serve();
         let leaves = Cell::new(false);
         let leave = || {
             if !leaves.replace(true) {

@@ -31,7 +31,7 @@ mod priorities;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod process;
 mod process_exit;
-#[cfg(all(feature = "process", target_os = "linux"))]
+#[cfg(all(feature = "process", feature = "stream", target_os = "linux"))]
 mod promises;
 mod resize;
 #[cfg(all(feature = "process", target_os = "linux"))]

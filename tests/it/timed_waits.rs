@@ -443,3 +443,98 @@ fn a_future_that_wakes_itself_keeps_no_other_task_from_running() {
         assert_eq!(waited.done.into_iter().map(|future| future.result().unwrap()).sum::<u32>(), 3);
     });
 }
+
+// The worker that has taken a closure of `join` is inside no task, and waits all the same like one that is.
+#[test]
+fn a_closure_of_a_join_that_another_worker_has_taken() {
+    fn any_of_two(pool: &ThreadPoolExecutor) -> [TaskFuture<u32>; 2] {
+        [pool.submit(|| 1), pool.submit(|| 2)]
+    }
+    let waits: [fn(&ThreadPoolExecutor) -> u32; 5] = [
+        |pool| as_completed(any_of_two(pool)).map(|future| future.result().unwrap()).sum(),
+        |pool| wait(any_of_two(pool), None, ReturnWhen::FirstCompleted).done.len().min(1) as u32 * 3,
+        |pool| block_on(pool.submit(|| 3)).unwrap(),
+        |pool| pool.spawn(async { 3 }).result().unwrap(),
+        |pool| pool.map_with(MapOptions::new().ordered(false), |n| n, [1, 2]).unwrap().map(Result::unwrap).sum(),
+    ];
+    guarded(move || {
+        let pool = Arc::new(pool(2));
+        for wait in waits {
+            let inner = Arc::clone(&pool);
+            let joined = pool.submit(move || {
+                let taken = AtomicBool::new(false);
+                let wait_there = || {
+                    taken.store(true, SeqCst);
+                    wait(&inner)
+                };
+                inner.join(|| until(|| taken.load(SeqCst)), wait_there).1
+            });
+            assert_eq!(joined.result().unwrap(), 3);
+        }
+    });
+}
+
+#[test]
+fn a_destructor_in_a_worker_outside_its_task() {
+    struct Waits(std::sync::Weak<ThreadPoolExecutor>, std::sync::mpsc::Sender<usize>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            let Some(pool) = self.0.upgrade() else { return };
+            let mut done = as_completed([pool.submit(|| 1), pool.submit(|| 2)]).count();
+            done += usize::from(pool.spawn(async { 1 }).result().is_ok());
+            done += usize::from(pool.submit(|| 1).result_timeout(LIMIT).is_ok());
+            self.1.send(done).unwrap();
+        }
+    }
+    guarded(|| {
+        let pool = Arc::new(pool(1));
+        let (tx, rx) = std::sync::mpsc::channel();
+        let weak = Arc::downgrade(&pool);
+        pool.submit(move || Waits(weak, tx)).detach();
+        assert_eq!(rx.recv().unwrap(), 4);
+    });
+}
+
+// It looks whether a spare thread can be had, which may take a moment. What comes meanwhile is not announced.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_unordered_map_whose_results_come_while_it_looks_for_a_thread() {
+    guarded(|| {
+        let pool = Arc::new(pool(2));
+        let (busy, gate) = (Gate::new(), Gate::new());
+        let behind = busy.clone();
+        let other = pool.submit(move || behind.pass());
+        until(|| other.is_running());
+        let (inner, behind) = (Arc::clone(&pool), gate.clone());
+        let (tx, rx) = std::sync::mpsc::channel();
+        let consumer = pool.submit(move || {
+            // As many spare threads as there may be, none of which ends soon.
+            let kept: Vec<_> = (0..2)
+                .map(|_| {
+                    let (started, behind) = (Gate::new(), behind.clone());
+                    let begun = started.clone();
+                    let blocks = inner.submit(move || {
+                        begun.open();
+                        behind.pass();
+                    });
+                    let mut blocks = Some(blocks);
+                    while !started.is_open() {
+                        blocks = blocks.and_then(|future| future.result_timeout(SOON).err());
+                    }
+                    blocks
+                })
+                .collect();
+            let map = inner.map_with(MapOptions::new().ordered(false), |n| n, [1, 2]).unwrap();
+            tx.send(rustix::thread::gettid()).unwrap();
+            let sum: u32 = map.map(Result::unwrap).sum();
+            behind.open();
+            drop(kept);
+            sum
+        });
+        until_asleep(rx.recv().unwrap());
+        busy.open();
+        assert_eq!(consumer.result().unwrap(), 3);
+        other.result().unwrap();
+        gate.open();
+    });
+}

@@ -457,14 +457,12 @@ where
             let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if !late && self.host.may_help() && self.host.refusal().is_none() {
                 let mut may_work = may_work;
-                if !may_work && track.unbegun > 0 && std::mem::take(&mut track.look_again) {
+                let looks = !may_work && track.unbegun > 0 && std::mem::take(&mut track.look_again);
+                if looks {
                     drop(track);
                     let (waker, attending) = offloading.get_or_insert_with(|| self.waker());
                     may_work = !self.offload(attending, waker, deadline.is_none());
                     track = self.track.lock();
-                    if !may_work {
-                        continue;
-                    }
                 }
                 let chunk =
                     if may_work { track.claim(|unbegun| pace.next(unbegun, self.host.workers())) } else { None };
@@ -473,6 +471,10 @@ where
                     self.work_nested(chunk, &mut pace);
                     track = self.track.lock();
                     track.look_again = true;
+                    continue;
+                }
+                if looks {
+                    // Results may have come while the lock was not held, and nobody was to be woken.
                     continue;
                 }
             }

@@ -80,7 +80,7 @@ impl Callbacks {
         }
         if queue.thread.is_none() || queue.over {
             drop(queue);
-            // Better here than never.
+            // There is no callback thread, so the callbacks run here.
             return unpublished.publish();
         }
         queue.waiting.push_back(unpublished);

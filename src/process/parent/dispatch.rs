@@ -8,7 +8,8 @@
 //! 2. A task that is in store is taken back when another worker could begin it, when a more urgent one needs its place, and when
 //!    its worker is ended. Who takes one back wakes the threads that wait for that worker (`Deferred::wake_waiters`).
 //! 3. Tasks that come back go to the front of the queue, in their order.
-//! 4. Under the lock; nothing here resolves a task but cancelled ones, through [`Deferred`].
+//! 4. Everything here runs under the lock. Tasks are resolved only through [`Deferred`]: those that were cancelled, and those
+//!    that a worker had begun which turns out to have broken the protocol.
 
 use std::time::Duration;
 
@@ -20,14 +21,16 @@ use crate::executor::Priority;
 use crate::process::later;
 use crate::process::transport::INLINE;
 
-/// Tasks are moved from a worker that is at something longer than this to one that has nothing to do.
+/// Tasks are moved from a worker to an idle one if its backlog is expected to take longer than this, or if it has had its oldest
+/// call for longer than this.
 const REBALANCE: Duration = Duration::from_micros(200);
 
 /// How long a worker that has nothing left to do may take to end.
 const ENDING: Duration = Duration::from_secs(5);
 
 impl State {
-    /// How many workers there are, those that are about to end included: there are never more than there may be.
+    /// The number of workers, including those that are being started and those that are about to end. No worker is started while
+    /// this has reached `max_workers`.
     fn living(&self) -> usize {
         self.children.len() + self.restarts.in_progress()
     }
@@ -121,7 +124,8 @@ impl State {
         open.min_by_key(|(_, child)| child.inflight.load()).map(|(at, _)| at)
     }
 
-    /// There may be more workers than before: what is in store with those that are busy need not wait for them.
+    /// Called when more workers may be started than before: takes back the tasks in store with busy workers, so that others can
+    /// run them.
     pub(super) fn make_use_of_room(&mut self, deferred: &mut Deferred) {
         self.recall(|_| true, deferred);
         self.settle_down(deferred);

@@ -85,8 +85,8 @@ impl Inner {
         self.origin.number()
     }
 
-    /// Is this the process that the pool was built in? In a child that was forked from it the locks may be held by nobody, and
-    /// descriptors, rings and workers are the parent's: nothing of the pool may be touched there. One load.
+    /// Returns `true` in the process that built the pool. In a forked child, locks may be held by threads that do not exist
+    /// there, and the descriptors, rings and workers are the parent's, so nothing of the pool may be touched. Costs one load.
     #[inline(always)]
     pub(crate) fn is_here(&self) -> bool {
         self.origin.is_here()
@@ -125,7 +125,7 @@ impl Inner {
         }
     }
 
-    /// The supervisor may sleep where nothing wakes it, so another thread ends the pool.
+    /// Ends the pool from another thread: the supervisor may be asleep on a closed descriptor, where nothing can wake it.
     #[cold]
     fn descriptors_are_closed(&self) {
         let Some(inner) = self.this.upgrade() else { return };
@@ -149,7 +149,7 @@ impl Inner {
     /// Ends the pool when its descriptors are found to be closed. One thread does so: the first that found it, or one that it started.
     pub(super) fn end_without_descriptors(&self) {
         for (child, _) in self.end_children(descriptors_closed()) {
-            // The numbers of its descriptors may be those of other files by now.
+            // Dropping it would close its descriptors, whose numbers may belong to other files by now.
             std::mem::forget(child);
         }
         std::mem::forget(self.this.upgrade());
@@ -216,7 +216,7 @@ impl Inner {
         rings.iter().any(|shared| shared.has_replies())
     }
 
-    /// Does what has to be done outside the lock. What would run callbacks is left to a thread of its own.
+    /// Carries out what was deferred, without the lock. Futures that have callbacks are left to the callback thread.
     fn settle(&self, deferred: Deferred) {
         let Deferred { settle, arguments, wake_waiters_of, wake_supervisor, now: _ } = deferred;
         arguments.into_iter().for_each(unwind::drop_quietly);
@@ -265,7 +265,7 @@ impl CallbackHost for Inner {
     }
 
     fn has_published(&self) {
-        // Those who sleep for it do not know which worker it came from.
+        // A thread that waits for this future may be asleep on the ring of any worker.
         self.wake_all_sleepers();
     }
 

@@ -51,7 +51,7 @@ impl Sink {
         }
     }
 
-    /// Hands the outcome on. What is left would run callbacks.
+    /// Passes the outcome on. If the future has callbacks, it is returned for the caller to publish.
     pub(crate) fn settle(self, raw: Raw, argument: Payload) -> Option<Unpublished> {
         match self {
             Self::Future(task) => {
@@ -74,7 +74,7 @@ impl Sink {
     }
 }
 
-/// The time limit and the retries of a task, or of all that say nothing else.
+/// The time limit and the number of retries of a task, or the pool's defaults for tasks that set none.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
     pub(crate) timeout: Option<Duration>,
@@ -132,7 +132,8 @@ pub(crate) enum Raw {
         took: Duration,
     },
     Failed(TaskError),
-    /// Its worker died when it had begun so many items of its argument.
+    /// The worker died. The number is the index of the item of the argument that had begun last; it is larger than any index if
+    /// all of them had, or if that is not known.
     Lost(TaskError, u64),
 }
 

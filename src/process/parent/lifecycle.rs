@@ -22,7 +22,7 @@ pub(crate) enum Supervision {
     Awake,
     /// It sleeps, or is about to: the bells of workers are to be armed, and it has to be woken if it should do something.
     Asleep,
-    /// It takes nothing any more, not even what was submitted long ago.
+    /// It handles no more tasks, not even the remaining chunks of maps that were submitted before.
     Ended,
     /// It is gone, and all workers with it.
     Gone,
@@ -70,7 +70,7 @@ impl Lifecycle {
         matches!(self.phase, Phase::Broken(_))
     }
 
-    /// Is a task that its worker has died of begun again?
+    /// Returns `true` if a task whose worker has died may be begun again.
     pub(super) fn allows_retries(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Draining)
     }
@@ -88,7 +88,7 @@ impl Lifecycle {
         }
     }
 
-    /// Why not even what was submitted is begun, if so.
+    /// Returns why tasks that were submitted before are not begun any more; `None` if they still are.
     pub(super) fn refusal(&self) -> Option<TaskError> {
         if matches!(self.supervision, Supervision::Ended | Supervision::Gone) {
             return Some(TaskError::ShutDown);
@@ -191,7 +191,7 @@ impl Lifecycle {
         self.holds += 1;
     }
 
-    /// The map has submitted all of them. True: the supervisor may have waited for that.
+    /// Undoes one [`hold`](Self::hold). Returns `true` if the supervisor has to be woken, because it may be waiting for this.
     #[must_use]
     pub(super) fn let_go(&mut self) -> bool {
         self.holds -= 1;

@@ -25,15 +25,19 @@
 //!
 //! # Rules
 //!
-//! 1. One lock (`Inner::state`) guards everything but `rings`, `callbacks` and the capacity of the queue. It is held for microseconds:
-//!    no code of the user's runs under it, and no system call that may block.
-//! 2. A job is in exactly one place: the queue, a worker's `Inflight` or `Incoming`, or `Deferred::settle`. It leaves the last one
-//!    by being resolved, outside the lock, and nowhere else.
-//! 3. A job is begun by one worker at a time. It goes back to the queue only if its worker gave it back unbegun (the claim word of the
-//!    ring decides), or is dead: `workers::redistribute`.
-//! 4. Only the supervisor starts and reaps processes, and removes children. Anybody who holds the lock may signal one.
-//! 5. Who changes something that the supervisor acts on sets `Deferred::wake_supervisor`; who takes a job from a worker calls
-//!    `Deferred::wake_waiters`. `Inner::release` does both after the lock, and after the jobs are resolved.
+//! 1. One lock (`Inner::state`) guards the whole [`State`](state::State). `rings`, `callbacks`, `supervisor` and the capacity of
+//!    the queue have locks of their own. The lock is held for microseconds: no user code runs under it, and no system call that
+//!    may block.
+//! 2. A job is in exactly one place: the queue, a worker's `Inflight` or `Incoming`, or `Deferred::settle`. Jobs are resolved
+//!    only from `Deferred::settle`, without the lock.
+//! 3. A job is given to one worker at a time. It returns to the queue only if it did not fit into the worker's ring, if it was
+//!    taken back before it began (the claim word of the ring decides), or if the worker is dead or given up
+//!    (`State::redistribute`).
+//! 4. Only the supervisor starts processes. It also reaps them and removes children, with two exceptions: `Inner::end_children`,
+//!    which may run in a thread of its own, and `Child::leave_behind`. Any thread that holds the lock may send a worker a signal.
+//! 5. A method that changes something the supervisor acts on sets `Deferred::wake_supervisor`. A method that takes a job from a
+//!    worker calls `Deferred::wake_waiters`. `Inner::release` carries out both, after it has released the lock and resolved the
+//!    jobs.
 //! 6. The pool does not end while a thread resolves jobs (`Lifecycle::begin_settling`), or a callback is left to be run.
 
 mod alarm;

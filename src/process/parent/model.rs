@@ -236,7 +236,7 @@ impl PartOfMap for Entered {
     }
 }
 
-/// A process that there is not.
+/// The state of a process that exists only in the test.
 #[derive(Debug, Default)]
 struct Fate {
     /// The last signal that matters.
@@ -301,7 +301,7 @@ struct Pool {
     workers: Vec<Worker>,
     serial: u64,
     ids: u64,
-    /// What was closed, ended or broken, tasks may be cancelled or refused for.
+    /// The pool was closed or its workers were ended, so tasks may be cancelled or refused.
     was_closed: bool,
     may_refuse: bool,
 }

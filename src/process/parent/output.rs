@@ -67,7 +67,8 @@ impl Captured {
         let _ = (0..LARGEST_PIPE / AT_A_TIME).all(|_| self.read());
     }
 
-    /// The end of what was in the pipe when its writer died. What a child of that one still writes could go on for ever.
+    /// Reads what is left in the pipe, and returns the end of it. Reads at most [`LARGEST_PIPE`] bytes, because a child of the
+    /// worker may go on writing for ever.
     pub(crate) fn text(&mut self) -> String {
         self.drain();
         String::from_utf8_lossy(self.tail.make_contiguous()).into_owned()

@@ -67,11 +67,12 @@ impl TaskQueue {
         self.cancelled = self.cancelled.saturating_sub(1);
     }
 
-    /// A task has been cancelled that no worker has. If it is here, what it holds goes now, and what is left of it when its turn
-    /// comes, or when cancelled tasks are more than half of all: what is in front of it may take for ever.
+    /// Releases what a cancelled task in this queue holds: its argument and its place in a bounded queue. The tasks in front of
+    /// it may take any amount of time. The rest of the entry is removed when its turn comes, or once more than half of the queue
+    /// is cancelled.
     pub(super) fn strip(&mut self, id: u64, deferred: &mut Deferred) {
         for queue in &mut self.queues {
-            // They are in the order of their ids, by and large; one that is not found waits for its turn.
+            // Tasks are mostly in the order of their ids. One that is not found here is removed when its turn comes.
             let at = queue.partition_point(|job| job.id < id);
             let Some(job) = queue.get_mut(at).filter(|job| job.id == id) else { continue };
             deferred.arguments.push(std::mem::replace(&mut job.argument, Payload::EMPTY));

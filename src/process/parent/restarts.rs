@@ -2,14 +2,17 @@
 //!
 //! # Rules
 //!
-//! 1. Until a worker of the pool has been ready, and after the system has refused a process, one start is in progress at a time. A
-//!    start that goes wrong may run the program once more, so what has not been seen to go right is not done several times at once.
-//! 2. After a failed start no more are in progress than may still fail.
-//! 3. `limit` failed starts in a row break the pool; so many refusals in a row, without any worker, fail what is queued.
+//! 1. Until a worker of the pool has been ready, and after the system has refused a process, only one start is in progress at a
+//!    time. A start that goes wrong may run the program's `main` once more, so starts are not made in parallel before one has
+//!    succeeded.
+//! 2. After a failed start, no more starts are in progress than may still fail.
+//! 3. `limit` failed starts in a row break the pool. As many refusals in a row, while the pool has no worker, fail the queued
+//!    tasks.
 
 use std::time::{Duration, Instant};
 
-/// How long it takes until another worker is started after the system has refused one; doubled up to the second value.
+/// The delay before the next start after the system has refused one: the first value, doubled with each further refusal up to the
+/// second value.
 const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 pub(crate) struct Restarts {
@@ -53,7 +56,7 @@ impl Restarts {
         self.not_before.is_some_and(|time| now < time)
     }
 
-    /// How many more starts may be in progress, if so many workers are not ready.
+    /// How many more starts may begin, if `not_ready` workers have been started and are not ready.
     pub(super) fn room(&self, not_ready: usize, now: Instant) -> usize {
         if self.is_waiting(now) {
             return 0;

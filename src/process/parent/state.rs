@@ -64,7 +64,7 @@ impl State {
     // Tasks.
 
     pub(super) fn submit(&mut self, job: JobBox, deferred: &mut Deferred) {
-        // What is urgent may take the place of what has only been handed over.
+        // An urgent task may displace tasks that a worker has been handed but has not begun.
         self.is_full &= !self.queue.is_urgent(job.priority);
         self.queue.push(job);
         self.dispatch(deferred);
@@ -175,7 +175,7 @@ impl State {
         }
     }
 
-    /// Nothing works any more: everything fails, and all workers are ended.
+    /// Breaks the pool: all tasks fail with `cause`, and all workers are killed.
     pub(super) fn break_down(&mut self, cause: Cause, deferred: &mut Deferred) {
         if !self.lifecycle.break_down(cause.clone()) {
             return;
@@ -183,7 +183,7 @@ impl State {
         let error = TaskError::Broken(cause);
         self.queue.fail_all(&error, deferred);
         for child in &mut self.children {
-            // First, so that none of them begins when it has been resolved.
+            // Taken back first, so that no task begins after it has been resolved.
             let not_begun = child.take_back(usize::MAX, |_| true);
             not_begun.into_iter().for_each(|job| deferred.fail(job, error.clone()));
             for place in child.inflight.places() {
@@ -197,7 +197,7 @@ impl State {
         deferred.wake_supervisor = true;
     }
 
-    /// Sees to it that the supervisor looks at the clock then.
+    /// Makes sure that the supervisor runs its timers at `time` at the latest.
     pub(super) fn wake_by(&mut self, time: Option<Instant>, deferred: &mut Deferred) {
         if self.alarm.set(time) {
             deferred.wake_supervisor |= self.lifecycle.is_asleep();

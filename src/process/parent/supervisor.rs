@@ -17,17 +17,17 @@ use crate::error::Cause;
 use crate::os::events::WOKEN;
 use crate::unwind;
 
-/// After so many replies at a time...
+/// After this many replies in one round, the supervisor pauses before it arms the bells again.
 const MANY: usize = 64;
 
-/// ... the bells are armed only after that much time: at a high rate that saves a message per reply. After a few replies it would
-/// only delay the next waiter. Shorter than what a worker has in store.
+/// The length of that pause. At a high rate of replies it saves one message per reply; after only a few replies it would just
+/// delay the next waiter. It is shorter than the work that a worker has in store.
 const COALESCE: Duration = Duration::from_micros(100);
 
-/// While other threads take the replies in, this many such pauses follow one another.
+/// The most such pauses in a row, while other threads collect the replies.
 const PAUSES: usize = 8;
 
-/// Without a descriptor that tells of a child's end, it is looked that often.
+/// How often the children are checked if one of them has no descriptor that reports its end, or has closed its control socket.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// While a worker is to end, and while it has something to do, it is looked that often whether all is as it should be: whether
@@ -119,7 +119,8 @@ impl Supervisor<'_> {
         if self.inner.events.wait(timeout, &mut self.events) { Ok(()) } else { Err(DescriptorsLost) }
     }
 
-    /// More is likely to come. This does not wait in `epoll`, which on some systems can be told whole milliseconds only.
+    /// Pauses, because more replies are likely to arrive. Does not use `epoll`, whose timeout is in whole milliseconds on some
+    /// systems.
     fn coalesce(&self) {
         let mut completed = self.inner.state.lock().completed;
         for _ in 0..PAUSES {

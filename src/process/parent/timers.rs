@@ -8,7 +8,7 @@ use super::state::State;
 use crate::error::{Cause, StartError, TaskError};
 use crate::process::later;
 
-/// Whether a task with a shorter time limit has begun is looked at that often.
+/// How often a task with a time limit shorter than this is checked for whether it has begun.
 const SHORT: Duration = Duration::from_millis(1);
 
 impl State {

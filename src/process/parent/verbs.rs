@@ -27,7 +27,7 @@ impl Inner {
         self.take(job, false);
     }
 
-    /// Takes a part of a map, which counts as submitted since the map was.
+    /// Submits a chunk of a map. It is accepted even after a shutdown, because the map was submitted before.
     pub(crate) fn submit_part(self: &Arc<Self>, job: JobBox) {
         self.take(job, true);
     }
@@ -46,7 +46,7 @@ impl Inner {
                 state.lifecycle.supervised();
             }
             state.submit(job, deferred);
-            // With all workers full, whoever submits does what is to be done anyway.
+            // All workers are full, so the submitting thread helps by collecting replies.
             if !part && state.is_full && state.children.iter().any(|child| child.link.has_replies()) {
                 state.collect(deferred);
                 state.settle_down(deferred);
@@ -107,7 +107,8 @@ impl Inner {
         self.state.lock().children.iter().map(|child| child.process.id()).collect()
     }
 
-    /// How many workers there are and are busy, tasks queued (handed over and not begun included) and done.
+    /// Returns the numbers of workers, of busy workers, of queued tasks (including those handed over but not begun) and of
+    /// completed tasks.
     pub(crate) fn tally(&self) -> (usize, usize, usize, u64) {
         let state = self.state.lock();
         let threads = self.config.threads;
@@ -164,7 +165,7 @@ impl Inner {
         }
         let lost = state.lifecycle.has_lost_descriptors();
         drop(state);
-        // It has nothing left to do but to return; unless it sleeps where only time wakes it.
+        // The supervisor is about to return. If the descriptors are lost, it may sleep until its timeout, so it is not joined.
         let supervisor = self.supervisor.lock().take();
         if let Some(thread) = supervisor.filter(|_| !lost) {
             let _ = thread.join();

@@ -1,5 +1,5 @@
-//! What a thread that waits for a task does meanwhile: it collects what comes back, for itself and for others, so that a
-//! round trip costs two wake-ups and not four.
+//! How a thread waits for a task: it collects replies itself, its own and those of others, so that a round trip costs two
+//! wake-ups, that of the worker and that of the waiting thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +35,7 @@ impl Owner for TaskOwner {
     }
 
     fn released(self) {
-        // Cancelled: whoever sleeps for it has to look again.
+        // The task was cancelled: a thread that sleeps on a worker's ring for it has to check it again.
         if let Some(inner) = self.inner() {
             inner.wake_all_sleepers();
         }
@@ -62,9 +62,9 @@ impl Owner for TaskOwner {
 }
 
 impl Inner {
-    /// For a poll: looks at the replies of the worker that has the task, for a moment, and takes in what there is: once, and
-    /// once more if something has come before others look again. Long values that are on their way to anybody take longer,
-    /// and are left to others; a task that no worker has is not waited for.
+    /// For a poll: watches the replies of the worker that has the task for a moment, and collects what has arrived. Replies that
+    /// arrive before the bell is armed again are collected, too. Does nothing while a long value is being transferred, which
+    /// would take longer, or if no worker has the task.
     fn glance(&self, id: u64, done: &dyn Fn() -> bool) {
         let ring = {
             let state = self.state.lock();
@@ -93,7 +93,8 @@ impl Inner {
             let (ring, is_streaming) = self.place_of(id);
             watched.set(ring);
             let news = || done() || rings.iter().any(|shared| shared.has_replies());
-            // Of a long value each side has a part to copy: better at the same time, and for that they have to part.
+            // Yields to a worker on the same CPU, except while a long value is transferred: both sides copy parts of it, which is
+            // faster on two CPUs, and the scheduler separates them only if this thread does not yield.
             let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker()) && !is_streaming;
             if spin::until_or(news, beside) {
                 continue;
@@ -115,7 +116,8 @@ impl Inner {
     }
 }
 
-/// While a thread looks at a worker's replies, nobody else need be told of them; afterwards the supervisor has to be.
+/// Keeps the bell of a worker disarmed while a thread watches its replies, and arms it again afterwards, so that the supervisor
+/// is told of later replies.
 struct Watched<'a> {
     inner: &'a Inner,
     ring: Option<Arc<Shared>>,

@@ -5,8 +5,9 @@
 //! 1. A task of a dead worker that had not begun goes back to the queue, unless the pool begins nothing any more. One that had
 //!    begun fails with `WorkerDied`, or is begun again if it has retries left.
 //! 2. A worker that dies before it was prepared, by itself, is a failed start ([`Child::blame`]).
-//! 3. Only here a worker is removed from the children. Before, all that it has said is taken in; after, threads that sleep for its
-//!    replies are released for ever.
+//! 3. `State::on_exit` removes a worker from the children. It first processes everything that the worker has sent, and then
+//!    releases the threads that sleep for its replies for good. The only other place is `Inner::end_children`, when the whole
+//!    pool is broken.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -24,14 +25,15 @@ use crate::os::image;
 use crate::os::pidfd::Ended;
 use crate::process::wire::{self, ProtocolError, Ready, exit_code, message};
 
-/// How long a worker that has closed its control socket may go on with what it has begun; and if nothing can be heard from it
-/// any more.
+/// How long a worker that has closed its control socket may take to finish the tasks it has begun: the first value if its replies
+/// can still be read from shared memory, the second if nothing can be received from it any more.
 const HANG_UP: [Duration; 2] = [Duration::from_secs(60 * 60), Duration::from_secs(1)];
 
 impl State {
     // Its start.
 
-    /// A process has been started. Its replies can be seen by others before it is handed anything: `settle_down` comes after that.
+    /// A process has been started. The caller publishes its ring, so that other threads can see its replies, and only then calls
+    /// `settle_down`, which may hand it tasks.
     pub(super) fn on_started(&mut self, mut child: Child, deferred: &mut Deferred) {
         self.restarts.end();
         self.wake_by(child.life().deadline(), deferred);
@@ -47,7 +49,8 @@ impl State {
         self.on_refusal(error, deferred);
     }
 
-    /// The system has refused a process, or a worker what it needs: the workers that there are have to do, or else the tasks fail.
+    /// The system has refused to start a process, or a new worker could not get what it needs. The pool goes on with the workers
+    /// it has. If it has none, the queued tasks fail once there have been too many refusals.
     fn on_refusal(&mut self, error: io::Error, deferred: &mut Deferred) {
         match self.restarts.refused(self.children.is_empty(), deferred.now) {
             AfterFailure::TryAgain => self.wake_by(self.restarts.not_before(), deferred),
@@ -71,7 +74,7 @@ impl State {
         let mut violation = None;
         for message in messages {
             match message.split_first() {
-                // Only the first answer is one.
+                // A second READY among these messages is a violation.
                 Some((&message::READY, ready)) if answer.is_none() => answer = Some(wire::decode::<Ready>(ready)),
                 _ => violation = Some(ProtocolError("a message of an unknown kind")),
             }
@@ -83,7 +86,7 @@ impl State {
         }
         if let Some(violation) = violation {
             if self.children[at].life().is_starting() {
-                // A program that is not a worker at all: it will never do.
+                // The program is not a worker at all, so starting it again would not help.
                 self.break_down(Cause::new(StartError::NotAWorker(violation.to_string())), deferred);
             } else {
                 self.kill_for_violation(at, violation, deferred);
@@ -150,7 +153,7 @@ impl State {
         self.collect(deferred);
         let mut child = self.children.remove(at);
         if let Some(shared) = child.shared() {
-            // They find that their task is not there any more.
+            // They will find that this worker does not have their task any more.
             shared.release_sleepers();
         }
         let exit = describe(&mut child, ended, &self.config);
@@ -207,7 +210,7 @@ impl State {
 /// What is known of the end of a worker.
 pub(super) fn describe(child: &mut Child, ended: Ended, config: &Config) -> WorkerExit {
     let signal = ended.and_then(|status| status.signal());
-    // Any other end was its own, whatever had been sent to it.
+    // Only SIGKILL and SIGTERM can be the pool's doing. Any other end was the worker's own, whatever signals it had been sent.
     let by_us = ended.is_none() || matches!(signal, Some(9 | 15));
     let reason = child.life().end_reason().filter(|_| by_us);
     let note = child.shared().map(|shared| shared.note());

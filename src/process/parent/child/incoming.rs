@@ -14,8 +14,8 @@ use crate::process::wire::{LONGEST_REPORT, ProtocolError, Reply, ReplyKind, mess
 const MAX_MESSAGES: usize = 1024;
 const MAX_BYTES: usize = 4 << 20;
 
-/// How many messages that only the supervisor understands, and how many calls with descriptors, wait at most. No worker of this
-/// crate comes near; what another one sends beyond that is dropped.
+/// The most messages for the supervisor, and the most messages with descriptors of replies, that are kept until they are handled.
+/// A worker of this crate stays far below this limit; anything beyond it is dropped.
 const MAX_UNHANDLED: usize = 256;
 
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(super) struct Incoming {
     attachments: Stash,
     /// Messages for the supervisor.
     messages: Vec<Vec<u8>>,
-    /// There are messages, or there is output, of which the system will not tell again.
+    /// There may be messages or output left to read that `epoll` will not report again.
     has_more: bool,
 }
 
@@ -137,8 +137,9 @@ impl Incoming {
         if reply.attachments > 0 {
             // They were sent before the reply was published, so they are there.
             let _ = self.read_messages(link);
-            // Reading them has silenced the socket. If there were others among them, the supervisor has to be told; if there
-            // was a bell, it is armed once more, and what has come meanwhile is looked for after this.
+            // This has consumed the socket's event. If there were messages for the supervisor among them, it has to be told. If
+            // there was a wake-up message, the bell is armed again; replies that have arrived meanwhile are looked for
+            // afterwards.
             self.has_more |= !self.messages.is_empty();
             link.arm_bell();
             // If they are too few, decoding says so.

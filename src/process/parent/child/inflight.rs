@@ -3,7 +3,8 @@
 //! # Rules
 //!
 //! 1. They are in the order in which they were written, which is the order in which the worker begins them.
-//! 2. A call leaves by its reply, by being taken back before it has begun, or when its worker is dead ([`drain_tasks`]).
+//! 2. A call leaves when its reply arrives, when it is taken back before it has begun, or when its worker is dead or has been
+//!    given up ([`drain_tasks`]).
 //! 3. A call whose task was resolved otherwise stays, [`Work::Forgotten`], until its reply has come: the worker still has it.
 //!
 //! [`drain_tasks`]: Inflight::drain_tasks
@@ -37,7 +38,7 @@ pub(crate) struct HandedCall {
     begun: Option<Instant>,
 }
 
-/// Centuries fit. A division of 128 bits would be dear.
+/// Returns the duration in nanoseconds, saturating after some centuries. Avoids a division of 128 bits, which is slow.
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -146,7 +147,7 @@ impl Inflight {
     /// Takes out the call whose reply is there.
     pub(super) fn answered(&mut self, place: usize, took: Duration) -> Work {
         self.pace = Some(match self.pace {
-            // A slow task counts at once, a quick one slowly: a store that is too small costs little.
+            // A slow task raises the average at once, a quick one lowers it gradually: a store that is too small costs little.
             Some(pace) if took < pace => (pace * 7 + took) / 8,
             _ => took,
         });
@@ -187,8 +188,8 @@ impl Inflight {
         self.calls.front().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.handed))
     }
 
-    /// Has the worker begun the call at that place? `served`: without shared memory, it may have
-    /// begun to serve calls at all.
+    /// Returns `true` if the worker has begun the call at that place. Without shared memory this cannot be told for a single
+    /// call, so `served` is returned: whether the worker may have begun any call.
     pub(crate) fn has_begun(&self, place: usize, link: &ParentLink, served: bool) -> bool {
         link.has_begun(self.calls[place].position, served)
     }
@@ -199,8 +200,8 @@ impl Inflight {
             return None;
         }
         let call = &mut self.calls[place];
-        // The worker's word is not taken for more than it can be: it has not begun before it was given the call, nor after
-        // it was seen to have begun.
+        // The time that the worker reports is not trusted. It is limited to the interval from handing the call over to first
+        // seeing that it has begun.
         let seen = *call.begun.get_or_insert(now);
         let said = match link.begun_at(call.position) {
             Some(0) => seen,
@@ -231,8 +232,8 @@ impl Inflight {
         back.into()
     }
 
-    /// All tasks of a worker that the pool goes on without: which of them it has begun, and which another can do. If its process
-    /// is still there, it does not begin the latter any more.
+    /// Removes all tasks of a worker that is dead or has been given up, separated into those it has begun and those that another
+    /// worker can run. If its process still exists, it will not begin the latter any more.
     pub(super) fn drain_tasks(&mut self, link: &ParentLink, served: bool) -> DrainedTasks {
         let mut tasks = DrainedTasks::default();
         for call in std::mem::take(&mut self.calls) {

@@ -10,7 +10,8 @@
 //! 1. A life only goes to the right. Any state may be skipped; only `Starting` and `Ready` take calls.
 //! 2. The first [`EndReason`] stays: it is what the tasks of the worker are told.
 //! 3. States with a deadline are left when it has passed (`parent::timers`).
-//! 4. Every state is left by the end of the process, which only `parent::workers` acts on.
+//! 4. Any state ends when the process ends. `State::on_exit` (`parent::workers`) acts on that, or `Inner::end_children` if the
+//!    whole pool is broken.
 
 use std::time::{Duration, Instant};
 

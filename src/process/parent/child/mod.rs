@@ -81,12 +81,12 @@ pub(crate) enum Returned {
     Initializer(Raw),
 }
 
-/// What the process of a worker has to do with its end.
+/// Whether the end of a worker counts as a failed start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blame {
-    /// It ended before it was prepared, and nobody else had a part in it: a failed start.
+    /// It ended before it was prepared, and by its own doing.
     FailedStart,
-    /// It was prepared, or somebody else ended it.
+    /// It was prepared, or a task, the user or the executor ended it.
     None,
 }
 
@@ -152,7 +152,7 @@ impl Child {
         self.life.takes_calls() && self.calls_left > 0 && !self.outgoing.is_sending()
     }
 
-    /// Is it to end when it is idle, for what it did or said itself?
+    /// Returns `true` if the worker has to end once it is idle, because it is retiring or has run `max_tasks_per_child` tasks.
     pub(crate) fn is_spent(&self) -> bool {
         self.life == Life::Retiring || (self.life.takes_calls() && self.calls_left == 0)
     }
@@ -162,13 +162,13 @@ impl Child {
         self.has_answered && !self.inflight.has_initializer()
     }
 
-    /// May it have begun tasks, as far as can be known without shared memory? If it has broken the protocol, it may have said that it
-    /// is prepared, and that was not read.
+    /// Returns `true` if the worker may have begun tasks, judged without shared memory. A worker that has broken the protocol may
+    /// have sent that it is prepared without the parent reading it.
     fn may_have_begun(&self) -> bool {
         self.is_prepared() || self.has_violated()
     }
 
-    /// Can it not be relied on to tell of its replies?
+    /// Returns `true` if the worker cannot announce its replies, because it has closed its control socket.
     pub(crate) fn is_silent(&self) -> bool {
         self.incoming.trust() == Trust::SocketClosed
     }
@@ -187,7 +187,7 @@ impl Child {
         self.outgoing.is_sending() || self.incoming.is_reading()
     }
 
-    /// Is there more to be read of which the system will not tell?
+    /// Returns `true` if there is more to read that `epoll` will not report again.
     pub(crate) fn has_more(&self) -> bool {
         self.incoming.has_more()
     }
@@ -195,11 +195,12 @@ impl Child {
     /// How many tasks it should have at most.
     pub(crate) fn window(&self, threads: usize) -> usize {
         if !self.link.can_take_back() {
-            // What it is handed counts as begun. To end it for the sake of that must not cost a reply of which a part has come.
+            // A task counts as begun as soon as it is handed over, so cancelling it ends the worker. That must not lose a reply
+            // that has partly arrived.
             return threads - usize::from(self.incoming.is_reading());
         }
         if self.output.is_some() {
-            // Where the output of one task ends, and that of the next begins, can be told only in between.
+            // Captured output can be attributed to a task only if the worker does not have the next task already.
             return threads;
         }
         self.inflight.store(threads)
@@ -233,7 +234,7 @@ impl Child {
         let (kind, function, len) = (CallKind::Task, job.function.0, argument.len());
         let call = Call { kind, id: job.id, function, len, attachments: beside.len() as u16 };
         if !beside.is_empty() {
-            // Not before there is room for the call: what was sent for nothing would be in the worker's way.
+            // Sent only if there is room for the call: without it, the descriptors would stay in the worker's socket.
             match self.link.has_room(len) {
                 Ok(true) if self.link.send_attachments(job.id, beside) => {}
                 Ok(has_room) => {
@@ -248,7 +249,7 @@ impl Child {
         let (position, sent) = match self.link.send(call, QUEUED, argument) {
             Ok(Some(sent)) => sent,
             Ok(None) => {
-                // Somebody has to look again when there is room; room that is made meanwhile is not announced.
+                // Asks the worker to announce room. Room that it made before this request is not announced.
                 self.link.want_room();
                 return Err(Refused { job, violation: None });
             }
@@ -267,7 +268,8 @@ impl Child {
         Ok(())
     }
 
-    /// What an idle worker has written is not the next task's. What it writes at its start may be why it never gets to that.
+    /// Discards output that the worker wrote while it was idle: it does not belong to the next task. Output from its start is
+    /// kept, because it may explain why the worker never becomes ready.
     fn forget_output(&mut self) {
         if self.life == Life::Ready && self.is_idle() {
             if let Some(output) = &mut self.output {
@@ -329,7 +331,7 @@ impl Child {
         let mut tasks = self.inflight.drain_tasks(&self.link, served);
         if let Some(mut job) = read {
             job.attempts += 1;
-            // It had ended: no panic that is noted is one of its own.
+            // The task itself had ended, so a panic that was recorded belongs to another one.
             tasks.begun.insert(0, BegunTask { job, item: u64::MAX, since: u64::MAX });
         }
         tasks
@@ -382,7 +384,7 @@ impl Child {
     pub(crate) fn terminate(&mut self, grace: Duration, reason: EndReason, now: Instant) {
         if self.life.terminate(later(now, grace), reason) {
             let _ = self.process.signal(Signal::TERM);
-            // A stopped process gets the signal when it goes on: it should.
+            // A stopped process does not act on SIGTERM before it is continued.
             let _ = self.process.signal(Signal::CONT);
         }
     }
@@ -393,8 +395,8 @@ impl Child {
         let _ = self.process.signal(Signal::KILL);
     }
 
-    /// The pool goes on without it, though its process is still there. Should that ever come to it, it exits, and a thread of its own
-    /// reaps it; if there can be no thread, it stays a zombie.
+    /// Gives the worker up although its process still exists. It is told to exit, in case it ever runs again, and a separate
+    /// thread reaps it. If that thread cannot be started, the process stays a zombie.
     pub(crate) fn leave_behind(mut self) {
         let _ = self.outgoing.exit(&mut self.link);
         let mut process = self.process;

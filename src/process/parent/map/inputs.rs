@@ -23,7 +23,7 @@ pub(super) struct Inputs {
 
 /// Where the items are.
 enum Items {
-    /// Each has so many bytes; and how many there are. They are sent as they are.
+    /// `count` items of `size` bytes each, which are sent as they are.
     Plain { size: usize, count: usize },
     /// Where each of them ends, behind the header.
     Encoded(Vec<usize>),
@@ -151,7 +151,8 @@ where
 {
     let (size, count) = (size_of::<A>(), items.len());
     let items = match call::to_plain(items) {
-        Ok(payload) => {
+        Ok(plain) => {
+            let payload = Payload::Plain(plain);
             let items = Items::Plain { size, count };
             return vec![Stretch::Encoded(Inputs { payload, header: 0, items, next: 0 })];
         }

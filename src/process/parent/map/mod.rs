@@ -89,7 +89,7 @@ where
         limits: Limits,
         options: &MapOptions,
     ) -> Arc<Self> {
-        // A limit that ends a worker, or a retry, is for one item, and not for those beside it.
+        // Time limits and retries apply to single items, so items with either must not share a chunk.
         let fixed = if limits.options().is_some() { Some(1) } else { options.fixed_chunk_size() };
         let track = Track {
             waiting: BTreeMap::new(),
@@ -182,7 +182,7 @@ where
         }
     }
 
-    /// What has not been sent never is: the pool says why.
+    /// Fails all items that have not been sent with `error`, the reason why the pool takes no more tasks.
     fn give_up(&self, error: &TaskError) {
         let mut track = self.track.lock();
         track.unsent = 0;
@@ -211,7 +211,7 @@ where
         self.let_go_if_held(track);
     }
 
-    /// The pool has been held for what is to be sent: once for all of it.
+    /// Called after `Inner::hold`. A map holds the pool once for all that it has not sent, so a second hold is released.
     fn let_go_if_held(&self, mut track: MutexGuard<'_, Track<R>>) {
         let held = std::mem::replace(&mut track.holds, true);
         drop(track);
@@ -252,7 +252,7 @@ impl<R> Track<R> {
     }
 }
 
-/// A chunk that is out. Its items have an outcome whatever becomes of it.
+/// A chunk that has been sent. Dropping it fails its items.
 struct Part<A, R>
 where
     A: Serialize + DeserializeOwned + Send + 'static,
@@ -305,8 +305,9 @@ where
                 (arrived, None)
             }
             Raw::Lost(error, begun) => {
-                // What comes after the item that it died of has not begun. If it died while its reply was on the way, all of it had
-                // begun: `begun` is then larger than any count.
+                // `begun` is the index of the item that was running; the items after it have not begun. If the worker died while
+                // the reply was being sent, all items had begun. `begun` is then larger than any index, as it is over the socket,
+                // where progress is not known.
                 let rest_from = usize::try_from(begun).unwrap_or(count).saturating_add(1).min(count);
                 if rest_from < count {
                     lane.put_back(first + rest_from, Inputs::of(chunk).skip(rest_from));
@@ -315,7 +316,7 @@ where
             }
             Raw::Failed(error) => {
                 let arrived = Arrived::failed(count, &error);
-                // The pool takes nothing any more, or the task was withdrawn: so it is with all that has not been sent.
+                // The pool takes no more tasks, or the task was withdrawn. Either holds for all items that have not been sent.
                 (arrived, if is_of_one_task(&error) { None } else { Some(error) })
             }
         };
@@ -336,7 +337,8 @@ fn decode<R>(kind: ReplyKind, body: Body, pid: u32, count: usize, nesting: u32) 
 where
     R: DeserializeOwned + Send + 'static,
 {
-    // A list says first how long it is. A list of nothings could say anything, and take for ever.
+    // The length at the head of the list is checked first: items without bytes, such as `()`, could be decoded for ever if it
+    // were wrong.
     let is_plain = call::element::<Vec<R>>().is_some();
     let said = postcard::take_from_bytes::<u64>(body.as_slice()).map(|(said, _)| said);
     if (kind == ReplyKind::Mixed || !is_plain) && said != Ok(count as u64) {

@@ -36,13 +36,13 @@ export RUST_BACKTRACE=0
 # What cannot be here: signals that the sanitizer handles itself or puts off, address spaces smaller than its own, and the wish
 # to have no child at all (it has one of its own when it looks up names); and there where it has no descriptor for that child,
 # what is suppressed by name is not recognised; nor may another user write where the reports go. Nor chains of a length that makes
-# stacks grow: the sanitizer is not told of segments; nor what counts time, of which it takes most; nor forks of a
-# process that has threads, nor another checker.
+# stacks grow: the sanitizer is not told of segments; nor what counts time, memory or descriptors, of which it takes its share;
+# nor forks of a process that has threads, nor another checker.
 without=(
     process::crash::a_fault_says_at_which_address process::crash::a_stack_overflow_is_told_as_one
     process::crash::every_fatal_signal_is_named process::limits::memory_limit process::hygiene process::terminal
     process::limited process::descriptors process::start::a_privileged spawn_failure
-    process_exit::a_stack_overflow process::crash::an_overflow_of_a_stack_that_has_grown depth:: costs:: memory::a_long_chain
+    process_exit::a_stack_overflow process::crash::an_overflow_of_a_stack_that_has_grown depth:: costs:: memory::
     fork:: process::forked process::checkers
 )
 binary=$(cargo test --target x86_64-unknown-linux-gnu --all-features --test it --no-run --message-format=json |

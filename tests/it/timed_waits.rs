@@ -489,8 +489,14 @@ fn a_destructor_in_a_worker_outside_its_task() {
     guarded(|| {
         let pool = Arc::new(pool(1));
         let (tx, rx) = std::sync::mpsc::channel();
-        let weak = Arc::downgrade(&pool);
-        pool.submit(move || Waits(weak, tx)).detach();
+        let (weak, gate) = (Arc::downgrade(&pool), Gate::new());
+        let behind = gate.clone();
+        let nobodys = pool.submit(move || {
+            behind.pass();
+            Waits(weak, tx)
+        });
+        nobodys.detach();
+        gate.open();
         assert_eq!(rx.recv().unwrap(), 4);
     });
 }

@@ -194,11 +194,11 @@ impl Condvar {
     }
 }
 
-#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+#[cfg(all(feature = "process", target_os = "linux", not(any(loom, tsan))))]
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(sync::RwLock<T>);
 
-#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+#[cfg(all(feature = "process", target_os = "linux", not(any(loom, tsan))))]
 impl<T> RwLock<T> {
     pub(crate) const fn new(value: T) -> Self {
         Self(sync::RwLock::new(value))
@@ -210,5 +210,25 @@ impl<T> RwLock<T> {
 
     pub(crate) fn write(&self) -> sync::RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// ThreadSanitizer does not see into std: see [`Order`].
+#[cfg(all(feature = "process", target_os = "linux", tsan))]
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(Mutex<T>);
+
+#[cfg(all(feature = "process", target_os = "linux", tsan))]
+impl<T> RwLock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn read(&self) -> MutexGuard<'_, T> {
+        self.0.lock()
+    }
+
+    pub(crate) fn write(&self) -> MutexGuard<'_, T> {
+        self.0.lock()
     }
 }

@@ -143,7 +143,7 @@ fn for_oneself_by_a_stream() {
 fn the_future_itself_is_not_changed() {
     guarded(|| {
         let pool = pool(1);
-        let seen = Arc::new(std::sync::Mutex::new(None));
+        let seen = Arc::new(parking_lot::Mutex::new(None));
         let (give, take) = mpsc::channel::<TaskFuture<u32>>();
         let kept = Arc::clone(&seen);
         let own = pool.submit(move || {
@@ -151,13 +151,13 @@ fn the_future_itself_is_not_changed() {
             assert!(own.result().unwrap_err().is_would_deadlock());
             let waited = wait([own.clone()], None, ReturnWhen::AllCompleted);
             assert!(!waited.done[0].is_done());
-            *kept.lock().unwrap() = Some(own);
+            *kept.lock() = Some(own);
             7
         });
         let other = pool.submit(|| ());
         give.send(own).unwrap();
         other.result().unwrap();
-        assert_eq!(seen.lock().unwrap().take().unwrap().result().unwrap(), 7);
+        assert_eq!(seen.lock().take().unwrap().result().unwrap(), 7);
     });
 }
 

@@ -1,8 +1,9 @@
 //! Many tasks, deep structures, and nothing left behind.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use concurrent_futures::{Priority, QueuePolicy, ReturnWhen, Shutdown, TaskFuture, promise, wait};
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -355,7 +356,7 @@ fn what_stays_when_cancelled_tasks_are_swept_out_keeps_its_order() {
         for n in 0..20_000 {
             let order = Arc::clone(&order);
             let priority = [Priority::High, Priority::Normal, Priority::Low][n % 3];
-            let future = pool.task(move || order.lock().unwrap().push((n % 3, n))).priority(priority).submit();
+            let future = pool.task(move || order.lock().push((n % 3, n))).priority(priority).submit();
             match n % 11 {
                 0 => {
                     expected.push((n % 3, n));
@@ -368,6 +369,6 @@ fn what_stays_when_cancelled_tasks_are_swept_out_keeps_its_order() {
         plug.release();
         kept.into_iter().for_each(|future| future.result().unwrap());
         expected.sort_unstable();
-        assert_eq!(*order.lock().unwrap(), expected);
+        assert_eq!(*order.lock(), expected);
     });
 }

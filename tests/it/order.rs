@@ -1,9 +1,10 @@
 //! In which order queued tasks start. With one worker it is exact; with several, a task is overtaken so many times at most.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier};
 
 use concurrent_futures::ThreadPoolExecutor;
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -12,11 +13,11 @@ struct Log(Arc<Mutex<Vec<usize>>>);
 
 impl Log {
     fn note(&self, n: usize) {
-        self.0.lock().unwrap().push(n);
+        self.0.lock().push(n);
     }
 
     fn read(&self) -> Vec<usize> {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 }
 
@@ -95,7 +96,7 @@ impl Rounds {
         let (this, submitted) = (Arc::clone(self), self.clock.fetch_add(1, SeqCst));
         let task = move || {
             let round = {
-                let mut started = this.started.lock().unwrap();
+                let mut started = this.started.lock();
                 started.push(Started { submitted, measured });
                 (started.len() - 1) / this.width
             };
@@ -111,7 +112,7 @@ impl Rounds {
 
     /// Lets round after round pass, until so many measured tasks have started. There are always enough others to fill a round.
     fn pass_measured(&self, tasks: usize) {
-        let measured = || self.started.lock().unwrap().iter().filter(|started| started.measured.is_some()).count();
+        let measured = || self.started.lock().iter().filter(|started| started.measured.is_some()).count();
         let mut round = 0;
         while measured() < tasks {
             round += 1;
@@ -134,7 +135,7 @@ impl Rounds {
     /// How often the measured task that was overtaken most was overtaken: by tasks that were submitted when its own `submit`
     /// had returned. `returned` says when that was.
     fn most_overtaken(&self, returned: &[usize]) -> usize {
-        let started = self.started.lock().unwrap();
+        let started = self.started.lock();
         let overtaken = started.iter().enumerate().filter_map(|(at, task)| {
             let returned = returned[task.measured?];
             Some(started[..at].iter().filter(|other| other.submitted >= returned).count())
@@ -234,7 +235,7 @@ fn what_a_worker_leaves_when_it_ends_is_not_put_last() {
         let submit = |n| {
             let (log, both, resize) = (log.clone(), Arc::clone(&both), Arc::clone(&resize));
             pool.submit(move || {
-                let mut started = log.0.lock().unwrap();
+                let mut started = log.0.lock();
                 started.push(n);
                 let at = started.len();
                 drop(started);

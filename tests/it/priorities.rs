@@ -1,8 +1,9 @@
 //! High before normal before low, and first in, first out within each.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use concurrent_futures::{Priority, Shutdown};
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -16,12 +17,12 @@ fn high_normal_low() {
         let futures: Vec<_> = (0..300)
             .map(|n| {
                 let (log, priority) = (Arc::clone(&log), order[n % 3]);
-                pool.task(move || log.lock().unwrap().push((priority, n))).priority(priority).submit()
+                pool.task(move || log.lock().push((priority, n))).priority(priority).submit()
             })
             .collect();
         plug.release();
         futures.into_iter().for_each(|future| future.result().unwrap());
-        let log = log.lock().unwrap();
+        let log = log.lock();
         let mut expected: Vec<_> = (0..300).map(|n| (order[n % 3], n)).collect();
         expected.sort_by_key(|(priority, n)| (std::cmp::Reverse(*priority), *n));
         assert_eq!(*log, expected);
@@ -41,13 +42,13 @@ fn a_map_lets_urgent_tasks_through() {
                     started.open();
                     gate.pass();
                 }
-                *last.lock().unwrap() = n;
+                *last.lock() = n;
             }
         };
         let map = pool.map_with(concurrent_futures::MapOptions::new().chunk_size(1), f, 0..1000).unwrap();
         started.pass();
         let seen = Arc::clone(&last);
-        let urgent = pool.task(move || *seen.lock().unwrap()).priority(Priority::High).submit();
+        let urgent = pool.task(move || *seen.lock()).priority(Priority::High).submit();
         gate.open();
         assert_eq!(urgent.result().unwrap(), 0, "it ran between the first item and the second");
         assert_eq!(map.count(), 1000);
@@ -63,13 +64,13 @@ fn from_inside_a_task() {
         let outer = pool.submit(move || {
             [Priority::Low, Priority::Normal, Priority::High].map(|priority| {
                 let noted = Arc::clone(&noted);
-                inner.task(move || noted.lock().unwrap().push(priority)).priority(priority).submit()
+                inner.task(move || noted.lock().push(priority)).priority(priority).submit()
             })
         });
         let [low, normal, high] = outer.result().unwrap();
         low.result().unwrap();
         assert!(normal.is_done() && high.is_done());
-        assert_eq!(*log.lock().unwrap(), [Priority::High, Priority::Normal, Priority::Low]);
+        assert_eq!(*log.lock(), [Priority::High, Priority::Normal, Priority::Low]);
     });
 }
 

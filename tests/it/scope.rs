@@ -1,10 +1,11 @@
 //! Tasks that borrow: nothing of a scope outlives it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 
 use concurrent_futures::{QueuePolicy, ReturnWhen, Shutdown, ThreadPoolExecutor, as_completed, wait};
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -245,10 +246,10 @@ fn tasks_start_in_order_where_it_ends_on_a_worker() {
             pool.scope(|scope| {
                 for n in 0..100 {
                     let order = &order;
-                    drop(scope.submit(move || order.lock().unwrap().push(n)));
+                    drop(scope.submit(move || order.lock().push(n)));
                 }
             });
-            order.into_inner().unwrap()
+            order.into_inner()
         });
         assert_eq!(order, (0..100).collect::<Vec<_>>());
     });
@@ -263,7 +264,7 @@ fn tasks_start_in_order_however_their_handles_are_dropped() {
             pool.scope(|scope| {
                 let note = |n| {
                     let order = &order;
-                    move || order.lock().unwrap().push(n)
+                    move || order.lock().push(n)
                 };
                 let _first = scope.submit(note(0));
                 let _second = scope.submit(note(1));
@@ -272,7 +273,7 @@ fn tasks_start_in_order_however_their_handles_are_dropped() {
                 drop(scope.submit(note(4)));
                 drop(third);
             });
-            order.into_inner().unwrap()
+            order.into_inner()
         });
         assert_eq!(order, [0, 1, 2, 3, 4]);
     });
@@ -287,12 +288,9 @@ fn a_task_may_wait_for_what_an_earlier_one_sends() {
             let receiver = Mutex::new(receiver);
             pool.scope(|scope| {
                 drop(scope.submit(|| sender.send(1).unwrap()));
-                drop(
-                    scope
-                        .submit(|| *received.lock().unwrap() = Some(receiver.lock().unwrap().recv_timeout(LIMIT / 10))),
-                );
+                drop(scope.submit(|| *received.lock() = Some(receiver.lock().recv_timeout(LIMIT / 10))));
             });
-            received.into_inner().unwrap()
+            received.into_inner()
         });
         assert_eq!(received, Some(Ok(1)));
     });

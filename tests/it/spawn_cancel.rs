@@ -2,11 +2,12 @@
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier};
 use std::task::{Poll, Waker};
 use std::thread::{self, ThreadId};
 
 use concurrent_futures::{ReturnWhen, Shutdown, TaskFuture, ThreadPoolExecutor, as_completed, promise, wait};
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -15,7 +16,7 @@ struct Place(Arc<Mutex<Option<ThreadId>>>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        *self.0.lock().unwrap() = Some(thread::current().id());
+        *self.0.lock() = Some(thread::current().id());
     }
 }
 
@@ -53,7 +54,7 @@ fn while_suspended_it_is_dropped_here_and_now() {
         let plug = Plug::new(&pool, 1);
         assert!(future.cancel());
         assert!(future.is_cancelled() && future.is_done() && !future.is_running());
-        assert_eq!((drops.count(), *place.lock().unwrap()), (1, Some(thread::current().id())));
+        assert_eq!((drops.count(), *place.lock()), (1, Some(thread::current().id())));
         waker.wake_by_ref();
         plug.release();
         pool.submit(|| ()).result().unwrap();
@@ -184,7 +185,7 @@ fn by_itself() {
         let calls = Counter::new();
         let future = pool.spawn(async move {
             there.pass();
-            assert!(own.lock().unwrap().as_ref().unwrap().cancel());
+            assert!(own.lock().as_ref().unwrap().cancel());
             yield_now().await;
             token.touch();
             unreachable!("it is cancelled at the first `.await`");
@@ -194,10 +195,10 @@ fn by_itself() {
             assert!(outcome.unwrap_err().is_cancelled());
             called.add();
         });
-        *slot.lock().unwrap() = Some(future);
+        *slot.lock() = Some(future);
         stored.open();
         calls.wait_for(1);
-        let future = slot.lock().unwrap().take().unwrap();
+        let future = slot.lock().take().unwrap();
         assert!(future.result().unwrap_err().is_cancelled());
         assert_eq!(drops.count(), 1);
     });

@@ -1,12 +1,13 @@
 //! Workers that block on futures of their own pool.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use concurrent_futures::{
     ReturnWhen, TaskFuture, ThreadPoolExecutor, as_completed, block_on, promise, wait, wait_async,
 };
+use parking_lot::Mutex;
 
 use crate::support::*;
 
@@ -156,7 +157,7 @@ fn what_it_awaits_is_run_in_place_though_it_was_suspended_before() {
             let (count, inner) = (Arc::clone(&polled), Arc::clone(&pool));
             let plug = Plug::new(&pool, 1);
             let future = pool.spawn(async move {
-                let task: TaskFuture<usize> = stored.lock().unwrap().take().unwrap();
+                let task: TaskFuture<usize> = stored.lock().take().unwrap();
                 let nested = inner.spawn(async move {
                     count.add();
                     task.await.unwrap() + 1
@@ -165,7 +166,7 @@ fn what_it_awaits_is_run_in_place_though_it_was_suspended_before() {
             });
             // In the queue: the future, what it spawns later (behind the rest), the one that waits, the task.
             let waiting = pool.submit(move || block(way, future));
-            *slot.lock().unwrap() = Some(pool.submit(|| 40));
+            *slot.lock() = Some(pool.submit(|| 40));
             plug.release();
             assert_eq!(waiting.result().unwrap(), 42);
             assert_eq!(polled.get(), 1);
@@ -242,12 +243,12 @@ fn it_waits_for_itself() {
         let done = Gate::new();
         let open = done.clone();
         future.add_done_callback(move |outcome| {
-            *seen.lock().unwrap() = *outcome.unwrap();
+            *seen.lock() = *outcome.unwrap();
             open.open();
         });
         promise.set_result(future).ok().unwrap();
         done.pass();
-        assert!(*shared.lock().unwrap());
+        assert!(*shared.lock());
     });
 }
 

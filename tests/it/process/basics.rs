@@ -310,13 +310,13 @@ fn tasks_have_the_stack_that_was_asked_for() {
 fn callbacks_run_in_the_parent_and_in_order() {
     guarded(|| {
         let pool = pool(1);
-        let (counter, order) = (Counter::new(), Arc::new(std::sync::Mutex::new(Vec::new())));
+        let (counter, order) = (Counter::new(), Arc::new(parking_lot::Mutex::new(Vec::new())));
         let plug = Plug::new(&pool);
         let future = pool.submit(pid, ());
         for n in 0..3 {
             let (order, counter) = (Arc::clone(&order), Arc::clone(&counter));
             future.add_done_callback(move |done| {
-                order.lock().unwrap().push((n, std::process::id(), done.is_ok()));
+                order.lock().push((n, std::process::id(), done.is_ok()));
                 counter.add();
                 assert_ne!(n, 1, "a callback panics, as this test wants it");
             });
@@ -324,7 +324,7 @@ fn callbacks_run_in_the_parent_and_in_order() {
         plug.release();
         counter.wait_for(3);
         let here = std::process::id();
-        assert_eq!(*order.lock().unwrap(), [(0, here, true), (1, here, true), (2, here, true)]);
+        assert_eq!(*order.lock(), [(0, here, true), (1, here, true), (2, here, true)]);
         assert_ne!(future.result().unwrap(), here);
         assert_eq!(pool.submit(add, (1, 1)).result().unwrap(), 2, "the thread of the callbacks lives");
     });
@@ -335,11 +335,11 @@ fn a_callback_may_submit() {
     guarded(|| {
         let pool = Arc::new(pool(1));
         let (inner, (promise, second)) = (Arc::clone(&pool), concurrent_futures::promise());
-        let promise = std::sync::Mutex::new(Some(promise));
+        let promise = parking_lot::Mutex::new(Some(promise));
         let first = pool.submit(add, (1, 2));
         first.add_done_callback(move |_| {
             let future = inner.submit(add, (10, 20));
-            promise.lock().unwrap().take().unwrap().set_result(future).unwrap();
+            promise.lock().take().unwrap().set_result(future).unwrap();
         });
         assert_eq!(first.result().unwrap(), 3);
         assert_eq!(second.result().unwrap().result().unwrap(), 30);

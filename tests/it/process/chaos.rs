@@ -3,14 +3,15 @@
 //! a reason that it had.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use concurrent_futures::{
     ProcessPoolBuilder, ProcessPoolExecutor, Shutdown, Stdio, TaskError, TaskFuture, as_completed, block_on,
 };
+use parking_lot::Mutex;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -268,7 +269,7 @@ impl Site {
         let n = self.ids.fetch_add(1, SeqCst);
         let kind = Kind::any(self.weather);
         let task = Task { n, kind, retries: fastrand::choice([0, 0, 0, 1, 2]).unwrap() };
-        self.history.lock().unwrap().submitted.push(task);
+        self.history.lock().submitted.push(task);
         let body = match kind {
             Kind::Long(length) => vec![n as u8; length],
             _ => Vec::new(),
@@ -285,7 +286,7 @@ impl Site {
             if n % 64 == 0 && outcome != Outcome::ShutDown {
                 site.submit().1.detach();
             }
-            site.history.lock().unwrap().resolved.push((n, outcome));
+            site.history.lock().resolved.push((n, outcome));
         });
         (task, future)
     }
@@ -296,7 +297,7 @@ impl Site {
             assert!(*value == task.n && body.len() == expected && body.iter().all(|byte| *byte == task.n as u8));
         }
         let outcome = Outcome::of(result.as_ref());
-        let twice = self.history.lock().unwrap().received.insert(task.n, outcome);
+        let twice = self.history.lock().received.insert(task.n, outcome);
         assert!(twice.is_none(), "{task:?} is resolved a second time, first with {twice:?}");
     }
 
@@ -412,7 +413,7 @@ fn storm(builder: ProcessPoolBuilder, threads: usize, weather: Weather) -> (usiz
         thread.join().unwrap();
     }
     assert_eq!(site.pool.worker_pids(), []);
-    let mut history = std::mem::take(&mut *site.history.lock().unwrap());
+    let mut history = std::mem::take(&mut *site.history.lock());
     history.read(&site.ledger);
     assert_eq!(history.submitted.len() as u64, site.ids.load(SeqCst));
     let faults = history.faults(threads, weather);

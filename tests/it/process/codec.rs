@@ -243,11 +243,11 @@ fn a_result_that_panics_in_the_supervisor() {
         let pool = pool(1);
         for how in [How::Error, How::Panic] {
             let (promise, seen) = concurrent_futures::promise();
-            let promise = std::sync::Mutex::new(Some(promise));
+            let promise = parking_lot::Mutex::new(Some(promise));
             let future = pool.submit(same, trap(At::DecodeInParent, how));
             future.add_done_callback(move |result| {
                 let is_decode = result.is_err_and(|error| error.is_decode());
-                promise.lock().unwrap().take().unwrap().set_result(is_decode).unwrap();
+                promise.lock().take().unwrap().set_result(is_decode).unwrap();
             });
             assert!(seen.result().unwrap(), "{how:?}");
         }

@@ -590,7 +590,7 @@ fn a_process_that_may_have_run_out_of_memory_is_told_as_one() {
         const LIMIT: u64 = 2 << 30;
         let builder = || ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Null);
         let pool = builder().memory_limit(LIMIT).build().unwrap();
-        let allocate = |megabytes: usize| vec![1u8; megabytes << 20].len();
+        let allocate = |megabytes: usize| std::hint::black_box(vec![1u8; megabytes << 20]).len();
         let exit = exit_of(pool.submit(allocate, 3 << 10).result());
         assert_eq!((exit.signal_name(), exit.memory_limit()), (Some("SIGABRT"), Some(LIMIT)));
         let text = exit.to_string();

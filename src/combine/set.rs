@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use crate::current::{self, ThreadKey};
@@ -207,6 +207,15 @@ impl<S: Completable> CompletionSet<S> {
     /// A queued task that the calling thread may run is run instead of waited for, unless the wait may have to end before the task
     /// does: see [`Meanwhile`].
     pub(super) fn wait_for(&mut self, count: usize, deadline: Option<Instant>) -> bool {
+        loop {
+            let is_met = self.wait_once(count, deadline);
+            if !is_met || self.is_really_over(count) {
+                return is_met;
+            }
+        }
+    }
+
+    fn wait_once(&mut self, count: usize, deadline: Option<Instant>) -> bool {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
         self.waits_here();
         loop {
@@ -265,6 +274,15 @@ impl<S: Completable> CompletionSet<S> {
     /// Ready when `count` futures are done (or one has failed, where that is enough). Otherwise the waker is woken once when
     /// that may be so.
     pub(super) fn poll_for(&mut self, count: usize, context: &Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.poll_once(count, context));
+            if self.is_really_over(count) {
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    fn poll_once(&mut self, count: usize, context: &Context<'_>) -> Poll<()> {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
         self.refuse_own(context.waker());
         let first = self.demand == 0;
@@ -554,7 +572,7 @@ impl<S: Completable> CompletionSet<S> {
 
     /// Where a failure is enough, and one may have ended the wait: is it really one? Some values are made only when they are looked at,
     /// and that may fail. If none has failed, the wait may have to go on: this says whether `count` futures are done.
-    pub(super) fn is_really_over(&mut self, count: usize) -> bool {
+    fn is_really_over(&mut self, count: usize) -> bool {
         // AcqRel: what has completed before this is on the stack, and what completes from now on counts as enough again.
         if !self.shared.failure_is_enough || !self.shared.failed.swap(false, AcqRel) {
             return true;

@@ -77,7 +77,6 @@ pub fn wait<F: Completable>(
 ) -> Waited<F> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut set = CompletionSet::new(futures, return_when == ReturnWhen::FirstException);
-    let count = return_when.count(set.len());
-    while set.wait_for(count, deadline) && !set.is_really_over(count) {}
+    set.wait_for(return_when.count(set.len()), deadline);
     Waited::of(&mut set)
 }

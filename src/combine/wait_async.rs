@@ -73,12 +73,7 @@ impl<F: Completable> Future for WaitAsync<F> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Waited<F>> {
         let this = self.get_mut();
         assert!(!this.ready, "polled again after it was ready");
-        loop {
-            ready!(this.set.poll_for(this.count, context));
-            if this.set.is_really_over(this.count) {
-                break;
-            }
-        }
+        ready!(this.set.poll_for(this.count, context));
         this.ready = true;
         Poll::Ready(Waited::of(&mut this.set))
     }

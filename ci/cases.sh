@@ -56,5 +56,5 @@ for build in ${CASES_BUILDS:-debug release}; do
         done
     done
 done
-echo "${#tests[@]} tests, $total runs as decided, $failed tests failed"
+echo "${#tests[@]} tests, $total runs as decided, $failed failures (a test counts once for each build and transport)"
 [ "$failed" -eq 0 ]

@@ -421,10 +421,10 @@ pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<P
 
 /// Bytes with attachments, unless these are too many.
 pub(super) fn attached(bytes: Vec<u8>, attachments: Vec<SharedBytes>) -> Result<Payload, String> {
-    match attachments.len() <= shared_bytes::MOST {
-        true => Ok(Payload::Attached(bytes, attachments)),
-        false => Err(format!("it has more than {} SharedBytes", shared_bytes::MOST)),
+    if attachments.len() > shared_bytes::MOST {
+        return Err(format!("it has more than {} SharedBytes", shared_bytes::MOST));
     }
+    Ok(Payload::Attached(bytes, attachments))
 }
 
 fn serialize_panicked(panic: &TaskPanic) -> String {

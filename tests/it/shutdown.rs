@@ -25,13 +25,7 @@ fn leave_tokens(pool: &ThreadPoolExecutor, workers: usize) -> Drops {
 #[test]
 fn run_after_shutdown() {
     guarded(|| {
-        for how in [
-            Shutdown::Wait,
-            Shutdown::NoWait,
-            Shutdown::CancelPending,
-            Shutdown::CancelPendingNoWait,
-            Shutdown::Within(LIMIT),
-        ] {
+        for how in every_shutdown(LIMIT) {
             let pool = pool(1);
             pool.submit(|| ()).result().unwrap();
             pool.shutdown(how).unwrap();
@@ -391,13 +385,7 @@ fn within_no_limit_at_all() {
 #[test]
 fn of_a_pool_that_never_started() {
     guarded(|| {
-        for how in [
-            Shutdown::Wait,
-            Shutdown::NoWait,
-            Shutdown::CancelPending,
-            Shutdown::CancelPendingNoWait,
-            Shutdown::Within(Duration::ZERO),
-        ] {
+        for how in every_shutdown(Duration::ZERO) {
             pool(3).shutdown(how).unwrap();
         }
     });

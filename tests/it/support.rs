@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use concurrent_futures::ThreadPoolExecutor;
+use concurrent_futures::{Shutdown, ThreadPoolExecutor};
 // Not those of std, which no sanitizer sees: what they order it would take for a race.
 use parking_lot::{Condvar, Mutex};
 
@@ -43,6 +43,12 @@ pub(crate) fn watchdog<R: Send + 'static>(limit: Duration, body: impl FnOnce() -
     let outcome = outcome.take().expect("it is there");
     let _ = runner.join();
     outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// All ways to shut a pool down; `Within` with this time.
+pub(crate) fn every_shutdown(time: Duration) -> [Shutdown; 5] {
+    use Shutdown::*;
+    [Wait, NoWait, CancelPending, CancelPendingNoWait, Within(time)]
 }
 
 /// Under a sanitizer everything takes longer, so much as its script says.

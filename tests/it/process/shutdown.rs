@@ -11,7 +11,7 @@ use concurrent_futures::{ProcessPoolExecutor, Shutdown, ShutdownError, Stdio, Ta
 use rustix::process::Signal;
 
 use super::support::*;
-use crate::support::{guarded, in_child, is_child, printed, rounds};
+use crate::support::{every_shutdown, guarded, in_child, is_child, printed, rounds};
 
 fn pid(_: ()) -> u32 {
     std::process::id()
@@ -264,13 +264,7 @@ fn many_at_once_and_again() {
 #[test]
 fn of_a_pool_that_never_had_a_task() {
     guarded(|| {
-        for how in [
-            Shutdown::Wait,
-            Shutdown::NoWait,
-            Shutdown::CancelPending,
-            Shutdown::CancelPendingNoWait,
-            Shutdown::Within(Duration::ZERO),
-        ] {
+        for how in every_shutdown(Duration::ZERO) {
             let pool = pool(2);
             pool.shutdown(how).unwrap();
             assert!(pool.submit(pid, ()).result().unwrap_err().is_shut_down());

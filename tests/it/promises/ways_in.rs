@@ -10,7 +10,7 @@ use super::job::{Busy, Job, PANIC, Pool, Setting, on_pools};
 use super::started::{Failure, Started, start, start_and_cancel};
 use super::table::{Kind, PromiseIn, WayIn, ways_in};
 use crate::process::support::Folder;
-use crate::support::guarded;
+use crate::support::{every_shutdown, guarded};
 
 /// Runs `body` for every cell of the promise that holds.
 fn on_cells(promise: PromiseIn, body: impl Fn(&Setting, WayIn) + Clone + Send + 'static) {
@@ -174,13 +174,7 @@ fn queued_tasks_start_in_order() {
 fn after_a_shutdown_it_is_refused() {
     for kind in [Kind::Threads, Kind::Processes] {
         for way in ways_in(PromiseIn::RefusedAfterShutdown, kind) {
-            for how in [
-                Shutdown::Wait,
-                Shutdown::NoWait,
-                Shutdown::CancelPending,
-                Shutdown::CancelPendingNoWait,
-                Shutdown::Within(Duration::from_secs(3600)),
-            ] {
+            for how in every_shutdown(Duration::from_secs(3600)) {
                 guarded(move || {
                     let pool = super::job::new_pool(kind, 2);
                     let setting = Setting { pool, workers: 2, inside: false, folder: Folder::new() };

@@ -97,14 +97,19 @@ impl Ledger {
         Self(path.into())
     }
 
+    /// A process that is killed while it writes can leave a part of a line only where that goes from one page of the file to the next.
+    /// So lines are filled up to a length that divides a page, and none does.
     pub(crate) fn write(&self, line: impl std::fmt::Display) {
+        const LENGTH: usize = 64;
+        let line = line.to_string();
+        let spaces = (line.len() + 1).next_multiple_of(LENGTH) - line.len() - 1;
         let mut file = OpenOptions::new().append(true).open(&self.0).unwrap();
         // In one piece, so that lines do not mix.
-        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+        file.write_all(format!("{line}{:spaces$}\n", "").as_bytes()).unwrap();
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
-        fs::read_to_string(&self.0).unwrap().lines().map(str::to_owned).collect()
+        fs::read_to_string(&self.0).unwrap().lines().map(|line| line.trim_end_matches(' ').to_owned()).collect()
     }
 }
 

@@ -164,13 +164,27 @@ impl<T: Send + Sync> PerProcess<T> {
     }
 
     /// The value of this process. Of several threads that find none, all call `make`, and one value is kept.
+    #[inline]
     pub(crate) fn get_or_make(&self, make: impl Fn() -> T) -> &'static T {
+        match Self::of_this_process(self.0.load(Acquire)) {
+            Some(value) => value,
+            None => self.make(make),
+        }
+    }
+
+    #[inline]
+    fn of_this_process(made: *mut Made<T>) -> Option<&'static T> {
+        // SAFETY: null, or a box that was leaked in `make`.
+        let made = unsafe { made.as_ref() }?;
+        (!cfg!(all(unix, not(loom))) || made.mark.valid.load(Relaxed)).then_some(&made.value)
+    }
+
+    #[cold]
+    fn make(&self, make: impl Fn() -> T) -> &'static T {
         loop {
             let now = self.0.load(Acquire);
-            // SAFETY: null, or a box that was leaked below.
-            let made = unsafe { now.as_ref() };
-            if let Some(made) = made.filter(|made| !cfg!(all(unix, not(loom))) || made.mark.valid.load(Relaxed)) {
-                return &made.value;
+            if let Some(value) = Self::of_this_process(now) {
+                return value;
             }
             let new = Box::into_raw(Box::new(Made { mark: mark(), value: make() }));
             if self.0.compare_exchange(now, new, AcqRel, Acquire).is_err() {

@@ -36,6 +36,7 @@ pub(crate) struct Image {
 }
 
 /// The executable that this process runs. If this crate is linked into a shared library, it is somebody else's.
+#[inline]
 pub(crate) fn executable() -> &'static Image {
     static EXECUTABLE: PerProcess<Image> = PerProcess::new();
     EXECUTABLE.get_or_make(Image::find)

@@ -25,6 +25,27 @@ pub(crate) struct Deferred {
     pub(crate) wake_supervisor: bool,
 }
 
+/// The emptied lists of an earlier change: a pool whose tasks come back one by one would allocate two for each task.
+#[derive(Default)]
+pub(crate) struct Spare {
+    settle: Vec<(JobBox, Raw)>,
+    wake_waiters_of: Vec<Arc<Shared>>,
+}
+
+impl Spare {
+    /// Longer lists are not kept.
+    const LONGEST: usize = 256;
+
+    pub(crate) fn keep(&mut self, deferred: Deferred) {
+        if deferred.settle.is_empty() && deferred.settle.capacity() <= Self::LONGEST {
+            self.settle = deferred.settle;
+        }
+        if deferred.wake_waiters_of.is_empty() && deferred.wake_waiters_of.capacity() <= Self::LONGEST {
+            self.wake_waiters_of = deferred.wake_waiters_of;
+        }
+    }
+}
+
 impl Deferred {
     pub(crate) fn new() -> Self {
         Self::at(Instant::now())
@@ -33,6 +54,20 @@ impl Deferred {
     /// For a change at that time.
     pub(crate) fn at(now: Instant) -> Self {
         Self { now, settle: Vec::new(), arguments: Vec::new(), wake_waiters_of: Vec::new(), wake_supervisor: false }
+    }
+
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.settle.is_empty() && self.arguments.is_empty() && self.wake_waiters_of.is_empty() && !self.wake_supervisor
+    }
+
+    /// Uses the lists of an earlier change, unless this one has begun to use its own.
+    pub(crate) fn reuse(&mut self, spare: &mut Spare) {
+        if self.settle.capacity() == 0 {
+            self.settle = std::mem::take(&mut spare.settle);
+        }
+        if self.wake_waiters_of.capacity() == 0 {
+            self.wake_waiters_of = std::mem::take(&mut spare.wake_waiters_of);
+        }
     }
 
     pub(crate) fn fail(&mut self, job: JobBox, error: TaskError) {

@@ -1,6 +1,6 @@
 //! A pool: its lock, what is done outside it, and its end.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -24,7 +24,7 @@ use crate::process::transport::Shared;
 use crate::unwind;
 
 /// All pools of this process. A task may outlive its pool, so it knows it by number only.
-static POOLS: PerProcess<RwLock<HashMap<usize, Weak<Inner>>>> = PerProcess::new();
+static POOLS: PerProcess<RwLock<BTreeMap<usize, Weak<Inner>>>> = PerProcess::new();
 
 fn descriptors_closed() -> Cause {
     Cause::new("the program has closed file descriptors of this executor")
@@ -106,15 +106,21 @@ impl Inner {
     }
 
     /// Gives up the lock, and does what has to be done outside it. The pool does not end before that is done.
-    pub(super) fn release(&self, mut state: MutexGuard<'_, State>, deferred: Deferred) {
+    pub(super) fn release(&self, mut state: MutexGuard<'_, State>, mut deferred: Deferred) {
         let settles = !deferred.settle.is_empty();
         if settles {
             state.lifecycle.begin_settling();
         }
         drop(state);
-        self.settle(deferred);
-        if settles && self.state.lock().lifecycle.end_settling() {
-            self.wake_supervisor();
+        self.settle(&mut deferred);
+        if settles {
+            let mut state = self.state.lock();
+            state.spare.keep(deferred);
+            let was_last = state.lifecycle.end_settling();
+            drop(state);
+            if was_last {
+                self.wake_supervisor();
+            }
         }
     }
 
@@ -198,30 +204,35 @@ impl Inner {
         self.ended.notify_all();
     }
 
-    /// Takes in what has come back; says whether there was anything to look at.
-    pub(super) fn collect(&self) -> bool {
-        if !self.has_replies() {
-            return false;
+    /// Takes in the replies that are there, if there are any.
+    pub(super) fn collect(&self) {
+        if self.has_replies() {
+            self.collect_all();
         }
+    }
+
+    /// Takes in the replies that are there.
+    pub(super) fn collect_all(&self) {
         self.change(|state, deferred| {
             state.collect(deferred);
             state.settle_down(deferred);
         });
-        true
     }
 
     /// A glance at all rings.
     pub(super) fn has_replies(&self) -> bool {
-        let rings = Arc::clone(&self.rings.read());
-        rings.iter().any(|shared| shared.has_replies())
+        self.rings.read().iter().any(|shared| shared.has_replies())
     }
 
     /// Carries out what was deferred, without the lock. Futures that have callbacks are left to the callback thread.
-    fn settle(&self, deferred: Deferred) {
+    fn settle(&self, deferred: &mut Deferred) {
+        if deferred.is_nothing() {
+            return;
+        }
         let Deferred { settle, arguments, wake_waiters_of, wake_supervisor, now: _ } = deferred;
-        arguments.into_iter().for_each(unwind::drop_quietly);
+        arguments.drain(..).for_each(unwind::drop_quietly);
         let _resolving = (!settle.is_empty()).then(|| Resolving::futures_of(self.id()));
-        for (job, raw) in settle {
+        for (job, raw) in settle.drain(..) {
             let Job { sink, argument, .. } = *job;
             if let Some(unpublished) = sink.settle(raw, argument) {
                 match self.this.upgrade() {
@@ -230,10 +241,10 @@ impl Inner {
                 }
             }
         }
-        for shared in wake_waiters_of {
+        for shared in wake_waiters_of.drain(..) {
             shared.wake_sleepers();
         }
-        if wake_supervisor {
+        if *wake_supervisor {
             self.wake_supervisor();
         }
     }

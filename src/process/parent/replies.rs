@@ -21,6 +21,7 @@ impl State {
             }
             self.is_full &= !was_sending;
             if self.children[at].link.has_replies() {
+                deferred.reuse(&mut self.spare);
                 deferred.wake_waiters(&self.children[at]);
                 self.is_full = false;
                 self.collect_from(at, deferred);
@@ -30,24 +31,23 @@ impl State {
 
     /// Takes in the replies of that worker.
     pub(super) fn collect_from(&mut self, at: usize, deferred: &mut Deferred) {
-        let mut returned = Vec::new();
-        let child = &mut self.children[at];
-        let collected = child.collect(&self.config, deferred.now, &mut returned);
-        deferred.wake_supervisor |= child.has_more();
-        if let Err(violation) = collected {
-            self.kill_for_violation(at, violation, deferred);
-        }
-        for returned in returned {
-            match returned {
-                Returned::Task(job, raw) => {
+        let collected = loop {
+            match self.children[at].receive(&self.config, deferred.now) {
+                Ok(Some(Returned::Task(job, raw))) => {
                     self.completed += 1;
                     deferred.settle.push((job, raw));
                 }
-                Returned::Initializer(raw) => match raw.into_body() {
+                Ok(Some(Returned::Initializer(raw))) => match raw.into_body() {
                     Ok(_) => self.restarts.prepared(),
                     Err(error) => self.break_down(Cause::new(error), deferred),
                 },
+                Ok(None) => break Ok(()),
+                Err(violation) => break Err(violation),
             }
+        };
+        deferred.wake_supervisor |= self.children[at].has_more();
+        if let Err(violation) = collected {
+            self.kill_for_violation(at, violation, deferred);
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::alarm::Alarm;
 use super::child::{Child, EndReason};
 use super::config::Config;
-use super::deferred::Deferred;
+use super::deferred::{Deferred, Spare};
 use super::job::JobBox;
 use super::lifecycle::Lifecycle;
 use super::queue::TaskQueue;
@@ -39,6 +39,7 @@ pub(crate) struct State {
     pub(super) is_full: bool,
     /// How many tasks have come back from workers.
     pub(super) completed: u64,
+    pub(super) spare: Spare,
 }
 
 impl State {
@@ -53,6 +54,7 @@ impl State {
             alarm: Alarm::default(),
             is_full: false,
             completed: 0,
+            spare: Spare::default(),
         }
     }
 

@@ -86,17 +86,21 @@ impl Inner {
         let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut watched = Watched { inner: self, ring: None };
         while !done() && !late() {
-            if self.collect() {
+            let rings = Arc::clone(&self.rings.read());
+            let replies_are_there = || rings.iter().any(|shared| shared.has_replies());
+            if replies_are_there() {
+                self.collect_all();
                 continue;
             }
-            let rings = Arc::clone(&self.rings.read());
             let (ring, is_streaming) = self.place_of(id);
             watched.set(ring);
-            let news = || done() || rings.iter().any(|shared| shared.has_replies());
             // Yields to a worker on the same CPU, except while a long value is transferred: both sides copy parts of it, which is
             // faster on two CPUs, and the scheduler separates them only if this thread does not yield.
             let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker()) && !is_streaming;
-            if spin::until_or(news, beside) {
+            if spin::until_or(|| done() || replies_are_there(), beside) {
+                if !done() {
+                    self.collect_all();
+                }
                 continue;
             }
             let Some(shared) = watched.ring.as_ref().filter(|_| alone) else { return };

@@ -171,8 +171,8 @@ struct Serving<'a> {
 impl Serving<'_> {
     /// Keeps the first error: a step that succeeds after it says nothing about it.
     fn note(&mut self, outcome: Result<(), ProtocolError>) {
-        if self.failed.is_ok() {
-            self.failed = outcome;
+        if let (Err(error), Ok(())) = (outcome, self.failed) {
+            self.failed = Err(error);
         }
     }
 

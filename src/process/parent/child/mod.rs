@@ -284,18 +284,13 @@ impl Child {
         self.outgoing.send_exit(&mut self.link)
     }
 
-    /// Takes in what has come back.
-    pub(crate) fn collect(
-        &mut self,
-        config: &Config,
-        now: Instant,
-        to: &mut Vec<Returned>,
-    ) -> Result<(), ProtocolError> {
+    /// Takes in the next reply; `None` if there is no other that is whole.
+    pub(crate) fn receive(&mut self, config: &Config, now: Instant) -> Result<Option<Returned>, ProtocolError> {
         let (limit, nesting) = (config.max_payload, config.max_nesting);
         loop {
             let awaits_argument = self.outgoing.is_sending();
             let whole = self.incoming.receive(&mut self.link, &mut self.inflight, limit, awaits_argument)?;
-            let Some(Whole { reply, body, work }) = whole else { return Ok(()) };
+            let Some(Whole { reply, body, work }) = whole else { return Ok(None) };
             if reply.retire {
                 self.life.retire();
             }
@@ -307,9 +302,9 @@ impl Child {
             match work {
                 Work::Task(job) => {
                     let name = job.name();
-                    to.push(Returned::Task(job, raw(name)));
+                    return Ok(Some(Returned::Task(job, raw(name))));
                 }
-                Work::Initializer => to.push(Returned::Initializer(raw(None))),
+                Work::Initializer => return Ok(Some(Returned::Initializer(raw(None)))),
                 Work::Forgotten(_) => {}
             }
         }

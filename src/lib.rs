@@ -17,12 +17,12 @@ mod process;
 #[doc(hidden)]
 pub use process::fuzzing;
 
-/// The models of the transport run without the rest of the process pool.
+/// The models of the links run without the rest of the process pool.
 #[cfg(all(test, loom, feature = "process"))]
 mod process {
-    mod transport {
+    mod link {
         mod models;
-        mod words;
+        mod wait_flags;
     }
 }
 mod spin;

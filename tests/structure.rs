@@ -30,7 +30,7 @@ const ISLANDS: &[&str] = &[
     "future/shared.rs",
     "future/spawned.rs",
     "future/task.rs",
-    "future/unfinished.rs",
+    "future/live.rs",
     "future/waiter.rs",
     "combine/set.rs",
     "os/cpu.rs",
@@ -41,8 +41,8 @@ const ISLANDS: &[&str] = &[
     "process/body.rs",
     "process/call.rs",
     "process/start.rs",
-    "process/transport/models.rs",
-    "process/transport/ring.rs",
+    "process/link/models.rs",
+    "process/link/ring.rs",
     "process/worker/entry.rs",
     "process/worker/serve.rs",
     "process/worker/watch.rs",
@@ -125,7 +125,7 @@ fn threads_park_in_one_place() {
 const CIRCLES: &[&[&str]] = &[
     &["error/mod.rs", "unwind.rs"],
     &[
-        "future/attend.rs",
+        "future/inline_wait.rs",
         "future/block.rs",
         "future/cell.rs",
         "future/deadlock.rs",
@@ -135,9 +135,9 @@ const CIRCLES: &[&[&str]] = &[
         "future/shared.rs",
         "future/spawned.rs",
         "future/task.rs",
-        "future/unfinished.rs",
+        "future/live.rs",
     ],
-    &["thread/core.rs", "thread/join.rs", "thread/roster.rs", "thread/spares.rs", "thread/worker.rs"],
+    &["thread/core.rs", "thread/join.rs", "thread/registry.rs", "thread/spares.rs", "thread/worker.rs"],
 ];
 
 #[test]

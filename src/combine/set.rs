@@ -12,7 +12,7 @@
 //! next. Each poll withdraws the demand, and makes a new one if need be, after the waker has been put in place: so a
 //! completion in between is seen by the poll, and one that still finds the old waker wakes it for nothing at worst.
 //!
-//! A worker that waits for spawned futures of its own pool is entered for each of them (`attend`), once, and looks at each,
+//! A worker that waits for spawned futures of its own pool listens to each of them (`inline_wait`), once, and looks at each,
 //! once. From then on it is told by index which of them may be polled in place: the index is put on a list, and then the
 //! sleeper is woken. The waiting side makes itself the sleeper, then looks at the list, and only then sleeps or returns. So
 //! either it sees the index, or is woken. Hence all that a wait looks at is linear in the number of futures and of
@@ -30,8 +30,8 @@ use std::time::Instant;
 use crate::current::{self, ThreadKey};
 use crate::fork;
 use crate::future::{
-    AlreadyFinal, Attendance, Attendant, Attending, Entered, Idle, Left, Listener, Offloaded, SharedFuture, Source,
-    TaskFuture, Unparker, Wait, Waiter, enter_wait, is_past, only_unparks, park, polls_itself,
+    AlreadyFinal, Entered, InlineWait, InlineWaitGuard, ItemListener, Left, Listener, Offloaded, SharedFuture, Source,
+    TaskFuture, Unparker, Wait, WaitMode, Waiter, enter_wait, is_past, only_unparks, park, polls_itself,
 };
 use crate::spin;
 use crate::sync::Mutex;
@@ -104,7 +104,7 @@ struct Shared {
     failure_is_enough: bool,
     failed: AtomicBool,
     sleeper: Mutex<Option<Sleeper>>,
-    /// The attended futures that may be polled in place since the waiting side has looked last, each at most once.
+    /// The futures that may be polled in place since the waiting side has looked last, each at most once.
     pollable: Mutex<Vec<usize>>,
 }
 
@@ -137,11 +137,11 @@ pub(super) struct CompletionSet<S: Completable> {
     helped_at: usize,
     /// What the last poll has subtracted from the balance.
     demand: isize,
-    attending: Attending,
+    inline_wait: InlineWaitGuard,
     /// The thread whose wait that is.
     waited_on: Option<ThreadKey>,
-    /// The attendance under which the items are entered: this set's own, or that of the thread that polls it in place.
-    attended_by: Option<u64>,
+    /// The wait under which the listeners are registered: this set's own, or that of the thread that polls it in place.
+    entered_for: Option<u64>,
     /// The items that the waiting side has to look at, as they may be polled in place, or run.
     to_claim: VecDeque<usize>,
     /// Indices of futures that count as done because waiting for them would deadlock. They are no longer registered.
@@ -177,9 +177,9 @@ impl<S: Completable> CompletionSet<S> {
             looked_at: 0,
             helped_at: 0,
             demand: 0,
-            attending: Attending::new(),
+            inline_wait: InlineWaitGuard::new(),
             waited_on: None,
-            attended_by: None,
+            entered_for: None,
             to_claim: VecDeque::new(),
             refused: BTreeSet::new(),
             own_refused: false,
@@ -230,13 +230,13 @@ impl<S: Completable> CompletionSet<S> {
             }
             if !late {
                 if current::may_be_needed() {
-                    let own = self.attending.same();
-                    self.attend(&own, |source, listener| source.attend(&own, listener));
+                    let own = self.inline_wait.same();
+                    self.listen(&own, |source, listener| source.listen(&own, listener));
                     if meanwhile != Meanwhile::Claim && self.act(meanwhile) {
                         continue;
                     }
                 }
-                self.help_one(demand, deadline, Idle::Spin);
+                self.drive_one(demand, deadline, WaitMode::Spin);
             }
             let _entered = match deadline {
                 None => match self.enter(count == self.items.len()) {
@@ -253,7 +253,7 @@ impl<S: Completable> CompletionSet<S> {
     fn waits_here(&mut self) {
         let here = current::key();
         if self.waited_on.replace(here) != Some(here) {
-            (self.attending, self.attended_by) = (Attending::new(), None);
+            (self.inline_wait, self.entered_for) = (InlineWaitGuard::new(), None);
             self.to_claim.clear();
             self.looked_at = 0;
         }
@@ -286,9 +286,9 @@ impl<S: Completable> CompletionSet<S> {
         let demand = isize::try_from(count).expect("no more futures than fit into memory");
         self.refuse_own(context.waker());
         let first = self.demand == 0;
-        let in_place = Attendance::in_place();
-        if let Some(attendance) = &in_place {
-            self.offload_in_place(attendance, demand, context.waker());
+        let in_place = InlineWait::in_place();
+        if let Some(wait) = &in_place {
+            self.offload_in_place(wait, demand, context.waker());
         }
         // AcqRel here and below: as in `sleep_for`.
         if self.shared.balance.fetch_add(self.demand, AcqRel) + std::mem::take(&mut self.demand) >= demand
@@ -296,7 +296,10 @@ impl<S: Completable> CompletionSet<S> {
         {
             return Poll::Ready(());
         }
-        if first && !current::may_be_needed() && spin::glance(|| self.help_one(demand, None, Idle::Glance)) {
+        if first
+            && !current::may_be_needed()
+            && spin::spin_before_pending(|| self.drive_one(demand, None, WaitMode::Poll))
+        {
             return Poll::Ready(());
         }
         self.shared.set_waker(context.waker());
@@ -391,7 +394,7 @@ impl<S: Completable> CompletionSet<S> {
         while let Some(item) = self.items.get(self.looked_at) {
             self.looked_at += 1;
             let source = item.as_ref().map(S::source).filter(|source| source.may_claim());
-            if source.is_some_and(|source| source.claim(&self.attending)) {
+            if source.is_some_and(|source| source.claim(&self.inline_wait)) {
                 return true;
             }
         }
@@ -401,7 +404,7 @@ impl<S: Completable> CompletionSet<S> {
     /// What the waiting thread does whenever it looks, for what it waits for. True if it has run something.
     fn act(&mut self, meanwhile: Meanwhile) -> bool {
         match meanwhile {
-            Meanwhile::Claim => self.claim_attended(),
+            Meanwhile::Claim => self.claim_woken(),
             Meanwhile::Offload => self.offload_one(false),
             Meanwhile::OffloadOrClaim => self.offload_one(true),
         }
@@ -411,7 +414,7 @@ impl<S: Completable> CompletionSet<S> {
     /// has run it. What others see to is looked at again after the rest: a future that wakes itself can be claimed each time.
     fn offload_one(&mut self, or_here: bool) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
-            match Self::offload(item, &self.attending, self.attending.unpark(), or_here) {
+            match Self::offload(item, &self.inline_wait, self.inline_wait.unpark(), or_here) {
                 Some(false) => {
                     self.to_claim.push_back(self.looked_at);
                     self.looked_at += 1;
@@ -426,7 +429,7 @@ impl<S: Completable> CompletionSet<S> {
             }
         }
         while let Some(index) = self.next_to_claim() {
-            match Self::offload(&self.items[index], &self.attending, self.attending.unpark(), or_here) {
+            match Self::offload(&self.items[index], &self.inline_wait, self.inline_wait.unpark(), or_here) {
                 Some(false) => {
                     self.to_claim.push_back(index);
                     return false;
@@ -451,25 +454,25 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     /// `None` if there is nothing to run; else whether it was run here.
-    fn offload(item: &Option<S>, attendance: &Attendance, waker: &Waker, or_here: bool) -> Option<bool> {
+    fn offload(item: &Option<S>, wait: &InlineWait, waker: &Waker, or_here: bool) -> Option<bool> {
         let source = item.as_ref().map(S::source)?;
-        if attendance.is_by_spare() && source.is_future() {
-            return source.claim(attendance).then_some(true);
+        if wait.is_by_spare() && source.is_future() {
+            return source.claim(wait).then_some(true);
         }
-        match attendance.offload(source, waker, or_here) {
+        match wait.offload(source, waker, or_here) {
             Offloaded::Nothing => None,
             Offloaded::ToOthers => Some(false),
-            Offloaded::Impossible => source.claim(attendance).then_some(true),
+            Offloaded::Impossible => source.claim(wait).then_some(true),
         }
     }
 
     /// Lets the executor of the first task that is not done use this thread; says whether the demand is met then, if it did.
-    fn help_one(&mut self, demand: isize, deadline: Option<Instant>, may: Idle) -> Option<bool> {
+    fn drive_one(&mut self, demand: isize, deadline: Option<Instant>, mode: WaitMode) -> Option<bool> {
         while let Some(item) = self.items.get(self.helped_at) {
             match item.as_ref().map(S::source) {
                 Some(source) if !source.is_done() => {
                     let is_met = || self.shared.balance.load(Acquire) >= demand;
-                    return source.help(&is_met, deadline, may).then(is_met);
+                    return source.drive_while_waiting(&is_met, deadline, mode).then(is_met);
                 }
                 _ => self.helped_at += 1,
             }
@@ -479,9 +482,9 @@ impl<S: Completable> CompletionSet<S> {
 
     /// For a thread that polls on behalf of a blocking wait: as `Source::poll_in_place`, with the items that it has not
     /// looked at, or that may be polled since; each once.
-    fn offload_in_place(&mut self, attendance: &Attendance, demand: isize, waker: &Waker) {
-        self.attend(attendance, |source, listener| {
-            source.attend(attendance, listener);
+    fn offload_in_place(&mut self, wait: &InlineWait, demand: isize, waker: &Waker) {
+        self.listen(wait, |source, listener| {
+            source.listen(wait, listener);
             true
         });
         // Before those that others see to.
@@ -493,7 +496,7 @@ impl<S: Completable> CompletionSet<S> {
                 return;
             }
             let Some(index) = self.next_to_claim() else { return };
-            match Self::offload(&self.items[index], attendance, waker, true) {
+            match Self::offload(&self.items[index], wait, waker, true) {
                 None => {}
                 Some(true) => self.look_again(index),
                 // Looked at again with the next poll, for which the waker is woken.
@@ -505,16 +508,16 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
-    /// Enters the listener for all items that are not done, once for each attendance, and looks at those items again for
+    /// Registers a listener for all items that are not done, once for each wait, and looks at those items again for
     /// which `enter` is true.
-    fn attend(&mut self, attendance: &Attendance, enter: impl Fn(&dyn Source, Listener<'_>) -> bool) {
-        if self.attended_by.replace(attendance.key()) == Some(attendance.key()) {
+    fn listen(&mut self, wait: &InlineWait, enter: impl Fn(&dyn Source, Listener<'_>) -> bool) {
+        if self.entered_for.replace(wait.key()) == Some(wait.key()) {
             return;
         }
-        let attendant: Weak<dyn Attendant> = Arc::downgrade(&self.shared) as Weak<dyn Attendant>;
+        let listener: Weak<dyn ItemListener> = Arc::downgrade(&self.shared) as Weak<dyn ItemListener>;
         let is_to_be_claimed = |index: &usize| {
             let source = self.items[*index].as_ref().map(S::source).filter(|source| !source.is_done());
-            source.is_some_and(|source| enter(source, Listener::Item(&attendant, *index)))
+            source.is_some_and(|source| enter(source, Listener::Item(&listener, *index)))
         };
         self.to_claim = (0..self.items.len()).filter(is_to_be_claimed).collect();
     }
@@ -530,10 +533,10 @@ impl<S: Completable> CompletionSet<S> {
         Some(index)
     }
 
-    /// Polls one attended future that was woken; false if there is none.
-    fn claim_attended(&mut self) -> bool {
+    /// Polls one future that was woken; false if there is none.
+    fn claim_woken(&mut self) -> bool {
         while let Some(index) = self.next_to_claim() {
-            if self.items[index].as_ref().map(S::source).is_some_and(|source| source.claim(&self.attending)) {
+            if self.items[index].as_ref().map(S::source).is_some_and(|source| source.claim(&self.inline_wait)) {
                 return true;
             }
         }
@@ -541,17 +544,17 @@ impl<S: Completable> CompletionSet<S> {
     }
 
     fn sleep_for(&mut self, demand: isize, deadline: Option<Instant>, meanwhile: Meanwhile) -> bool {
-        let attends = self.attended_by.is_some();
+        let listens = self.entered_for.is_some();
         *self.shared.sleeper.lock() = Some(Sleeper::Thread(Unparker::current()));
         // Release: whoever lifts the balance to 0 finds the sleeper.
         self.shared.balance.fetch_sub(demand, AcqRel);
         while self.shared.balance.load(Acquire) < 0 {
-            let acted = attends && !is_past(deadline) && self.act(meanwhile);
+            let acted = listens && !is_past(deadline) && self.act(meanwhile);
             if !acted && !park(deadline) {
                 break;
             }
         }
-        self.attending.pause();
+        self.inline_wait.pause();
         // The demand is withdrawn; what came last counts.
         self.shared.balance.fetch_add(demand, AcqRel) >= 0
     }
@@ -605,7 +608,7 @@ impl<S: Completable> CompletionSet<S> {
         }
         self.registered = 0;
         self.refused.clear();
-        (self.attending, self.attended_by) = (Attending::new(), None);
+        (self.inline_wait, self.entered_for) = (InlineWaitGuard::new(), None);
         self.to_claim.clear();
         let waker = self.shared.sleeper.lock().take();
         // A waker's destructor is the runtime's code.
@@ -658,7 +661,7 @@ impl Node {
     }
 }
 
-impl Attendant for Shared {
+impl ItemListener for Shared {
     fn may_be_polled(&self, index: usize) {
         if self.list(index) {
             self.wake(&|| ());

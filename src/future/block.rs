@@ -1,23 +1,19 @@
 //! The order in which a blocking wait tries things: look, claim, help, spin, sleep. A worker that sleeps for a spawned
-//! future of its own pool claims again whenever that future is woken (see `attend`). A wait with a deadline does not claim: it
+//! future of its own pool claims again whenever that future is woken (see `inline_wait`). A wait with a deadline does not claim: it
 //! leaves that to a spare thread (see `offload`).
 
 use std::time::Instant;
 
-use super::attend::{Attendance, Attending, Listener};
-use super::deadlock::{self, Circle};
+use super::deadlock::{self, WaitCycle};
+use super::inline_wait::{InlineWait, InlineWaitGuard, Listener};
 use super::waiter::is_past;
-use super::{Idle, Source};
+use super::{Source, WaitMode};
 use crate::current;
 use crate::spin;
 
 /// The first two: `Some(true)` if the task is done, or was queued and has now been run in place; `Some(false)` if the
 /// deadline has passed, so that nothing may be tried; `None` if there is something to wait for.
-pub(super) fn ready_or_claimed(
-    source: &impl Source,
-    deadline: Option<Instant>,
-    attendance: &Attendance,
-) -> Option<bool> {
+pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>, wait: &InlineWait) -> Option<bool> {
     // A claimed task is done afterwards; a spawned future may be claimed each time that it is woken.
     loop {
         if source.is_done() {
@@ -26,7 +22,7 @@ pub(super) fn ready_or_claimed(
         if is_past(deadline) {
             return Some(false);
         }
-        if deadline.is_some() || !source.claim(attendance) {
+        if deadline.is_some() || !source.claim(wait) {
             return None;
         }
     }
@@ -38,18 +34,18 @@ pub(super) fn wait(
     source: &impl Source,
     address: usize,
     deadline: Option<Instant>,
-    attending: &Attending,
+    inline_wait: &InlineWaitGuard,
     sleep: impl FnOnce(&dyn Fn() -> bool) -> bool,
-) -> Result<bool, Circle> {
+) -> Result<bool, WaitCycle> {
     if deadline.is_none() && current::is_running(address) {
-        return Err(Circle);
+        return Err(WaitCycle);
     }
-    // Entered before the first look whether it may be claimed: see `attend`.
+    // Registered before it is first checked whether it may be claimed: see `inline_wait`.
     let may_be_needed = current::may_be_needed();
-    let attended = may_be_needed && source.attend(attending, Listener::Waker(attending.unpark()));
+    let listens = may_be_needed && source.listen(inline_wait, Listener::Waker(inline_wait.unpark()));
     let offload = || {
         if may_be_needed {
-            let _ = attending.offload(source, attending.unpark(), false);
+            let _ = inline_wait.offload(source, inline_wait.unpark(), false);
         }
         false
     };
@@ -57,7 +53,7 @@ pub(super) fn wait(
         offload();
     }
     let is_done = || source.is_done();
-    let spun = source.help(&is_done, deadline, Idle::Sleep);
+    let spun = source.drive_while_waiting(&is_done, deadline, WaitMode::Sleep);
     if is_done() || !spun && spin::until(is_done) {
         return Ok(true);
     }
@@ -68,7 +64,7 @@ pub(super) fn wait(
     let start = Instant::now();
     let done = match deadline {
         Some(_) => sleep(&offload),
-        None if attended => sleep(&|| source.claim(attending)),
+        None if listens => sleep(&|| source.claim(inline_wait)),
         None => sleep(&|| false),
     };
     spin::slept(start.elapsed());

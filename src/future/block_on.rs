@@ -7,25 +7,25 @@ use std::task::{Context, Poll, Waker};
 
 use crossbeam::sync::Parker;
 
-use super::attend::Attending;
 use super::deadlock::BlockingOn;
+use super::inline_wait::InlineWaitGuard;
 use super::park;
 use crate::current;
 use crate::fork;
 
 thread_local! {
     /// What a call needs, from one call to the next. A nested call finds it taken, and makes its own.
-    static CACHED: Cell<Option<Bench>> = const { Cell::new(None) };
+    static CACHED: Cell<Option<ParkSlot>> = const { Cell::new(None) };
 }
 
 /// The parker and waker that a thread uses while its future is pending. The parker is not the one of the thread (`park`): a wait
 /// that is nested in the poll could take a wake-up that was meant for the future.
-struct Bench {
+struct ParkSlot {
     parker: Parker,
     waker: Waker,
 }
 
-impl Bench {
+impl ParkSlot {
     fn new() -> Self {
         let parker = Parker::new();
         let waker = park::waker(parker.unparker().clone());
@@ -64,23 +64,23 @@ impl Bench {
 /// If the future does.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let bench = CACHED.try_with(Cell::take).ok().flatten().unwrap_or_else(Bench::new);
-    let mut context = Context::from_waker(&bench.waker);
-    let attending = current::may_be_needed().then(|| Attending::woken_by(&bench.waker));
-    let _blocking = BlockingOn::enter(&bench.waker);
+    let slot = CACHED.try_with(Cell::take).ok().flatten().unwrap_or_else(ParkSlot::new);
+    let mut context = Context::from_waker(&slot.waker);
+    let inline_wait = current::may_be_needed().then(|| InlineWaitGuard::woken_by(&slot.waker));
+    let _blocking = BlockingOn::enter(&slot.waker);
     let mut witness = fork::Witness::new();
     let output = loop {
-        let polled = match &attending {
-            Some(attending) => attending.polling(|| future.as_mut().poll(&mut context)),
+        let polled = match &inline_wait {
+            Some(inline_wait) => inline_wait.polling(|| future.as_mut().poll(&mut context)),
             None => future.as_mut().poll(&mut context),
         };
         match polled {
             Poll::Ready(output) => break output,
             // In a forked child nobody wakes what waits for the parent's tasks. Polled once more, it sees that.
             Poll::Pending if witness.has_forked() => {}
-            Poll::Pending => bench.parker.park(),
+            Poll::Pending => slot.parker.park(),
         }
     };
-    let _ = CACHED.try_with(|cached| cached.set(Some(bench)));
+    let _ = CACHED.try_with(|cached| cached.set(Some(slot)));
     output
 }

@@ -27,7 +27,7 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attend::{Attendance, Listener, elsewhere};
+use super::inline_wait::{InlineWait, Listener, outside_inline_wait};
 use super::offload::SpareHost;
 use super::state::{BeginCancel, Phase, Publish, Release, ReleaseHandle, Share, Start, State};
 use super::waiter::Waiter;
@@ -39,14 +39,14 @@ use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
 use crate::unwind;
 
-/// What a thread may do while there is nothing to do for the executor that it helps.
+/// How a thread waits when it has driven all there is to drive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Idle {
-    /// Look on for a moment: it must not block.
-    Glance,
-    /// Spin, as long as that is worth while.
+pub(crate) enum WaitMode {
+    /// It polls, so it must not block: it spins for at most 2 µs.
+    Poll,
+    /// It spins, within its budget, but does not sleep: it waits for other tasks, too.
     Spin,
-    /// And then sleep: this task is all that it waits for.
+    /// It spins, and then sleeps: this task is all that it waits for.
     Sleep,
 }
 
@@ -89,10 +89,10 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
         false
     }
 
-    /// The calling thread waits until `done`. The executor may use the calling thread for its own work, within the limits of `may`,
+    /// The calling thread waits until `done`. The executor may use the calling thread for its own work, as `mode` allows,
     /// until `done` returns true or the deadline passes. Returns true if the caller need not spin afterwards.
-    fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
-        let _ = (done, deadline, may);
+    fn drive_while_waiting(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, mode: WaitMode) -> bool {
+        let _ = (done, deadline, mode);
         false
     }
 }
@@ -142,8 +142,8 @@ pub(super) struct Header {
     callbacks: AtomicPtr<()>,
 }
 
-type RunClaimed = unsafe fn(NonNull<Header>, &Attendance, &dyn Fn(bool)) -> bool;
-type Help = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, Idle) -> bool;
+type RunClaimed = unsafe fn(NonNull<Header>, &InlineWait, &dyn Fn(bool)) -> bool;
+type DriveWhileWaiting = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, WaitMode) -> bool;
 /// Where the value is, or the error, of a type that the caller knows.
 type Peek = unsafe fn(NonNull<Header>) -> Result<NonNull<()>, NonNull<TaskError>>;
 
@@ -153,18 +153,18 @@ pub(super) struct Vtable {
     pub(super) run: unsafe fn(NonNull<Header>, &dyn Fn(bool)) -> bool,
     pub(super) discard: unsafe fn(NonNull<Header>),
     pub(super) is_shell: unsafe fn(NonNull<Header>) -> bool,
-    pub(super) claim: unsafe fn(NonNull<Header>, &Attendance) -> bool,
+    pub(super) claim: unsafe fn(NonNull<Header>, &InlineWait) -> bool,
     pub(super) may_claim: unsafe fn(NonNull<Header>) -> bool,
     pub(super) is_future: bool,
     pub(super) claimable: unsafe fn(NonNull<Header>) -> Option<Arc<dyn SpareHost>>,
     pub(super) claim_for_spare: unsafe fn(NonNull<Header>) -> bool,
     pub(super) run_claimed: RunClaimed,
     pub(super) fail_claimed: unsafe fn(NonNull<Header>, TaskError),
-    pub(super) attend: unsafe fn(NonNull<Header>, &Attendance, Listener<'_>) -> bool,
+    pub(super) listen: unsafe fn(NonNull<Header>, &InlineWait, Listener<'_>) -> bool,
     pub(super) cancel: unsafe fn(NonNull<Header>) -> bool,
     pub(super) fail: unsafe fn(NonNull<Header>, TaskError),
     pub(super) has_begun: unsafe fn(NonNull<Header>) -> bool,
-    pub(super) help: Help,
+    pub(super) drive_while_waiting: DriveWhileWaiting,
     pub(super) is_foreign: unsafe fn(NonNull<Header>) -> bool,
     pub(super) is_lazy: bool,
     pub(super) take: unsafe fn(NonNull<Header>, *mut ()),
@@ -316,11 +316,11 @@ where
         claim_for_spare: Self::claim_for_spare,
         run_claimed: Self::run_claimed,
         fail_claimed: Self::fail_claimed,
-        attend: |_, _, _| false,
+        listen: |_, _, _| false,
         cancel: Self::cancel,
         fail: Self::fail,
         has_begun: Self::has_begun,
-        help: Self::help,
+        drive_while_waiting: Self::drive_while_waiting,
         is_foreign: Self::is_foreign,
         is_lazy: V::IS_LAZY,
         take: Self::take,
@@ -358,7 +358,7 @@ where
 
     /// # Safety
     /// The caller holds a reference of its own.
-    unsafe fn claim(cell: NonNull<Header>, _attendance: &Attendance) -> bool {
+    unsafe fn claim(cell: NonNull<Header>, _: &InlineWait) -> bool {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         if !this.owner.may_claim() || this.header.state.start() == Start::Lost {
@@ -366,7 +366,7 @@ where
         }
         let owner = this.owner;
         // SAFETY: `start` was won; the caller's reference outlives the call.
-        match elsewhere(|| stack::deepen(|| unsafe { Self::execute(cell, Share::Kept, &|_| ()) })) {
+        match outside_inline_wait(|| stack::deepen(|| unsafe { Self::execute(cell, Share::Kept, &|_| ()) })) {
             Ok(()) => {
                 owner.claimed();
                 owner.shell_left();
@@ -403,7 +403,7 @@ where
 
     /// # Safety
     /// The caller gives the claim, and the reference that came with it, to this call.
-    unsafe fn run_claimed(cell: NonNull<Header>, _: &Attendance, about_to_publish: &dyn Fn(bool)) -> bool {
+    unsafe fn run_claimed(cell: NonNull<Header>, _: &InlineWait, about_to_publish: &dyn Fn(bool)) -> bool {
         // SAFETY: alive by the claim's reference.
         unsafe { cell.cast::<Self>().as_ref() }.owner.shell_left();
         // SAFETY: the caller's contract: `claim_for_spare` has won `start`.
@@ -544,9 +544,14 @@ where
 
     /// # Safety
     /// The caller holds a reference.
-    unsafe fn help(cell: NonNull<Header>, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
+    unsafe fn drive_while_waiting(
+        cell: NonNull<Header>,
+        done: &dyn Fn() -> bool,
+        deadline: Option<Instant>,
+        mode: WaitMode,
+    ) -> bool {
         // SAFETY: rules 1 and 5.
-        unsafe { cell.cast::<Self>().as_ref() }.owner.help(done, deadline, may)
+        unsafe { cell.cast::<Self>().as_ref() }.owner.drive_while_waiting(done, deadline, mode)
     }
 
     /// # Safety
@@ -821,16 +826,16 @@ pub(super) unsafe fn may_claim(cell: NonNull<Header>) -> bool {
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, listener: Listener<'_>) -> bool {
+pub(super) unsafe fn listen(cell: NonNull<Header>, wait: &InlineWait, listener: Listener<'_>) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.attend)(cell, attendance, listener) }
+    unsafe { (cell.as_ref().vtable.listen)(cell, wait, listener) }
 }
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
+pub(super) unsafe fn claim(cell: NonNull<Header>, wait: &InlineWait) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.claim)(cell, attendance) }
+    unsafe { (cell.as_ref().vtable.claim)(cell, wait) }
 }
 
 /// # Safety
@@ -851,13 +856,9 @@ pub(super) unsafe fn claim_for_spare(cell: NonNull<Header>) -> bool {
 
 /// # Safety
 /// The caller gives a claim (`claim_for_spare`) to this call.
-pub(super) unsafe fn run_claimed(
-    cell: NonNull<Header>,
-    attendance: &Attendance,
-    about_to_publish: &dyn Fn(bool),
-) -> bool {
+pub(super) unsafe fn run_claimed(cell: NonNull<Header>, wait: &InlineWait, about_to_publish: &dyn Fn(bool)) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.run_claimed)(cell, attendance, about_to_publish) }
+    unsafe { (cell.as_ref().vtable.run_claimed)(cell, wait, about_to_publish) }
 }
 
 /// # Safety
@@ -890,14 +891,14 @@ pub(super) unsafe fn has_begun(cell: NonNull<Header>) -> bool {
 
 /// # Safety
 /// The caller holds a reference.
-pub(super) unsafe fn help(
+pub(super) unsafe fn drive_while_waiting(
     cell: NonNull<Header>,
     done: &dyn Fn() -> bool,
     deadline: Option<Instant>,
-    may: Idle,
+    mode: WaitMode,
 ) -> bool {
     // SAFETY: passed on.
-    unsafe { (cell.as_ref().vtable.help)(cell, done, deadline, may) }
+    unsafe { (cell.as_ref().vtable.drive_while_waiting)(cell, done, deadline, mode) }
 }
 
 /// In a forked child: an unfinished task of one of the parent's pools will never finish here, so this copy of it is resolved to

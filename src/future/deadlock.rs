@@ -63,7 +63,7 @@ static BLOCKED: PerProcess<Mutex<BTreeMap<ThreadKey, Vec<Wait>>>> = PerProcess::
 
 /// The wait would close a circle.
 #[derive(Debug)]
-pub(super) struct Circle;
+pub(super) struct WaitCycle;
 
 /// Keeps the calling thread entered until it is dropped.
 #[must_use]
@@ -71,8 +71,8 @@ pub(super) struct Circle;
 pub(crate) struct Entered(Option<ThreadKey>);
 
 /// Enters the calling thread as waiting for `awaited`, if it is inside a task.
-pub(super) fn enter(awaited: usize) -> Result<Entered, Circle> {
-    enter_wait(|| Wait::One(awaited)).map_err(|_| Circle)
+pub(super) fn enter(awaited: usize) -> Result<Entered, WaitCycle> {
+    enter_wait(|| Wait::One(awaited)).map_err(|_| WaitCycle)
 }
 
 /// Enters the calling thread, if it is inside a task. The error is what it waits for in vain.

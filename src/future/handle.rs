@@ -9,15 +9,15 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attend::{Attendance, Attending, Listener};
 use super::cell::{self, Header};
 use super::deadlock;
+use super::inline_wait::{InlineWait, InlineWaitGuard, Listener};
 use super::offload::SpareHost;
 use super::shared::SharedFuture;
 use super::state::{AlreadyFinal, Phase};
 use super::task::Claimed;
 use super::waiter::{ThreadWaiter, Waiter};
-use super::{Idle, Source, block, poll};
+use super::{Source, WaitMode, block, poll};
 use crate::error::TaskError;
 use crate::fork;
 use crate::unwind;
@@ -96,7 +96,7 @@ impl<T> TaskFuture<T> {
     pub fn result(mut self) -> Result<T, TaskError> {
         match self.wait_until(None) {
             Ok(_) => self.take(),
-            Err(deadlock::Circle) => Err(TaskError::WouldDeadlock),
+            Err(deadlock::WaitCycle) => Err(TaskError::WouldDeadlock),
         }
     }
 
@@ -128,7 +128,7 @@ impl<T> TaskFuture<T> {
         match waited {
             Ok(true) => Ok(self.take()),
             Ok(false) => Err(self),
-            Err(deadlock::Circle) => Ok(Err(TaskError::WouldDeadlock)),
+            Err(deadlock::WaitCycle) => Ok(Err(TaskError::WouldDeadlock)),
         }
     }
 
@@ -325,13 +325,13 @@ impl<T> TaskFuture<T> {
     }
 
     /// Blocks until the task is done or the deadline has passed; says whether it is done.
-    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        let attending = Attending::new();
-        if let Some(done) = block::ready_or_claimed(self, deadline, &attending) {
+    fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::WaitCycle> {
+        let inline_wait = InlineWaitGuard::new();
+        if let Some(done) = block::ready_or_claimed(self, deadline, &inline_wait) {
             return Ok(done);
         }
         self.forget_waker();
-        block::wait(self, self.address(), deadline, &attending, |meanwhile| self.sleep_until(deadline, meanwhile))
+        block::wait(self, self.address(), deadline, &inline_wait, |meanwhile| self.sleep_until(deadline, meanwhile))
     }
 
     fn sleep_until(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
@@ -409,9 +409,9 @@ impl<T> Source for TaskFuture<T> {
         unsafe { cell::may_claim(self.cell) }
     }
 
-    fn claim(&self, attendance: &Attendance) -> bool {
+    fn claim(&self, wait: &InlineWait) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::claim(self.cell, attendance) }
+        unsafe { cell::claim(self.cell, wait) }
     }
 
     fn is_future(&self) -> bool {
@@ -428,14 +428,14 @@ impl<T> Source for TaskFuture<T> {
         unsafe { cell::claim_for_spare(self.cell).then(|| Claimed::new(self.cell)) }
     }
 
-    fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool {
+    fn listen(&self, wait: &InlineWait, listener: Listener<'_>) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::attend(self.cell, attendance, listener) }
+        unsafe { cell::listen(self.cell, wait, listener) }
     }
 
-    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
+    fn drive_while_waiting(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, mode: WaitMode) -> bool {
         // SAFETY: the handle's reference.
-        unsafe { cell::help(self.cell, done, deadline, may) }
+        unsafe { cell::drive_while_waiting(self.cell, done, deadline, mode) }
     }
 }
 

@@ -14,11 +14,11 @@
 //! | `promise` | a producing half for callback code: [`Promise`] |
 //! | `shared` | many readers of one result: [`SharedFuture`] |
 //! | `deadlock` | who of the blocked workers waits for whom |
-//! | `schedule` | a spawned future: who may touch it, and whether it is to be polled |
+//! | `poll_state` | a spawned future: who may touch it, and whether it is to be polled |
 //! | `spawned` | its cell, and its wakers |
-//! | `unfinished` | the list of an executor's spawned futures |
+//! | `live` | the list of an executor's spawned futures that have not ended |
 //! | `shells` | entries in a queue whose task was claimed or cancelled, and who sweeps them out |
-//! | `attend` | who blocks on a spawned future, and polls it in place |
+//! | `inline_wait` | threads that block on a spawned future, and poll it in place |
 //! | `offload` | who runs what a waiting thread must not run itself |
 //! | `block_on` | any future on the calling thread: [`block_on()`] |
 //!
@@ -33,34 +33,35 @@ use std::time::Instant;
 use crate::current;
 use crate::spin;
 
-mod attend;
 mod block;
 mod block_on;
 mod cell;
 mod deadlock;
 mod handle;
+mod inline_wait;
+mod live;
 #[cfg(all(test, loom))]
 pub(crate) mod models;
 mod offload;
 mod park;
 mod poll;
+mod poll_state;
 mod promise;
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod remote;
-mod schedule;
 mod shared;
 mod shells;
 mod spawned;
 mod state;
 mod task;
-mod unfinished;
 mod waiter;
 
-pub(crate) use attend::{Attendance, Attendant, Attending, Listener};
 pub use block_on::block_on;
-pub(crate) use cell::{Idle, Owner};
+pub(crate) use cell::{Owner, WaitMode};
 pub(crate) use deadlock::{Entered, Left, Wait, enter_wait, polls_itself};
 pub use handle::{CancelOnDrop, TaskFuture, TaskId};
+pub(crate) use inline_wait::{InlineWait, InlineWaitGuard, ItemListener, Listener};
+pub(crate) use live::LiveFutures;
 pub(crate) use offload::{Offload, Offloaded, SpareHost, StartSpare, Wakers};
 pub(crate) use park::{Unparker, only_unparks, park};
 pub use promise::{Promise, promise};
@@ -71,7 +72,6 @@ pub(crate) use shells::{Shells, Sweep};
 pub(crate) use spawned::{Scheduler, spawned};
 pub(crate) use state::AlreadyFinal;
 pub(crate) use task::{Claimed, Task, borrowing_task, task};
-pub(crate) use unfinished::Unfinished;
 pub(crate) use waiter::{Waiter, is_past};
 
 /// Closures and futures larger than this many bytes are boxed before they are moved. By value they would be on the stack several
@@ -101,7 +101,7 @@ pub(crate) trait Source {
 
     /// Runs the task in place if it is queued and this thread may; says whether it did. A spawned future is polled once,
     /// and may be claimed again when it has been woken.
-    fn claim(&self, attendance: &Attendance) -> bool;
+    fn claim(&self, wait: &InlineWait) -> bool;
 
     /// Whether it is a spawned future.
     fn is_future(&self) -> bool;
@@ -114,27 +114,26 @@ pub(crate) trait Source {
 
     /// If it is a spawned future that this thread may poll: enters it, so that the listener is told whenever it may be
     /// claimed. Whether it may be by now is to be seen afterwards.
-    fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool;
+    fn listen(&self, wait: &InlineWait, listener: Listener<'_>) -> bool;
 
     /// If the calling thread is polling on behalf of a blocking wait, nobody else may be there to run the task: has it run by
     /// a spare thread, or, if there can be none, runs it in place. A spare thread itself polls a spawned future in place.
     fn poll_in_place(&self, waker: &Waker) {
-        let Some(attendance) = Attendance::in_place() else { return };
-        self.attend(&attendance, Listener::Waker(waker));
-        if attendance.is_by_spare() && self.is_future()
-            || attendance.offload(self, waker, true) == Offloaded::Impossible
-        {
-            self.claim(&attendance);
+        let Some(wait) = InlineWait::in_place() else { return };
+        self.listen(&wait, Listener::Waker(waker));
+        if wait.is_by_spare() && self.is_future() || wait.offload(self, waker, true) == Offloaded::Impossible {
+            self.claim(&wait);
         }
     }
 
     /// Called before a poll registers a waker: spins for a moment, which may save the registration and two wake-ups. True if it is
     /// done now. On a worker, which has other things to do, it does not.
-    fn glance(&self) -> bool {
+    fn spin_before_pending(&self) -> bool {
         let is_done = || self.is_done();
-        !current::may_be_needed() && spin::glance(|| self.help(&is_done, None, Idle::Glance).then(is_done))
+        !current::may_be_needed()
+            && spin::spin_before_pending(|| self.drive_while_waiting(&is_done, None, WaitMode::Poll).then(is_done))
     }
 
-    /// Lets the executor use this thread, which waits until `done`: see [`Owner::help`].
-    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool;
+    /// Lets the executor use this thread, which waits until `done`: see [`Owner::drive_while_waiting`].
+    fn drive_while_waiting(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, mode: WaitMode) -> bool;
 }

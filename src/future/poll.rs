@@ -129,7 +129,7 @@ impl<T> Future for TaskFuture<T> {
         if !self.is_done() {
             self.poll_in_place(context.waker());
         }
-        if self.is_done() || !self.has_waker() && self.glance() {
+        if self.is_done() || !self.has_waker() && self.spin_before_pending() {
             return Poll::Ready(self.take_mut());
         }
         let waker = match self.take_waker() {

@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::attend::{Attendance, Attending, Listener};
 use super::deadlock::{self, polls_itself};
 use super::handle::{TaskFuture, TaskId};
+use super::inline_wait::{InlineWait, InlineWaitGuard, Listener};
 use super::offload::SpareHost;
 use super::park::only_unparks;
 use super::state::AlreadyFinal;
 use super::task::Claimed;
 use super::waiter::{ThreadWaiter, Waiter};
-use super::{Idle, Source, block};
+use super::{Source, WaitMode, block};
 use crate::error::TaskError;
 use crate::fork::Witness;
 use crate::sync::Mutex;
@@ -261,7 +261,7 @@ impl<T> SharedFuture<T> {
     pub fn get(&self) -> Result<&T, TaskError> {
         match self.wait_until(None) {
             Ok(_) => self.outcome(),
-            Err(deadlock::Circle) => Err(TaskError::WouldDeadlock),
+            Err(deadlock::WaitCycle) => Err(TaskError::WouldDeadlock),
         }
     }
 
@@ -271,7 +271,7 @@ impl<T> SharedFuture<T> {
         match self.wait_until(Instant::now().checked_add(timeout)) {
             Ok(true) => Some(self.outcome()),
             Ok(false) => None,
-            Err(deadlock::Circle) => Some(Err(TaskError::WouldDeadlock)),
+            Err(deadlock::WaitCycle) => Some(Err(TaskError::WouldDeadlock)),
         }
     }
 
@@ -314,12 +314,12 @@ impl<T> SharedFuture<T> {
         self.inner.future.peek().expect("the task is done and its result is never taken").map_err(TaskError::clone)
     }
 
-    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, deadlock::Circle> {
-        let attending = Attending::new();
-        if let Some(done) = block::ready_or_claimed(self, deadline, &attending) {
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<bool, deadlock::WaitCycle> {
+        let inline_wait = InlineWaitGuard::new();
+        if let Some(done) = block::ready_or_claimed(self, deadline, &inline_wait) {
             return Ok(done);
         }
-        block::wait(self, self.inner.future.address(), deadline, &attending, |meanwhile| {
+        block::wait(self, self.inner.future.address(), deadline, &inline_wait, |meanwhile| {
             self.sleep_until(deadline, meanwhile)
         })
     }
@@ -373,8 +373,8 @@ impl<T> Source for SharedFuture<T> {
         self.inner.future.may_claim()
     }
 
-    fn claim(&self, attendance: &Attendance) -> bool {
-        self.inner.future.claim(attendance)
+    fn claim(&self, wait: &InlineWait) -> bool {
+        self.inner.future.claim(wait)
     }
 
     fn is_future(&self) -> bool {
@@ -389,12 +389,12 @@ impl<T> Source for SharedFuture<T> {
         self.inner.future.claim_for_spare()
     }
 
-    fn attend(&self, attendance: &Attendance, listener: Listener<'_>) -> bool {
-        self.inner.future.attend(attendance, listener)
+    fn listen(&self, wait: &InlineWait, listener: Listener<'_>) -> bool {
+        self.inner.future.listen(wait, listener)
     }
 
-    fn help(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
-        self.inner.future.help(done, deadline, may)
+    fn drive_while_waiting(&self, done: &dyn Fn() -> bool, deadline: Option<Instant>, mode: WaitMode) -> bool {
+        self.inner.future.drive_while_waiting(done, deadline, mode)
     }
 }
 
@@ -405,7 +405,7 @@ impl<T: Clone> Future for SharedFuture<T> {
         if !self.is_done() {
             self.poll_in_place(context.waker());
         }
-        if self.is_done() || self.key.is_none() && self.glance() {
+        if self.is_done() || self.key.is_none() && self.spin_before_pending() {
             self.forget_waker();
             return Poll::Ready(self.outcome().cloned());
         }

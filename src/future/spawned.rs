@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! ┌────────┬───────────────────────────────────────┬─────────────────────────────────┐
-//! │ header │ seat: schedule │ key │ host │ shells  │ payload: future | value | error │
+//! │ header │ spawn: poll_state key │ host │ shells  │ payload: future | value | error │
 //! └────────┴───────────────────────────────────────┴─────────────────────────────────┘
 //! ```
 //!
 //! This module is an unsafe island, a neighbour of `cell`, whose rules hold here too. Instead of the phase alone it is the
-//! word of `schedule` that says who may touch the future:
+//! word of `poll_state` that says who may touch the future:
 //! 1. The runner's reference of the cell (see `cell`, rule 1) is held in common by the entry in the executor's queue, the
-//!    owner of the future, and the wakers; whoever `schedule` tells that it was the last one releases it.
-//! 2. Only the owner of the future (`schedule`) touches the payload, and only the owner changes the phase, until the outcome
+//!    owner of the future, and the wakers; the holder whom `poll_state` tells that it was the last one releases it.
+//! 2. Only the owner of the future (`poll_state`) touches the payload, and only the owner changes the phase, until the outcome
 //!    is published. So `start`, `begin_cancel` and `cancel_begun` never meet a rival here.
 //! 3. The future is polled and dropped where it lies: it never moves. The payload is the future until the owner of a
 //!    closed word drops it.
@@ -29,15 +29,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use super::attend::{self, Attendance, Listener, elsewhere};
 use super::cell::{Cell, Header, Now, Payload, Vtable, is_left};
 use super::handle::TaskFuture;
+use super::inline_wait::{self, InlineWait, Listener, outside_inline_wait};
+use super::live::LiveFutures;
 use super::offload::SpareHost;
-use super::schedule::{Cancel, Close, DropWaker, Left, Schedule, Suspend, Take, Woken};
+use super::poll_state::{Cancel, Close, DropWaker, PollState, Remaining, Suspend, Take, Woken};
 use super::shells::Shells;
 use super::state::{BeginCancel, Phase, Release, Share, Start};
 use super::task::Task;
-use super::unfinished::Unfinished;
 use crate::current;
 use crate::error::TaskError;
 use crate::fork;
@@ -77,7 +77,7 @@ pub(crate) trait Scheduler: Send + Sync {
     }
 
     /// The list of futures that have not ended.
-    fn unfinished(&self) -> &Unfinished;
+    fn unfinished(&self) -> &LiveFutures;
 
     /// The last of them has.
     fn all_finished(&self);
@@ -87,8 +87,8 @@ pub(crate) trait Scheduler: Send + Sync {
 const IN_A_ROW: usize = 64;
 
 /// What is between the header and the payload.
-struct Seat {
-    schedule: Schedule,
+struct SpawnHeader {
+    poll_state: PollState,
     /// The place in the list of unfinished futures.
     key: AtomicUsize,
     host: Arc<dyn Scheduler>,
@@ -100,7 +100,7 @@ struct Seat {
 #[repr(C)]
 struct Base {
     header: Header,
-    seat: Seat,
+    spawn: SpawnHeader,
 }
 
 /// Makes the two halves of a spawned future, in one allocation. The first half is to be queued.
@@ -110,22 +110,22 @@ where
     F::Output: Send + 'static,
 {
     let shells = host.shells();
-    let seat = Seat { schedule: Schedule::queued(), key: AtomicUsize::new(0), host, shells };
+    let spawn = SpawnHeader { poll_state: PollState::queued(), key: AtomicUsize::new(0), host, shells };
     let payload = Payload { work: ManuallyDrop::new(future) };
-    let cell = Cell::<F, Now<F::Output>, Seat>::alloc(&Spawned::<F>::VTABLE, Phase::Pending, 2, payload, seat);
+    let cell = Cell::<F, Now<F::Output>, SpawnHeader>::alloc(&Spawned::<F>::VTABLE, Phase::Pending, 2, payload, spawn);
     // SAFETY: the cell has two references; these are they. Nobody else knows it before it is on the list.
     unsafe {
-        let seat = seat_of(cell);
-        seat.host.unfinished().insert(Listed(cell), &seat.key);
+        let spawn = spawn_header_of(cell);
+        spawn.host.unfinished().insert(ListEntry(cell), &spawn.key);
         (Task::from_cell(cell), TaskFuture::from_cell(cell))
     }
 }
 
 /// # Safety
 /// The cell is a spawned one, and the caller keeps it alive for `'a`.
-unsafe fn seat_of<'a>(cell: NonNull<Header>) -> &'a Seat {
+unsafe fn spawn_header_of<'a>(cell: NonNull<Header>) -> &'a SpawnHeader {
     // SAFETY: the caller's contract; `Base` is how it begins.
-    unsafe { &cell.cast::<Base>().as_ref().seat }
+    unsafe { &cell.cast::<Base>().as_ref().spawn }
 }
 
 /// How a future ends.
@@ -153,17 +153,17 @@ where
         claim_for_spare,
         run_claimed: Self::run_claimed,
         fail_claimed: Self::fail_claimed,
-        attend,
+        listen,
         cancel: Self::cancel,
         fail: Self::fail,
         has_begun: |_| false,
-        help: |_, _, _, _| false,
+        drive_while_waiting: |_, _, _, _| false,
         is_foreign,
         is_lazy: false,
-        take: Cell::<F, Now<F::Output>, Seat>::take,
-        peek: Cell::<F, Now<F::Output>, Seat>::peek,
-        drop_outcome: Cell::<F, Now<F::Output>, Seat>::drop_outcome,
-        free: Cell::<F, Now<F::Output>, Seat>::free,
+        take: Cell::<F, Now<F::Output>, SpawnHeader>::take,
+        peek: Cell::<F, Now<F::Output>, SpawnHeader>::peek,
+        drop_outcome: Cell::<F, Now<F::Output>, SpawnHeader>::drop_outcome,
+        free: Cell::<F, Now<F::Output>, SpawnHeader>::free,
     };
 
     /// The entry has come out of the queue; says whether the future is ready.
@@ -173,9 +173,9 @@ where
     unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
         // SAFETY: the entry keeps the cell alive, until `take_entry` says what has become of its share.
         unsafe {
-            let shells = seat_of(cell).shells;
-            match seat_of(cell).schedule.take_entry() {
-                Take::Poll => return elsewhere(|| Self::poll(cell, None, about_to_publish)),
+            let shells = spawn_header_of(cell).shells;
+            match spawn_header_of(cell).poll_state.take_entry() {
+                Take::Poll => return outside_inline_wait(|| Self::poll(cell, None, about_to_publish)),
                 Take::Abandoned => Self::end(cell, Self::abandoned(), &|_| ()),
                 Take::Shell(left) => drop_shell(cell, left, shells),
                 Take::Nothing => {}
@@ -186,19 +186,19 @@ where
 
     /// # Safety
     /// The caller holds a reference of its own.
-    unsafe fn claim(cell: NonNull<Header>, attendance: &Attendance) -> bool {
+    unsafe fn claim(cell: NonNull<Header>, wait: &InlineWait) -> bool {
         // SAFETY: the caller's reference outlives the call.
         unsafe {
-            let seat = seat_of(cell);
-            if !seat.host.may_poll() {
+            let spawn = spawn_header_of(cell);
+            if !spawn.host.may_poll() {
                 return false;
             }
-            match seat.schedule.take_in_place() {
-                Take::Poll => match stack::deepen(|| attendance.polling(|| Self::poll(cell, None, &|_| ()))) {
-                    Ok(true) => seat.host.claimed(),
+            match spawn.poll_state.take_in_place() {
+                Take::Poll => match stack::deepen(|| wait.polling(|| Self::poll(cell, None, &|_| ()))) {
+                    Ok(true) => spawn.host.claimed(),
                     Ok(false) => {}
                     Err(NoRoom) => {
-                        let end = match seat.schedule.complete(false) {
+                        let end = match spawn.poll_state.complete(false) {
                             false => End::Outcome(Err(TaskError::TooDeep)),
                             true => End::Cancelled,
                         };
@@ -214,16 +214,16 @@ where
 
     /// # Safety
     /// The caller owns the future, by `claim_for_spare`.
-    unsafe fn run_claimed(cell: NonNull<Header>, attendance: &Attendance, about_to_publish: &dyn Fn(bool)) -> bool {
+    unsafe fn run_claimed(cell: NonNull<Header>, wait: &InlineWait, about_to_publish: &dyn Fn(bool)) -> bool {
         // SAFETY: the owner keeps the cell alive (rule 1).
         unsafe {
-            let seat = seat_of(cell);
-            let end = match seat.schedule.is_closed() {
+            let spawn = spawn_header_of(cell);
+            let end = match spawn.poll_state.is_closed() {
                 true => Self::abandoned(),
-                false => match seat.schedule.close_if_wanted() {
-                    None => return attendance.polling(|| Self::poll(cell, Some(attendance), about_to_publish)),
+                false => match spawn.poll_state.close_if_wanted() {
+                    None => return wait.polling(|| Self::poll(cell, Some(wait), about_to_publish)),
                     Some(Close::Cancelled) => End::Cancelled,
-                    Some(_) => End::Outcome(Err(seat.host.refusal())),
+                    Some(_) => End::Outcome(Err(spawn.host.refusal())),
                 },
             };
             Self::end(cell, end, &|_| ());
@@ -236,10 +236,10 @@ where
     unsafe fn fail_claimed(cell: NonNull<Header>, error: TaskError) {
         // SAFETY: the owner keeps the cell alive (rule 1).
         unsafe {
-            let schedule = &seat_of(cell).schedule;
-            let end = match schedule.is_closed() {
+            let poll_state = &spawn_header_of(cell).poll_state;
+            let end = match poll_state.is_closed() {
                 true => Self::abandoned(),
-                false if schedule.complete(false) => End::Cancelled,
+                false if poll_state.complete(false) => End::Cancelled,
                 false => End::Outcome(Err(error)),
             };
             Self::end(cell, end, &|_| ());
@@ -250,10 +250,10 @@ where
     ///
     /// # Safety
     /// The caller owns the future.
-    unsafe fn poll(cell: NonNull<Header>, again: Option<&Attendance>, about_to_publish: &dyn Fn(bool)) -> bool {
+    unsafe fn poll(cell: NonNull<Header>, again: Option<&InlineWait>, about_to_publish: &dyn Fn(bool)) -> bool {
         let running = current::Running::enter(cell.addr().get());
         // SAFETY: the owner keeps the cell alive (rule 1).
-        let this = unsafe { cell.cast::<Cell<F, Now<F::Output>, Seat>>().as_ref() };
+        let this = unsafe { cell.cast::<Cell<F, Now<F::Output>, SpawnHeader>>().as_ref() };
         if this.header.state.phase() == Phase::Pending {
             let started = this.header.state.start();
             debug_assert_eq!(started, Start::Won);
@@ -272,7 +272,7 @@ where
         let mut polls = 0;
         let mut goes_on = || {
             polls += 1;
-            polls < IN_A_ROW && again.is_some_and(|wait| wait.polls_on() && this.owner.schedule.poll_again())
+            polls < IN_A_ROW && again.is_some_and(|wait| wait.polls_on() && this.owner.poll_state.poll_again())
         };
         let polled = loop {
             let polled = unwind::catch(poll_once);
@@ -286,22 +286,22 @@ where
         };
         drop(running);
         let outcome = match polled {
-            Ok(Poll::Pending) => match this.owner.schedule.suspend() {
-                Suspend::Requeue { tell } => {
+            Ok(Poll::Pending) => match this.owner.poll_state.suspend() {
+                Suspend::Requeue { wake_waiters } => {
                     // SAFETY: the entry keeps the cell alive until it is pushed (rule 4).
-                    unsafe { announce(cell, Woken { push: true, tell }, true) };
+                    unsafe { announce(cell, Woken { push: true, wake_waiters }, true) };
                     return false;
                 }
-                Suspend::Suspended { tell } | Suspend::Queued { tell } => {
+                Suspend::Suspended { wake_waiters } | Suspend::Queued { wake_waiters } => {
                     // SAFETY: nothing is pushed, so only the address of the cell is used.
-                    unsafe { announce(cell, Woken { push: false, tell }, true) };
+                    unsafe { announce(cell, Woken { push: false, wake_waiters }, true) };
                     return false;
                 }
                 Suspend::Close(Close::Cancelled) => End::Cancelled,
                 Suspend::Close(Close::Refused) => End::Outcome(Err(this.owner.host.refusal())),
                 Suspend::Close(Close::Abandoned) => Self::abandoned(),
             },
-            Ok(Poll::Ready(value)) => match this.owner.schedule.complete(false) {
+            Ok(Poll::Ready(value)) => match this.owner.poll_state.complete(false) {
                 false => End::Outcome(Ok(value)),
                 true => {
                     // As Python has it: who was told that the task is cancelled can rely on it.
@@ -310,7 +310,7 @@ where
                 }
             },
             Err(panic) => {
-                let _ = this.owner.schedule.complete(true);
+                let _ = this.owner.poll_state.complete(true);
                 End::Outcome(Err(TaskError::Panicked(panic)))
             }
         };
@@ -342,7 +342,7 @@ where
     unsafe fn end(cell: NonNull<Header>, end: End<F::Output>, about_to_publish: &dyn Fn(bool)) {
         let running = current::Running::enter(cell.addr().get());
         // SAFETY: the owner keeps the cell alive (rule 1).
-        let this = unsafe { cell.cast::<Cell<F, Now<F::Output>, Seat>>().as_ref() };
+        let this = unsafe { cell.cast::<Cell<F, Now<F::Output>, SpawnHeader>>().as_ref() };
         let state = &this.header.state;
         match (&end, state.phase()) {
             (End::Cancelled, Phase::Pending) => {
@@ -369,7 +369,7 @@ where
                 End::Cancelled => Phase::Cancelled,
                 End::Outcome(outcome) => this.fill(outcome.map(Now)),
             };
-            Cell::<F, Now<F::Output>, Seat>::publish(cell, phase, Share::RunnersKept, running, about_to_publish);
+            Cell::<F, Now<F::Output>, SpawnHeader>::publish(cell, phase, Share::RunnersKept, running, about_to_publish);
             if !is_left(cell) {
                 finish(cell);
             }
@@ -380,11 +380,11 @@ where
     /// The caller holds a reference of its own.
     unsafe fn cancel(cell: NonNull<Header>) -> bool {
         // SAFETY: the caller's reference outlives the call.
-        let seat = unsafe { seat_of(cell) };
-        match seat.schedule.cancel() {
+        let spawn = unsafe { spawn_header_of(cell) };
+        match spawn.poll_state.cancel() {
             Cancel::Won => {
                 // SAFETY: the word is closed, and the future this thread's.
-                seat.host.inside(&mut || unsafe { Self::end(cell, End::Cancelled, &|_| ()) });
+                spawn.host.inside(&mut || unsafe { Self::end(cell, End::Cancelled, &|_| ()) });
                 true
             }
             Cancel::Requested | Cancel::Already => true,
@@ -396,10 +396,10 @@ where
     /// The caller holds a reference of its own.
     unsafe fn fail(cell: NonNull<Header>, error: TaskError) {
         // SAFETY: the caller's reference outlives the call.
-        let seat = unsafe { seat_of(cell) };
-        if seat.schedule.refuse() {
+        let spawn = unsafe { spawn_header_of(cell) };
+        if spawn.poll_state.refuse() {
             let mut error = Some(error);
-            seat.host.inside(&mut || {
+            spawn.host.inside(&mut || {
                 let error = error.take().unwrap_or(TaskError::Abandoned);
                 // SAFETY: the word is closed, and the future this thread's.
                 unsafe { Self::end(cell, End::Outcome(Err(error)), &|_| ()) };
@@ -415,17 +415,17 @@ where
 unsafe fn finish(cell: NonNull<Header>) {
     // SAFETY: the owner keeps the cell alive (rule 1) until `disown`.
     unsafe {
-        let seat = seat_of(cell);
+        let spawn = spawn_header_of(cell);
         // Relaxed: written before the future was queued.
-        if seat.host.unfinished().remove(cell, seat.key.load(Relaxed)) {
-            seat.host.all_finished();
+        if spawn.host.unfinished().remove(cell, spawn.key.load(Relaxed)) {
+            spawn.host.all_finished();
         }
-        if seat.schedule.is_attended() {
-            attend::ended(cell.addr().get());
+        if spawn.poll_state.has_listeners() {
+            inline_wait::ended(cell.addr().get());
         }
-        let shells = seat.shells;
-        let (left, has_entry) = seat.schedule.disown();
-        if left == Left::Last {
+        let shells = spawn.shells;
+        let (left, has_entry) = spawn.poll_state.disown();
+        if left == Remaining::Last {
             release(cell);
         }
         if let (Some(shells), true) = (shells, has_entry) {
@@ -438,8 +438,8 @@ unsafe fn finish(cell: NonNull<Header>) {
 ///
 /// # Safety
 /// The caller has taken the entry out of the schedule, with this result.
-unsafe fn drop_shell(cell: NonNull<Header>, left: Left, shells: Option<&'static Shells>) {
-    if left == Left::Last {
+unsafe fn drop_shell(cell: NonNull<Header>, left: Remaining, shells: Option<&'static Shells>) {
+    if left == Remaining::Last {
         // SAFETY: passed on.
         unsafe { release(cell) };
     }
@@ -452,7 +452,7 @@ unsafe fn drop_shell(cell: NonNull<Header>, left: Left, shells: Option<&'static 
 /// taken or dropped by the handle, or dropped in `end`.
 ///
 /// # Safety
-/// `schedule` has told the caller to.
+/// `poll_state` has told the caller to.
 unsafe fn release(cell: NonNull<Header>) {
     // SAFETY: the runner's reference is the caller's, and given up once; where it was the last, so is the cell.
     unsafe {
@@ -463,7 +463,7 @@ unsafe fn release(cell: NonNull<Header>) {
     }
 }
 
-/// Queues the future, and tells those who attend it, as `woken` says.
+/// Queues the future, and wakes its listeners, as `woken` says.
 ///
 /// # Safety
 /// As rule 4 says; if the future is to be queued, the entry's share of the reference is the caller's to give.
@@ -471,12 +471,12 @@ unsafe fn announce(cell: NonNull<Header>, woken: Woken, yielded: bool) {
     if woken.push {
         // SAFETY: alive by the entry until it is pushed, and the executor by rule 4 until this returns.
         unsafe {
-            let host = Arc::as_ptr(&seat_of(cell).host);
+            let host = Arc::as_ptr(&spawn_header_of(cell).host);
             (*host).schedule(Task::from_cell(cell), yielded);
         }
     }
-    if woken.tell {
-        attend::tell(cell.addr().get());
+    if woken.wake_waiters {
+        inline_wait::wake_inline_waiters(cell.addr().get());
     }
 }
 
@@ -485,11 +485,11 @@ unsafe fn announce(cell: NonNull<Header>, woken: Woken, yielded: bool) {
 unsafe fn discard(cell: NonNull<Header>) {
     // SAFETY: alive by the entry, until it is dropped.
     unsafe {
-        let shells = seat_of(cell).shells;
-        match seat_of(cell).schedule.drop_entry() {
+        let shells = spawn_header_of(cell).shells;
+        match spawn_header_of(cell).poll_state.drop_entry() {
             (left, true) => drop_shell(cell, left, shells),
-            (Left::Last, false) => release(cell),
-            (Left::Others, false) => {}
+            (Remaining::Last, false) => release(cell),
+            (Remaining::Others, false) => {}
         }
     }
 }
@@ -498,29 +498,29 @@ unsafe fn discard(cell: NonNull<Header>) {
 /// The caller holds the entry.
 unsafe fn is_shell(cell: NonNull<Header>) -> bool {
     // SAFETY: alive by the entry.
-    unsafe { seat_of(cell) }.schedule.is_disowned()
+    unsafe { spawn_header_of(cell) }.poll_state.is_disowned()
 }
 
 /// # Safety
 /// The caller holds a reference.
 unsafe fn may_claim(cell: NonNull<Header>) -> bool {
     // SAFETY: alive by the caller's reference.
-    unsafe { seat_of(cell) }.host.may_poll()
+    unsafe { spawn_header_of(cell) }.host.may_poll()
 }
 
 /// # Safety
 /// The caller holds a reference.
-unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, listener: Listener<'_>) -> bool {
+unsafe fn listen(cell: NonNull<Header>, wait: &InlineWait, listener: Listener<'_>) -> bool {
     // SAFETY: alive by the caller's reference.
-    let seat = unsafe { seat_of(cell) };
-    if !seat.host.may_poll() {
+    let spawn = unsafe { spawn_header_of(cell) };
+    if !spawn.host.may_poll() {
         return false;
     }
-    attendance.enter(cell.addr().get(), listener);
-    let open = seat.schedule.attend();
+    wait.enter(cell.addr().get(), listener);
+    let open = spawn.poll_state.add_listener();
     if !open {
         // Its owner may have looked for entries before this one was there.
-        attendance.leave(cell.addr().get());
+        wait.leave(cell.addr().get());
     }
     open
 }
@@ -529,24 +529,24 @@ unsafe fn attend(cell: NonNull<Header>, attendance: &Attendance, listener: Liste
 /// The caller holds a reference.
 unsafe fn is_foreign(cell: NonNull<Header>) -> bool {
     // SAFETY: alive by the caller's reference, and the executor with it.
-    unsafe { seat_of(cell) }.host.is_foreign()
+    unsafe { spawn_header_of(cell) }.host.is_foreign()
 }
 
 /// # Safety
 /// The caller holds a reference.
 unsafe fn claimable(cell: NonNull<Header>) -> Option<Arc<dyn SpareHost>> {
     // SAFETY: alive by the caller's reference.
-    let seat = unsafe { seat_of(cell) };
-    let claimable = seat.schedule.is_claimable() && seat.host.may_poll();
-    claimable.then(|| seat.host.spare_host()).flatten()
+    let spawn = unsafe { spawn_header_of(cell) };
+    let claimable = spawn.poll_state.is_claimable() && spawn.host.may_poll();
+    claimable.then(|| spawn.host.spare_host()).flatten()
 }
 
 /// # Safety
 /// The caller holds a reference.
 unsafe fn claim_for_spare(cell: NonNull<Header>) -> bool {
     // SAFETY: alive by the caller's reference; the owner's share of the runner's reference is the claim's.
-    let seat = unsafe { seat_of(cell) };
-    seat.host.may_poll() && matches!(seat.schedule.take_in_place(), Take::Poll | Take::Abandoned)
+    let spawn = unsafe { spawn_header_of(cell) };
+    spawn.host.may_poll() && matches!(spawn.poll_state.take_in_place(), Take::Poll | Take::Abandoned)
 }
 
 // The waker: a pointer to the cell, and one of the counts of its schedule.
@@ -569,7 +569,7 @@ fn cell_of(data: *const ()) -> NonNull<Header> {
 unsafe fn clone(data: *const ()) -> RawWaker {
     let cell = cell_of(data);
     // SAFETY: alive by the waker that is cloned, or by the owner, whose context holds it.
-    unsafe { seat_of(cell) }.schedule.add_waker();
+    unsafe { spawn_header_of(cell) }.poll_state.add_waker();
     raw_waker(cell)
 }
 
@@ -589,7 +589,7 @@ unsafe fn wake_by_ref(data: *const ()) {
             // The parent has this future, and wakers of its own.
             return;
         }
-        let woken = seat_of(cell).schedule.wake();
+        let woken = spawn_header_of(cell).poll_state.wake();
         announce(cell, woken, false);
     }
 }
@@ -598,7 +598,7 @@ unsafe fn drop_waker(data: *const ()) {
     let cell = cell_of(data);
     // SAFETY: alive by this waker, until the schedule says what has become of its count.
     unsafe {
-        match seat_of(cell).schedule.drop_waker() {
+        match spawn_header_of(cell).poll_state.drop_waker() {
             DropWaker::Dropped => {}
             DropWaker::Last => release(cell),
             DropWaker::Lost(_) if fork::is_child() && is_foreign(cell) => {}
@@ -613,12 +613,12 @@ unsafe fn drop_waker(data: *const ()) {
 }
 
 /// A cell on the list of unfinished futures, which does not keep it alive: rule 5 does.
-pub(super) struct Listed(NonNull<Header>);
+pub(super) struct ListEntry(NonNull<Header>);
 
 // SAFETY: it is followed under the lock of the list only; the cell may be used by any thread.
-unsafe impl Send for Listed {}
+unsafe impl Send for ListEntry {}
 
-impl Listed {
+impl ListEntry {
     pub(super) fn address(&self) -> usize {
         self.0.addr().get()
     }
@@ -627,17 +627,17 @@ impl Listed {
     ///
     /// # Safety
     /// The caller holds the lock of the list that this is on.
-    pub(super) unsafe fn hold(&self) -> Held {
+    pub(super) unsafe fn hold(&self) -> Pinned {
         // SAFETY: on the list, it is not over (rule 5).
-        unsafe { seat_of(self.0) }.schedule.add_waker();
-        Held(self.0)
+        unsafe { spawn_header_of(self.0) }.poll_state.add_waker();
+        Pinned(self.0)
     }
 }
 
 /// A future that was on the list a moment ago.
-pub(super) struct Held(NonNull<Header>);
+pub(super) struct Pinned(NonNull<Header>);
 
-impl Held {
+impl Pinned {
     pub(super) fn cancel(&self) {
         // SAFETY: alive by the count that `hold` has taken.
         unsafe { (self.0.as_ref().vtable.cancel)(self.0) };
@@ -655,7 +655,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Pinned {
     fn drop(&mut self) {
         // SAFETY: the count of `hold` is given up, once.
         unsafe { drop_waker(self.0.as_ptr().cast_const().cast()) };

@@ -14,7 +14,7 @@
 //! - PENDING: the work is in the cell. Whoever moves the word away from PENDING owns the work: a worker, a
 //!   waiter that claims it, or a canceller. That is one compare-exchange, so cancel and start cannot both win.
 //! - A spawned future is RUNNING from its first poll to its end, however often it is suspended in between; who may touch
-//!   it then is said by its own second word (`schedule`), and `cancel_begun` is for it alone.
+//!   it then is said by its own second word (`poll_state`), and `cancel_begun` is for it alone.
 //! - RUNNING and CANCELLING: the one who made the transition owns the payload alone, until it publishes.
 //! - A spawned future, or a closure on a spare thread, that has no handle when it ends goes from RUNNING or CANCELLING to TAKEN
 //!   (`discard`): wakers, or the runner's half in a queue, may keep the cell for long, and the outcome must not wait for them.

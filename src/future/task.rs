@@ -7,9 +7,9 @@ use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::attend::Attendance;
 use super::cell::{self, Header, Owner};
 use super::handle::TaskFuture;
+use super::inline_wait::InlineWait;
 use super::offload::Offload;
 use crate::error::TaskError;
 use crate::stack::{self, NoRoom};
@@ -164,9 +164,9 @@ impl Claimed {
     pub(crate) fn run(self, offload: &Arc<Offload>, about_to_publish: &dyn Fn(bool)) -> bool {
         let cell = self.into_cell();
         let mut ran = false;
-        let attendance = Attendance::of_spare(offload);
+        let wait = InlineWait::of_spare(offload);
         // SAFETY: the claim goes into the call.
-        unwind::call_quietly(|| ran = unsafe { cell::run_claimed(cell, &attendance, about_to_publish) });
+        unwind::call_quietly(|| ran = unsafe { cell::run_claimed(cell, &wait, about_to_publish) });
         ran
     }
 

@@ -12,9 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::call::{self, Function};
 use super::codec;
+use super::link::Transport;
 use super::parent::{Config, Hook, Inner, Limits, check_ids};
 use super::stdio::Stdio;
-use super::transport::Transport;
 use super::worker;
 use crate::error::BuildError;
 use crate::executor::{Capacity, QueuePolicy, check_workers};
@@ -325,9 +325,9 @@ impl ProcessPoolBuilder {
     {
         let hook = Function::of_task(f).map_err(|error| error.to_string()).and_then(|function| {
             let argument = call::encode(argument, self.max_nesting).map_err(|(reason, _)| reason)?;
-            match argument.as_slice().len() <= super::transport::INLINE {
+            match argument.as_slice().len() <= super::link::INLINE {
                 true => Ok(Hook { function, argument }),
-                false => Err(format!("its argument is longer than {} bytes", super::transport::INLINE)),
+                false => Err(format!("its argument is longer than {} bytes", super::link::INLINE)),
             }
         });
         self.initializer = Some(hook.map_err(BuildError::Initializer));

@@ -1,8 +1,8 @@
 //! The ways in which bytes that a worker controls reach its parent, for the fuzzer (`ci/fuzz.sh`).
 
 use super::body::{Body, Element};
+use super::link::{ParentEnd, Shared, scribble};
 use super::parent::Raw;
-use super::transport::{ParentEnd, Shared, scribble};
 use super::wire::{self, CALL_HEAD, Call, Hello, REPLY_HEAD, Ready, Reply, Report};
 use super::{call, codec};
 use crate::os::shm;

@@ -9,7 +9,7 @@
 //! | `codec` | the format of arguments and results |
 //! | `wire` | what the two sides say to each other, as pure bytes |
 //! | `shared_bytes` | bytes that are not copied at all |
-//! | `transport` | how calls and replies travel |
+//! | `link` | how calls and replies travel |
 //! | `parent` | the parent's side |
 //! | `worker` | the worker's side |
 //! | `start` | how an executable becomes a worker before its `main` |
@@ -20,6 +20,7 @@ mod call;
 mod codec;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod link;
 mod options;
 mod parent;
 mod pool;
@@ -27,18 +28,17 @@ mod shared_bytes;
 mod start;
 mod stdio;
 mod submit;
-mod transport;
 mod wire;
 pub mod worker;
 
 use std::time::{Duration, Instant};
 
 pub use builder::ProcessPoolBuilder;
+pub use link::Transport;
 pub use options::ProcessTask;
 pub use pool::{ProcessPoolExecutor, ProcessPoolStats};
 pub use shared_bytes::SharedBytes;
 pub use stdio::Stdio;
-pub use transport::Transport;
 
 /// `time + by`, or a century from `time` if there is no such moment.
 fn later(time: Instant, by: Duration) -> Instant {

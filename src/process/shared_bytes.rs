@@ -161,10 +161,10 @@ struct Pair<'a>(&'a SharedBytes);
 
 impl Serialize for Pair<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let beside = EXPECTED.replace(false);
+        let is_attached = EXPECTED.replace(false);
         let mut pair = serializer.serialize_tuple(2)?;
-        pair.serialize_element(&beside)?;
-        if beside {
+        pair.serialize_element(&is_attached)?;
+        if is_attached {
             HAS_OUTGOING.set(true);
             let number = OUTGOING.with_borrow_mut(|list| {
                 list.push(self.0.clone());
@@ -202,9 +202,9 @@ impl<'de> Deserialize<'de> for SharedBytes {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut pair: A) -> Result<SharedBytes, A::Error> {
-                let beside: bool = pair.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                let is_attached: bool = pair.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
                 let short = |reader: &Self| de::Error::invalid_length(1, reader);
-                let frozen = if beside && self.expected {
+                let frozen = if is_attached && self.expected {
                     received(pair.next_element()?.ok_or_else(|| short(&self))?)
                 } else {
                     let bytes: Vec<u8> = pair.next_element()?.ok_or_else(|| short(&self))?;
@@ -229,17 +229,17 @@ mod tests {
         assert_eq!(postcard::from_bytes::<SharedBytes>(&encoded).unwrap(), bytes);
     }
 
-    fn fds(beside: &[SharedBytes]) -> Vec<OwnedFd> {
-        beside.iter().map(|bytes| bytes.fd().try_clone_to_owned().unwrap()).collect()
+    fn fds(attached: &[SharedBytes]) -> Vec<OwnedFd> {
+        attached.iter().map(|bytes| bytes.fd().try_clone_to_owned().unwrap()).collect()
     }
 
     #[test]
     fn with_an_executor_they_travel_beside() {
         let bytes = SharedBytes::copy_from(&[5; 10_000]).unwrap();
-        let (encoded, beside) = collecting(|| codec::to_vec(&(1u8, bytes.clone(), bytes.clone()), 8).unwrap());
+        let (encoded, attached) = collecting(|| codec::to_vec(&(1u8, bytes.clone(), bytes.clone()), 8).unwrap());
         assert!(encoded.len() < 12);
         let decoded =
-            supplying(fds(&beside), || codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded, 8).unwrap());
+            supplying(fds(&attached), || codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded, 8).unwrap());
         assert_eq!(decoded, (1, bytes.clone(), bytes));
         assert!(codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded, 8).is_err());
     }
@@ -251,8 +251,8 @@ mod tests {
     impl Serialize for Busy {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             let other = SharedBytes::copy_from(b"other").unwrap();
-            let (_, beside) = collecting(|| codec::to_vec(&(other.clone(), other.clone()), 8).unwrap());
-            assert_eq!(beside.len(), 2);
+            let (_, attached) = collecting(|| codec::to_vec(&(other.clone(), other.clone()), 8).unwrap());
+            assert_eq!(attached.len(), 2);
             (postcard::to_stdvec(&other).unwrap(), &self.0).serialize(serializer)
         }
     }
@@ -261,8 +261,8 @@ mod tests {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             let (plain, bytes) = <(Vec<u8>, SharedBytes)>::deserialize(deserializer)?;
             assert_eq!(&*postcard::from_bytes::<SharedBytes>(&plain).unwrap(), b"other");
-            let (encoded, beside) = collecting(|| codec::to_vec(&bytes, 8).unwrap());
-            assert_eq!(supplying(fds(&beside), || codec::from_slice::<SharedBytes>(&encoded, 8)).unwrap(), bytes);
+            let (encoded, attached) = collecting(|| codec::to_vec(&bytes, 8).unwrap());
+            assert_eq!(supplying(fds(&attached), || codec::from_slice::<SharedBytes>(&encoded, 8)).unwrap(), bytes);
             Ok(Self(bytes))
         }
     }
@@ -271,9 +271,9 @@ mod tests {
     fn values_inside_values_do_not_mix() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| SharedBytes::copy_from(bytes).unwrap());
         let value = (a, Busy(b), c);
-        let (encoded, beside) = collecting(|| codec::to_vec(&value, 8).unwrap());
-        assert_eq!(beside.len(), 3);
-        assert_eq!(supplying(fds(&beside), || codec::from_slice::<(_, Busy, _)>(&encoded, 8)).unwrap(), value);
+        let (encoded, attached) = collecting(|| codec::to_vec(&value, 8).unwrap());
+        assert_eq!(attached.len(), 3);
+        assert_eq!(supplying(fds(&attached), || codec::from_slice::<(_, Busy, _)>(&encoded, 8)).unwrap(), value);
     }
 
     #[test]

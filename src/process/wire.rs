@@ -65,7 +65,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// The head as bytes; the first word is the call's state (see `transport::words`).
+    /// The head as bytes; the first word is the call's state (see `link::wait_flags`).
     pub(super) fn to_bytes(self, claim: u32) -> [u8; CALL_HEAD] {
         let mut bytes = [0; CALL_HEAD];
         bytes[0..4].copy_from_slice(&claim.to_ne_bytes());

@@ -9,7 +9,7 @@ use crate::lock::Mutex;
 use crossbeam::utils::CachePadded;
 
 use super::queues::{self, Shared};
-use super::roster::Roster;
+use super::registry::Registry;
 use super::sleep::{Counts, Sleep};
 use super::spares::Spares;
 use super::worker;
@@ -17,7 +17,7 @@ use crate::combine::Host;
 use crate::error::{Cause, TaskError, spawn_error};
 use crate::executor::{Capacity, Priority};
 use crate::fork::{self, Origin};
-use crate::future::{Idle, Owner, Shells, SpareHost, Sweep, Task, TaskFuture, Unfinished, task};
+use crate::future::{LiveFutures, Owner, Shells, SpareHost, Sweep, Task, TaskFuture, WaitMode, task};
 use crate::spin;
 use crate::unwind;
 
@@ -49,11 +49,11 @@ pub(super) struct Core {
     swept: Mutex<usize>,
     pub(super) sleep: CachePadded<Sleep>,
     pub(super) max_workers: AtomicUsize,
-    pub(super) roster: Roster,
+    pub(super) registry: Registry,
     pub(super) spares: Spares,
     pub(super) capacity: Option<Arc<Capacity>>,
     /// Spawned futures that have not ended.
-    pub(super) unfinished: Unfinished,
+    pub(super) unfinished: LiveFutures,
     /// A worker sleeps longer than its keep-alive says, because of them.
     pub(super) someone_stays: AtomicBool,
     /// The pool was shut down without waiting for its end: to drop it does not wait either.
@@ -112,12 +112,12 @@ impl Owner for PoolId {
         self.0.gone();
     }
 
-    fn help(self, done: &dyn Fn() -> bool, _deadline: Option<Instant>, may: Idle) -> bool {
-        let glances = may == Idle::Glance;
-        if glances {
-            spin::look(done);
+    fn drive_while_waiting(self, done: &dyn Fn() -> bool, _deadline: Option<Instant>, mode: WaitMode) -> bool {
+        let spins = mode == WaitMode::Poll;
+        if spins {
+            spin::spin_for(done);
         }
-        glances
+        spins
     }
 }
 
@@ -154,10 +154,10 @@ impl Core {
             swept: Mutex::new(0),
             sleep: CachePadded::new(Sleep::new()),
             max_workers: AtomicUsize::new(max_workers),
-            roster: Roster::new(),
+            registry: Registry::new(),
             spares: Spares::new(),
             capacity,
-            unfinished: Unfinished::new(),
+            unfinished: LiveFutures::new(),
             someone_stays: AtomicBool::new(false),
             is_left_alone: AtomicBool::new(false),
             origin,
@@ -210,7 +210,7 @@ impl Core {
 
     /// Queues a task, and sees to it that somebody will run it.
     pub(super) fn push(&self, task: Task, priority: Priority) {
-        self.push_quietly(task, priority);
+        self.push_unannounced(task, priority);
         self.notify();
     }
 
@@ -221,7 +221,7 @@ impl Core {
     }
 
     /// Queues a task of a batch; the caller notifies.
-    pub(super) fn push_quietly(&self, task: Task, priority: Priority) {
+    pub(super) fn push_unannounced(&self, task: Task, priority: Priority) {
         self.queues.push(task, priority);
     }
 
@@ -279,7 +279,7 @@ impl Core {
     /// missed, and that worker sees to it; the other way round it would count twice.
     fn is_waiting_more_than(&self, searching: usize) -> bool {
         let own = || match self.anything_own() {
-            true => self.roster.peers().map(|peer| peer.waiting()).sum::<usize>(),
+            true => self.registry.workers().map(|handle| handle.waiting()).sum::<usize>(),
             false => 0,
         };
         // Most often the shared queues are enough to tell, and then nobody asks all the workers.
@@ -288,18 +288,18 @@ impl Core {
 
     /// Is there anything in any queue?
     pub(super) fn has_work(&self) -> bool {
-        !self.queues.is_empty() || self.anything_own() && self.roster.peers().any(|peer| !peer.is_empty())
+        !self.queues.is_empty() || self.anything_own() && self.registry.workers().any(|handle| !handle.is_empty())
     }
 
     /// May there be anything in the own queues of workers?
     pub(super) fn anything_own(&self) -> bool {
-        self.queues.has_batches() || self.roster.anyone_joins()
+        self.queues.has_batches() || self.registry.anyone_joins()
     }
 
     /// How many tasks are queued.
     pub(super) fn queued(&self) -> usize {
         let own = match self.queues.has_batches() {
-            true => self.roster.peers().map(|peer| peer.tasks.len()).sum::<usize>(),
+            true => self.registry.workers().map(|handle| handle.tasks.len()).sum::<usize>(),
             false => 0,
         };
         (own + self.queues.len()).saturating_sub(self.shells.count())
@@ -351,8 +351,8 @@ impl Core {
                 }
             }
         }
-        for peer in self.roster.peers() {
-            while let Some(task) = queues::steal(&peer.tasks) {
+        for handle in self.registry.workers() {
+            while let Some(task) = queues::steal(&handle.tasks) {
                 each(task);
                 if !self.is_here() {
                     return;
@@ -417,10 +417,10 @@ impl Core {
 
     /// Lets go of the hooks, and what they captured, if no thread will start any more: the pool is refusing, or closed and without a
     /// thread (`Sleep::add_thread_below`). Called wherever that may have become so. Whether there is a thread is asked of the
-    /// roster: a worker that is about to end is not counted by `sleep` for a moment, and may stay after all.
+    /// registry: a worker that is about to end is not counted by `sleep` for a moment, and may stay after all.
     pub(super) fn drop_hooks_if_over(&self) {
         let counts = self.sleep.counts();
-        if counts.is_refusing() || counts.is_closed() && !self.roster.is_active() && self.spares.count() == 0 {
+        if counts.is_refusing() || counts.is_closed() && !self.registry.is_active() && self.spares.count() == 0 {
             // Outside the lock: destructors are the user's code.
             let hooks = std::mem::take(&mut *self.hooks.lock());
             unwind::drop_quietly(hooks);

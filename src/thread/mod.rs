@@ -8,7 +8,7 @@
 //! | `injector` | the queue that all threads submit to |
 //! | `worker` | a thread that finds work and runs it |
 //! | `sleep` | when a worker sleeps, and who wakes it |
-//! | `roster` | which threads there are, and when they are gone |
+//! | `registry` | which threads there are, and when they are gone |
 //! | `spares`, `watch` | threads that run one task for a blocked worker; when one is needed |
 //! | `spawn` | futures that the workers poll |
 //! | `scope`, `join` | closures that borrow |
@@ -23,7 +23,7 @@ mod join;
 mod models;
 mod options;
 mod queues;
-mod roster;
+mod registry;
 mod scope;
 mod shutdown;
 mod sleep;
@@ -245,7 +245,7 @@ impl ThreadPoolExecutor {
         let mut futures = Vec::with_capacity(closures.size_hint().0);
         for (n, f) in closures.enumerate() {
             let (task, future) = task(f, id);
-            self.core.push_quietly(task, Priority::Normal);
+            self.core.push_unannounced(task, Priority::Normal);
             futures.push(future);
             // The first few are told one by one, so that as many workers as there are start at once.
             match n < self.core.max_workers.load(Relaxed) {
@@ -431,7 +431,7 @@ impl ThreadPoolExecutor {
             return ThreadPoolStats::NOTHING;
         }
         let counts = self.core.sleep.counts();
-        let (completed, busy) = self.core.roster.tally().read();
+        let (completed, busy) = self.core.registry.counters().read();
         ThreadPoolStats {
             max_workers: self.core.max_workers.load(Relaxed),
             workers: counts.threads(),

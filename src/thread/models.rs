@@ -11,7 +11,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use loom::thread;
 
 use super::batch::Batch;
-use super::sleep::{Bed, Sleep, Woken};
+use super::sleep::{Sleep, Sleeper, Woken};
 use super::watch::Watch;
 use crate::future::models::Alarm;
 
@@ -44,7 +44,7 @@ impl Model {
 
     /// A worker that ends when `total` tasks have been run, or the pool is closed and nothing waits.
     fn work(&self, total: usize) {
-        let bed = Bed::new();
+        let sleeper = Sleeper::new();
         loop {
             fence(SeqCst);
             if self.take() {
@@ -62,7 +62,7 @@ impl Model {
             if self.sleep.counts().is_closed() {
                 return;
             }
-            let woken = self.sleep.sleep(&bed, None, || {
+            let woken = self.sleep.sleep(&sleeper, None, || {
                 fence(SeqCst);
                 self.waiting.load(Acquire) > 0 || self.sleep.counts().is_closed()
             });

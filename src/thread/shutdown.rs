@@ -35,11 +35,11 @@ pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError>
         _ => None,
     };
     // A closed pool without workers starts none any more, whatever its spare threads do.
-    if core.roster.wait_until_empty(deadline) && core.spares.wait_until_empty(deadline) {
+    if core.registry.wait_until_empty(deadline) && core.spares.wait_until_empty(deadline) {
         return Ok(());
     }
     core.close_and_cancel();
-    let (_, busy) = core.roster.tally().read();
+    let (_, busy) = core.registry.counters().read();
     let running = busy as usize + core.spares.count();
     // One that was between two tasks when the count was taken is still there, and has at most to find its end.
     Err(ShutdownError::TimedOut { running: running.max(1), waited: start.elapsed() })

@@ -83,12 +83,12 @@ impl Counts {
 
 /// The place where one worker sleeps.
 #[derive(Debug)]
-pub(super) struct Bed {
+pub(super) struct Sleeper {
     thread: Unparker,
     woken: AtomicBool,
 }
 
-impl Bed {
+impl Sleeper {
     /// Made by the worker itself.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { thread: Unparker::current(), woken: AtomicBool::new(false) })
@@ -105,7 +105,7 @@ impl Bed {
 pub(super) struct Sleep {
     word: AtomicU64,
     /// Who sleeps, most recent last. The count of sleepers changes only under this lock.
-    asleep: Mutex<Vec<Arc<Bed>>>,
+    asleep: Mutex<Vec<Arc<Sleeper>>>,
 }
 
 impl Sleep {
@@ -195,9 +195,9 @@ impl Sleep {
     fn wake_one(&self) {
         let woken = {
             let mut asleep = self.asleep.lock();
-            let Some(bed) = asleep.pop() else { return };
+            let Some(sleeper) = asleep.pop() else { return };
             self.word.fetch_add(SEARCHING - ASLEEP, SeqCst);
-            bed
+            sleeper
         };
         woken.wake();
     }
@@ -209,35 +209,40 @@ impl Sleep {
             self.word.fetch_add((SEARCHING - ASLEEP) * woken.len() as u64, SeqCst);
             woken
         };
-        woken.iter().for_each(|bed| bed.wake());
+        woken.iter().for_each(|sleeper| sleeper.wake());
     }
 
     /// Puts a searching worker to sleep, unless `found` says that there is something to do after all. Returns when it
     /// has been woken, when `found`, or at the deadline, and says which; the worker is searching again in all cases.
-    pub(super) fn sleep(&self, bed: &Arc<Bed>, deadline: Option<Instant>, found: impl FnOnce() -> bool) -> Woken {
-        bed.woken.store(false, Relaxed);
+    pub(super) fn sleep(
+        &self,
+        sleeper: &Arc<Sleeper>,
+        deadline: Option<Instant>,
+        found: impl FnOnce() -> bool,
+    ) -> Woken {
+        sleeper.woken.store(false, Relaxed);
         {
             let mut asleep = self.asleep.lock();
-            asleep.push(Arc::clone(bed));
+            asleep.push(Arc::clone(sleeper));
             self.word.fetch_add(ASLEEP.wrapping_sub(SEARCHING), SeqCst);
         }
-        if found() && self.get_up(bed) {
+        if found() && self.get_up(sleeper) {
             return Woken::Found;
         }
         loop {
-            if bed.woken.load(Acquire) {
+            if sleeper.woken.load(Acquire) {
                 return Woken::Called;
             }
-            if !park(deadline) && self.get_up(bed) {
+            if !park(deadline) && self.get_up(sleeper) {
                 return Woken::TimedOut;
             }
         }
     }
 
     /// Takes a worker off the list of sleepers; false if a waker has done so already, and will call it.
-    fn get_up(&self, bed: &Arc<Bed>) -> bool {
+    fn get_up(&self, sleeper: &Arc<Sleeper>) -> bool {
         let mut asleep = self.asleep.lock();
-        let Some(at) = asleep.iter().rposition(|other| Arc::ptr_eq(other, bed)) else { return false };
+        let Some(at) = asleep.iter().rposition(|other| Arc::ptr_eq(other, sleeper)) else { return false };
         asleep.remove(at);
         self.word.fetch_add(SEARCHING - ASLEEP, SeqCst);
         true

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use crate::lock::{Condvar, Mutex, MutexGuard};
 
 use super::core::Core;
-use super::roster::Peer;
-use super::stats::Tally;
+use super::registry::WorkerHandle;
+use super::stats::Counters;
 use super::watch::Watch;
 use super::worker;
 use crate::future::{Claimed, Offload, SpareHost, StartSpare, Wakers};
@@ -44,11 +44,11 @@ struct Table {
     /// How many of those that run have no task any more. Such a thread is counted here before the result of its task is out:
     /// whoever sees the result and waits again knows that there will be room.
     leaving: usize,
-    handles: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     /// Who is to be woken when a spare thread has ended, or goes on although it was about to end; by the key of the wait.
     short: BTreeMap<u64, Wakers>,
     /// What the spare threads that have ended did.
-    past: Tally,
+    past: Counters,
 }
 
 /// How a spare thread is given what it is to run.
@@ -64,7 +64,7 @@ struct Full<'a> {
 
 /// A spare thread that has not ended.
 struct Running {
-    peer: Arc<Peer>,
+    handle: Arc<WorkerHandle>,
     is_orphan: bool,
 }
 
@@ -80,8 +80,13 @@ impl Spares {
     /// What all spare threads, past and present, have done.
     pub(super) fn completed(&self) -> u64 {
         let table = self.table.lock();
-        let sum = Tally::default();
-        table.running.values().map(|running| &running.peer.tally).chain([&table.past]).for_each(|tally| sum.add(tally));
+        let sum = Counters::default();
+        table
+            .running
+            .values()
+            .map(|running| &running.handle.counters)
+            .chain([&table.past])
+            .for_each(|counters| sum.add(counters));
         sum.read().0
     }
 
@@ -91,7 +96,7 @@ impl Spares {
         max: usize,
         key: u64,
         patience: Duration,
-        spawn: impl FnOnce(Arc<Peer>) -> io::Result<Spawned>,
+        spawn: impl FnOnce(Arc<WorkerHandle>) -> io::Result<Spawned>,
     ) -> Result<Give, Full<'_>> {
         let mut table = self.table.lock();
         let start = Instant::now();
@@ -102,16 +107,16 @@ impl Spares {
             return Err(Full { one_leaves: table.leaving > 0, table });
         }
         // Threads that have ended need no joining; keeping their handles would keep their stacks.
-        if table.handles.len() > 2 * table.running.len() + 4 {
-            table.handles.retain(|handle| !handle.is_finished());
+        if table.threads.len() > 2 * table.running.len() + 4 {
+            table.threads.retain(|handle| !handle.is_finished());
         }
         let number = worker::with_current(|worker| worker.number).unwrap_or_default();
-        let peer = Arc::new(Peer::new(number));
+        let handle = Arc::new(WorkerHandle::new(number));
         // Under the lock, so that the handle is there before the thread ends.
-        match spawn(Arc::clone(&peer)) {
-            Ok((handle, give)) => {
-                table.running.insert(key, Running { peer, is_orphan: false });
-                table.handles.push(handle);
+        match spawn(Arc::clone(&handle)) {
+            Ok((thread, give)) => {
+                table.running.insert(key, Running { handle, is_orphan: false });
+                table.threads.push(thread);
                 Ok(give)
             }
             Err(_) => Err(Full { one_leaves: false, table }),
@@ -149,7 +154,7 @@ impl Spares {
             table.leaving -= 1;
             if let Some(running) = table.running.remove(&key) {
                 table.orphans -= usize::from(running.is_orphan);
-                table.past.add(&running.peer.tally);
+                table.past.add(&running.handle.counters);
             }
             self.ended.notify_all();
         }
@@ -164,9 +169,9 @@ impl Spares {
         }
         drop(table);
         let _joining = self.joining.lock();
-        let handles = std::mem::take(&mut self.table.lock().handles);
-        for handle in handles {
-            let _ = handle.join();
+        let threads = std::mem::take(&mut self.table.lock().threads);
+        for thread in threads {
+            let _ = thread.join();
         }
         true
     }
@@ -192,7 +197,7 @@ impl SpareHost for Core {
         let Some(me) = self.myself() else { return StartSpare::Impossible };
         // As long as the pool does not refuse, these are all that it has: a task that is claimed runs behind the initializer.
         let hooks = self.hooks();
-        let start = |peer| worker::start_spare(me, peer, Arc::clone(offload), hooks.clone());
+        let start = |handle| worker::start_spare(me, handle, Arc::clone(offload), hooks.clone());
         let patience = if or_here { GRACE } else { Duration::ZERO };
         let started = match self.sleep.counts().is_refusing() {
             false => self.spares.start(self.max_workers(), offload.key(), patience, start),

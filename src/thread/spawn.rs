@@ -9,7 +9,7 @@ use super::core::Core;
 use super::worker;
 use crate::error::TaskError;
 use crate::executor::{Priority, QueuePolicy};
-use crate::future::{Owner, Scheduler, Shells, SpareHost, Task, TaskFuture, Unfinished, spawned};
+use crate::future::{LiveFutures, Owner, Scheduler, Shells, SpareHost, Task, TaskFuture, spawned};
 
 /// Hands a future to the pool. Of a bounded queue it needs a permit until its first poll.
 pub(super) fn spawn<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
@@ -89,7 +89,7 @@ impl Scheduler for Core {
             // A forked child: the parent's workers have their own copy.
             return mem::forget(task);
         }
-        self.push_quietly(task, Priority::Normal);
+        self.push_unannounced(task, Priority::Normal);
         // The worker that has just polled it looks for work next, and calls others if there is more. To wake somebody else
         // for it would make it wander.
         if !(yielded && worker::is_about_to_search(self.id())) {
@@ -117,7 +117,7 @@ impl Scheduler for Core {
         Some(self.shells)
     }
 
-    fn unfinished(&self) -> &Unfinished {
+    fn unfinished(&self) -> &LiveFutures {
         &self.unfinished
     }
 

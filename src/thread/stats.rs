@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counts of one worker. Only that worker writes them, so they are plain loads and stores (Relaxed: a statistic).
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Counters {
     completed: AtomicU64,
     busy: AtomicU64,
 }
 
-impl Tally {
+impl Counters {
     pub(super) fn busy(&self) {
         self.busy.store(1, Relaxed);
     }

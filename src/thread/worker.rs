@@ -13,14 +13,14 @@ use std::time::Instant;
 use super::core::{Core, Hooks, PoolId};
 use super::join::JobRef;
 use super::queues;
-use super::roster::{Ends, Peer};
-use super::sleep::{Bed, Counts, Woken};
+use super::registry::{Ends, WorkerHandle};
+use super::sleep::{Counts, Sleeper, Woken};
 use crate::current;
 use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
 use crate::fork;
 use crate::future::{Claimed, Offload, Task, Unparker};
-use crate::spin::{self, ONE_WAKE_UP, Patience};
+use crate::spin::{self, ONE_WAKE_UP, SpinBudget};
 use crate::unwind::{self, AbortOnUnwind};
 
 thread_local! {
@@ -37,18 +37,18 @@ pub(super) struct Worker {
     pub(super) number: usize,
     /// Its ends of its own queues; the others see them, and more, in its place.
     pub(super) own: Ends,
-    peer: Arc<Peer>,
+    handle: Arc<WorkerHandle>,
     /// A spare thread, which looks for no work, and which the others know nothing of.
     is_spare: bool,
-    bed: Arc<Bed>,
+    sleeper: Arc<Sleeper>,
     pub(super) thread: Unparker,
     /// Counted as searching in `core.sleep`.
     searching: Cell<bool>,
-    /// The task that is being run is in the tally.
+    /// The task that is being run is in the counters.
     counted: Cell<bool>,
     /// How many `join`s are on this thread's stack.
     joins: Cell<usize>,
-    patience: Patience,
+    budget: SpinBudget,
 }
 
 /// Why a worker that found nothing should end.
@@ -76,7 +76,7 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
     };
     // Before it is decided: a pool lets go of its hooks only when no thread would start any more.
     let hooks = core.hooks();
-    let started = core.roster.start(wanted, |number| {
+    let started = core.registry.start(wanted, |number| {
         let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));
         if let Some(size) = core.config.stack_size {
             builder = builder.stack_size(size);
@@ -96,17 +96,17 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
 /// `hooks` are those of the pool.
 pub(super) fn start_spare(
     core: Arc<Core>,
-    peer: Arc<Peer>,
+    handle: Arc<WorkerHandle>,
     offload: Arc<Offload>,
     hooks: Hooks,
 ) -> io::Result<(JoinHandle<()>, SyncSender<Claimed>)> {
-    let mut builder = thread::Builder::new().name(format!("{}_{}s", core.config.thread_name_prefix, peer.number));
+    let mut builder = thread::Builder::new().name(format!("{}_{}s", core.config.thread_name_prefix, handle.number));
     if let Some(size) = core.config.stack_size {
         builder = builder.stack_size(size);
     }
     let (give, given) = mpsc::sync_channel(1);
     spin::worker_starts();
-    let spare = move || Worker::spare_main(core, peer, hooks, &offload, &given);
+    let spare = move || Worker::spare_main(core, handle, hooks, &offload, &given);
     let handle = builder.spawn(spare).inspect_err(|_| spin::worker_started())?;
     Ok((handle, give))
 }
@@ -172,38 +172,44 @@ impl Worker {
         CURRENT.set(ptr::null());
         FORMER.set(Some(worker.core.id()));
         unwind::drop_quietly(hooks);
-        worker.core.roster.retired();
+        worker.core.registry.retired();
         worker.core.drop_hooks_if_over();
         spin::worker_sleeps();
-        let Self { core, number, own, peer, .. } = worker;
-        peer.give_ends_back(own);
-        core.roster.ended(number);
+        let Self { core, number, own, handle, .. } = worker;
+        handle.give_ends_back(own);
+        core.registry.ended(number);
         mem::forget(abort);
     }
 
     fn enter(core: Arc<Core>, number: usize) -> Self {
-        let peer = Arc::clone(core.roster.peer(number).expect("the place was made before the thread"));
-        Self::new(core, peer, false)
+        let handle = Arc::clone(core.registry.worker(number).expect("the place was made before the thread"));
+        Self::new(core, handle, false)
     }
 
-    fn new(core: Arc<Core>, peer: Arc<Peer>, is_spare: bool) -> Self {
+    fn new(core: Arc<Core>, handle: Arc<WorkerHandle>, is_spare: bool) -> Self {
         Self {
             core,
-            number: peer.number,
-            own: peer.take_ends(),
-            peer,
+            number: handle.number,
+            own: handle.take_ends(),
+            handle,
             is_spare,
-            bed: Bed::new(),
+            sleeper: Sleeper::new(),
             thread: Unparker::current(),
             searching: Cell::new(!is_spare),
             counted: Cell::new(false),
             joins: Cell::new(0),
-            patience: Patience::new(ONE_WAKE_UP),
+            budget: SpinBudget::new(ONE_WAKE_UP),
         }
     }
 
     /// The life of a spare thread, which nobody sees the queues of.
-    fn spare_main(core: Arc<Core>, peer: Arc<Peer>, hooks: Hooks, offload: &Arc<Offload>, given: &Receiver<Claimed>) {
+    fn spare_main(
+        core: Arc<Core>,
+        handle: Arc<WorkerHandle>,
+        hooks: Hooks,
+        offload: &Arc<Offload>,
+        given: &Receiver<Claimed>,
+    ) {
         spin::worker_wakes();
         spin::worker_started();
         current::begin_to_serve();
@@ -216,7 +222,7 @@ impl Worker {
         // As in `main`.
         let abort = AbortOnUnwind;
         if let Ok(claimed) = given.recv() {
-            let worker = Self::new(Arc::clone(&core), peer, true);
+            let worker = Self::new(Arc::clone(&core), handle, true);
             CURRENT.set(&raw const worker);
             if worker.initialize(&hooks) {
                 let mut next = Some(claimed);
@@ -335,17 +341,17 @@ impl Worker {
             self.end_batch();
             return shared.pop(Priority::Normal);
         }
-        if self.peer.batch.begin() {
+        if self.handle.batch.begin() {
             shared.begin_batch();
         }
         let task = shared.pop_batch(&self.own.tasks, share);
-        self.peer.batch.filled();
+        self.handle.batch.filled();
         task
     }
 
     /// This worker's queue of tasks is empty.
     fn end_batch(&self) {
-        if self.peer.batch.end() {
+        if self.handle.batch.end() {
             self.core.queues.end_batch();
         }
     }
@@ -353,14 +359,14 @@ impl Worker {
     /// Looks at the next worker in turn. If it has been at the same batch for long, the rest of that goes back.
     #[cold]
     fn look_at_another(&self) {
-        let (shared, roster) = (&self.core.queues, &self.core.roster);
-        let Some(peer) = roster.peer(shared.next_look(roster.places())) else { return };
-        if peer.number == self.number || peer.tasks.is_empty() {
+        let (shared, registry) = (&self.core.queues, &self.core.registry);
+        let Some(handle) = registry.worker(shared.next_look(registry.places())) else { return };
+        if handle.number == self.number || handle.tasks.is_empty() {
             return;
         }
-        if let Some(overdue) = peer.batch.look() {
-            shared.put_back(|| queues::steal(&peer.tasks));
-            if peer.batch.gone_back(overdue) {
+        if let Some(overdue) = handle.batch.look() {
+            shared.put_back(|| queues::steal(&handle.tasks));
+            if handle.batch.gone_back(overdue) {
                 shared.end_batch();
             }
         }
@@ -372,23 +378,23 @@ impl Worker {
 
     /// Takes the oldest job or task of another worker, beginning with the next in number.
     fn steal(&self) -> Option<Work> {
-        let peers = || self.core.roster.peers();
-        let others = peers().skip(self.number + 1).chain(peers().take(self.number));
-        others.into_iter().find_map(|peer| {
-            let job = queues::steal(&peer.jobs).map(Work::Job);
-            job.or_else(|| queues::steal(&peer.tasks).map(Work::Task))
+        let workers = || self.core.registry.workers();
+        let others = workers().skip(self.number + 1).chain(workers().take(self.number));
+        others.into_iter().find_map(|handle| {
+            let job = queues::steal(&handle.jobs).map(Work::Job);
+            job.or_else(|| queues::steal(&handle.tasks).map(Work::Task))
         })
     }
 
     /// Takes the oldest job of the worker with that number, if it has one.
     pub(super) fn steal_job_from(&self, number: usize) -> Option<JobRef> {
-        self.core.roster.peer(number).and_then(|peer| queues::steal(&peer.jobs))
+        self.core.registry.worker(number).and_then(|handle| queues::steal(&handle.jobs))
     }
 
     /// A `join` begins on this thread.
     pub(super) fn join_begins(&self) {
         if self.joins.replace(self.joins.get() + 1) == 0 {
-            self.core.roster.join_begins();
+            self.core.registry.join_begins();
         }
     }
 
@@ -396,7 +402,7 @@ impl Worker {
     pub(super) fn join_ends(&self) {
         self.joins.set(self.joins.get() - 1);
         if self.joins.get() == 0 {
-            self.core.roster.join_ends();
+            self.core.registry.join_ends();
         }
     }
 
@@ -412,7 +418,7 @@ impl Worker {
             if let Some(end) = self.should_end() {
                 return Err(end);
             }
-            if spin::room_for(1) && self.patience.spin_until(|| self.is_wanted(), || false) {
+            if spin::has_idle_cpu(1) && self.budget.spin_until(|| self.is_wanted(), || false) {
                 continue;
             }
             let start = Instant::now();
@@ -420,14 +426,14 @@ impl Worker {
             let keep_alive = self.core.config.keep_alive.filter(|_| !stays);
             let deadline = keep_alive.and_then(|time| start.checked_add(time));
             spin::worker_sleeps();
-            let woken = self.core.sleep.sleep(&self.bed, deadline, || {
+            let woken = self.core.sleep.sleep(&self.sleeper, deadline, || {
                 fence(SeqCst);
                 self.is_wanted() || stays && !self.is_needed_by_futures()
             });
             spin::worker_wakes();
             match woken {
                 Woken::TimedOut => return Err(End::Idle),
-                Woken::Called | Woken::Found => self.patience.slept(start.elapsed()),
+                Woken::Called | Woken::Found => self.budget.slept(start.elapsed()),
             }
         }
     }
@@ -473,11 +479,11 @@ impl Worker {
     /// Work was found: no longer searching, and if there is more, somebody else is wanted (rule 2 of `sleep`).
     fn begin(&self) {
         self.stop_searching();
-        self.call_others();
+        self.wake_more();
     }
 
     /// If there is more than this worker has in hand, and somebody who could take it, tells them.
-    fn call_others(&self) {
+    fn wake_more(&self) {
         let counts = self.core.sleep.counts();
         let could_be_more = counts.asleep() > 0 || counts.threads() < self.max_workers();
         if could_be_more && self.sees_work() {
@@ -492,18 +498,18 @@ impl Worker {
             self.end_forked_child(false);
             return;
         }
-        self.peer.tally.busy();
+        self.handle.counters.busy();
         self.counted.set(false);
         let ran = task.run(&|publishing| self.about_to_publish(publishing));
         self.end_forked_child(false);
         self.count(ran);
-        self.peer.tally.idle();
+        self.handle.counters.idle();
     }
 
     /// Counts the task that is being run, once.
     fn count(&self, ran: bool) {
         if ran && !self.counted.replace(true) {
-            self.peer.tally.done();
+            self.handle.counters.done();
         }
     }
 
@@ -511,14 +517,14 @@ impl Worker {
     /// result and submits again finds it free, and starts or wakes no other.
     fn about_to_publish(&self, publishing: bool) {
         if !publishing {
-            self.peer.tally.busy();
+            self.handle.counters.busy();
             self.stop_searching();
             // Whoever submitted meanwhile may have relied on this worker.
-            self.call_others();
+            self.wake_more();
             return;
         }
         self.count(true);
-        self.peer.tally.idle();
+        self.handle.counters.idle();
         let counts = self.core.sleep.counts();
         let could_be_more = counts.asleep() > 0 || counts.threads() < self.max_workers();
         if could_be_more && self.own.tasks.is_empty() {
@@ -540,7 +546,7 @@ impl Worker {
 
     /// A waiter on this thread has run a queued task in place.
     pub(super) fn count_claimed(&self) {
-        self.peer.tally.done();
+        self.handle.counters.done();
     }
 
     /// Ends the life of a worker that is one too many; false if it is not, or if work turned up that nobody else might

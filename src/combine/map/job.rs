@@ -12,7 +12,7 @@ use crate::lock::{Condvar, Mutex};
 use super::{LONGEST_BLOCK, Lane, MapOptions, Results};
 use crate::error::TaskError;
 use crate::fork;
-use crate::future::{Attending, Offloaded, TaskFuture};
+use crate::future::{InlineWaitGuard, Offloaded, TaskFuture};
 use crate::stack::{self, NoRoom};
 use crate::unwind;
 
@@ -354,18 +354,18 @@ where
         track.queued.push(runner);
     }
 
-    fn waker(&self) -> (Waker, Attending) {
+    fn waker(&self) -> (Waker, InlineWaitGuard) {
         let waker = self.this.upgrade().map_or(Waker::noop().clone(), Waker::from);
-        let attending = Attending::woken_by(&waker);
-        (waker, attending)
+        let inline_wait = InlineWaitGuard::woken_by(&waker);
+        (waker, inline_wait)
     }
 
     /// Has a runner that is still queued run by somebody else than the consumer, which must not do so itself. False if that
     /// is impossible.
-    fn offload(&self, attending: &Attending, waker: &Waker, or_here: bool) -> bool {
+    fn offload(&self, inline_wait: &InlineWaitGuard, waker: &Waker, or_here: bool) -> bool {
         // Not under the lock, which the waker takes.
         let mut queued = std::mem::take(&mut self.track.lock().queued);
-        let mut offloaded = queued.iter().map(|runner| attending.offload(runner, waker, or_here));
+        let mut offloaded = queued.iter().map(|runner| inline_wait.offload(runner, waker, or_here));
         let is_possible = offloaded.find(|offloaded| *offloaded != Offloaded::Nothing) != Some(Offloaded::Impossible);
         self.track.lock().queued.append(&mut queued);
         is_possible
@@ -439,7 +439,7 @@ where
     fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Results<R>> {
         let mut pace = Pace::new(self.chunk_size);
         // Made when the consumer first offloads.
-        let mut offloading: Option<(Waker, Attending)> = None;
+        let mut offloading: Option<(Waker, InlineWaitGuard)> = None;
         let mut track = self.track.lock();
         let may_work = deadline.is_none() && (self.ordered || track.end - next == 1);
         // A consumer that may have to go on before a chunk is done, at its deadline or because another one is done, does not
@@ -460,8 +460,8 @@ where
                 let looks = !may_work && track.unbegun > 0 && std::mem::take(&mut track.look_again);
                 if looks {
                     drop(track);
-                    let (waker, attending) = offloading.get_or_insert_with(|| self.waker());
-                    may_work = !self.offload(attending, waker, deadline.is_none());
+                    let (waker, inline_wait) = offloading.get_or_insert_with(|| self.waker());
+                    may_work = !self.offload(inline_wait, waker, deadline.is_none());
                     track = self.track.lock();
                 }
                 let chunk =

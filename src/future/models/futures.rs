@@ -12,18 +12,18 @@ use loom::sync::atomic::{
 use loom::thread;
 
 use super::super::{
-    Attending, Listener, Offload, Owner, Scheduler, Shells, Source, SpareHost, Sweep, Task, TaskFuture, Unfinished,
-    spawned,
+    InlineWaitGuard, Listener, LiveFutures, Offload, Owner, Scheduler, Shells, Source, SpareHost, Sweep, Task,
+    TaskFuture, spawned,
 };
 use super::{Alarm, Counted, run};
 use crate::error::TaskError;
 use crate::sync::Mutex;
 
 /// An executor whose queue is a list, and whose thread is whoever takes from it.
-struct Bench {
+struct TestExecutor {
     queue: Mutex<Vec<Task>>,
     filled: Notify,
-    unfinished: Unfinished,
+    unfinished: LiveFutures,
     shells: &'static Shells,
 }
 
@@ -39,10 +39,10 @@ fn no_shells() -> &'static Shells {
     Shells::lease(std::sync::Weak::<NoSweep>::new(), 0)
 }
 
-impl Bench {
+impl TestExecutor {
     fn new() -> Arc<Self> {
         let (queue, shells) = (Mutex::new(Vec::new()), no_shells());
-        Arc::new(Self { queue, filled: Notify::new(), unfinished: Unfinished::new(), shells })
+        Arc::new(Self { queue, filled: Notify::new(), unfinished: LiveFutures::new(), shells })
     }
 
     fn spawn<F>(self: &Arc<Self>, future: F) -> TaskFuture<F::Output>
@@ -79,7 +79,7 @@ impl Bench {
     }
 }
 
-impl Scheduler for Bench {
+impl Scheduler for TestExecutor {
     fn may_poll(&self) -> bool {
         true
     }
@@ -107,7 +107,7 @@ impl Scheduler for Bench {
         Some(self.shells)
     }
 
-    fn unfinished(&self) -> &Unfinished {
+    fn unfinished(&self) -> &LiveFutures {
         &self.unfinished
     }
 
@@ -167,9 +167,9 @@ impl Script {
 #[test]
 fn wake_against_poll_and_suspension() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
-        bench.drain();
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
+        executor.drain();
         // Suspended now. One wakes it twice, for the second time while it may be polled, or over.
         let waker = script.take_waker().unwrap();
         let other = Arc::clone(&script);
@@ -178,7 +178,7 @@ fn wake_against_poll_and_suspension() {
             other.ready.store(true, Relaxed);
             waker.wake();
         });
-        bench.work();
+        executor.work();
         assert_eq!(future.result().unwrap(), 7);
         finisher.join().unwrap();
         assert!(script.polls.load(Relaxed) <= 3);
@@ -191,30 +191,30 @@ fn wake_against_poll_and_suspension() {
 #[test]
 fn two_threads_wake_one_future() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
-        bench.drain();
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
+        executor.drain();
         let waker = script.take_waker().unwrap();
         let (one, two) = (waker.clone(), waker);
         let waking = thread::spawn(move || one.wake());
         script.ready.store(true, Relaxed);
         two.wake();
-        bench.work();
+        executor.work();
         waking.join().unwrap();
         assert_eq!(future.result().unwrap(), 7);
-        assert!(bench.queue.lock().is_empty());
+        assert!(executor.queue.lock().is_empty());
     });
 }
 
 #[test]
 fn cancel_against_poll() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
         script.ready.store(true, Relaxed);
         let worker = {
-            let bench = Arc::clone(&bench);
-            thread::spawn(move || bench.drain())
+            let executor = Arc::clone(&executor);
+            thread::spawn(move || executor.drain())
         };
         let cancelled = future.cancel();
         worker.join().unwrap();
@@ -228,14 +228,14 @@ fn cancel_against_poll() {
 #[test]
 fn cancel_against_wake_and_poll() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
-        bench.drain();
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
+        executor.drain();
         let worker = {
-            let (bench, script) = (Arc::clone(&bench), Arc::clone(&script));
+            let (executor, script) = (Arc::clone(&executor), Arc::clone(&script));
             thread::spawn(move || {
                 script.finish();
-                bench.drain();
+                executor.drain();
             })
         };
         let cancelled = future.cancel();
@@ -250,16 +250,16 @@ fn cancel_against_wake_and_poll() {
 #[test]
 fn last_waker_dropped_against_suspension() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
         let dropper = {
             let script = Arc::clone(&script);
             thread::spawn(move || drop(script.take_waker()))
         };
-        bench.drain();
+        executor.drain();
         dropper.join().unwrap();
         drop(script.take_waker());
-        bench.drain();
+        executor.drain();
         assert!(future.result().unwrap_err().is_abandoned());
         assert_eq!(script.drops.load(SeqCst), 1);
         assert_eq!(Arc::strong_count(&script), 1);
@@ -269,15 +269,15 @@ fn last_waker_dropped_against_suspension() {
 #[test]
 fn last_waker_dropped_against_wake() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
-        bench.drain();
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
+        executor.drain();
         let waker = script.take_waker().unwrap();
         let last = waker.clone();
         let dropper = thread::spawn(move || drop(last));
         script.ready.store(true, Relaxed);
         waker.wake();
-        bench.work();
+        executor.work();
         dropper.join().unwrap();
         // It was woken before the last waker went: it must be polled.
         assert_eq!(future.result().unwrap(), 7);
@@ -288,20 +288,20 @@ fn last_waker_dropped_against_wake() {
 #[test]
 fn last_waker_dropped_against_cancel() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
-        bench.drain();
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
+        executor.drain();
         let waker = script.take_waker().unwrap();
         let dropper = {
-            let bench = Arc::clone(&bench);
+            let executor = Arc::clone(&executor);
             thread::spawn(move || {
                 drop(waker);
-                bench.drain();
+                executor.drain();
             })
         };
         let cancelled = future.cancel();
         dropper.join().unwrap();
-        bench.drain();
+        executor.drain();
         let error = future.result().unwrap_err();
         assert_eq!((error.is_cancelled(), error.is_abandoned()), (cancelled, !cancelled));
         assert_eq!(script.drops.load(SeqCst), 1);
@@ -312,24 +312,24 @@ fn last_waker_dropped_against_cancel() {
 #[test]
 fn claimed_in_place_against_wake() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
-        bench.drain();
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
+        executor.drain();
         let finisher = {
             let script = Arc::clone(&script);
             thread::spawn(move || script.finish())
         };
-        // As a blocked worker would, but by hand: it attends, claims, and sleeps if there is nothing to claim.
-        let attending = Attending::new();
+        // As a blocked worker would, but by hand: it listens, claims, and sleeps if there is nothing to claim.
+        let inline_wait = InlineWaitGuard::new();
         let alarm = Alarm::new();
-        assert!(future.attend(&attending, Listener::Waker(&Waker::from(Arc::clone(&alarm)))));
+        assert!(future.listen(&inline_wait, Listener::Waker(&Waker::from(Arc::clone(&alarm)))));
         while !future.is_done() {
-            if !future.claim(&attending) {
+            if !future.claim(&inline_wait) {
                 alarm.notify.wait();
             }
         }
         finisher.join().unwrap();
-        bench.drain();
+        executor.drain();
         assert_eq!(future.result().unwrap(), 7);
         assert_eq!(script.drops.load(SeqCst), 1);
     });
@@ -338,23 +338,23 @@ fn claimed_in_place_against_wake() {
 #[test]
 fn cancel_all_against_the_end() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
-        bench.drain();
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
+        executor.drain();
         let worker = {
-            let (bench, script) = (Arc::clone(&bench), Arc::clone(&script));
+            let (executor, script) = (Arc::clone(&executor), Arc::clone(&script));
             thread::spawn(move || {
                 script.finish();
-                bench.drain();
+                executor.drain();
             })
         };
-        bench.unfinished.cancel_all();
+        executor.unfinished.cancel_all();
         worker.join().unwrap();
-        bench.drain();
+        executor.drain();
         assert!(future.result().map_or_else(|error| error.is_cancelled(), |value| value == 7));
         assert_eq!(script.drops.load(SeqCst), 1);
-        assert!(bench.unfinished.is_empty());
-        drop(bench);
+        assert!(executor.unfinished.is_empty());
+        drop(executor);
         assert_eq!(Arc::strong_count(&script), 1);
     });
 }
@@ -364,19 +364,19 @@ fn cancel_all_against_the_end() {
 #[test]
 fn an_outcome_that_owns_its_waker_against_the_drop_of_the_handle() {
     loom::model(|| {
-        let bench = Bench::new();
+        let executor = TestExecutor::new();
         let drops = Arc::new(AtomicUsize::new(0));
         let counted = Mutex::new(Some(Counted(Arc::clone(&drops))));
-        let future = bench
+        let future = executor
             .spawn(std::future::poll_fn(move |context| Poll::Ready((context.waker().clone(), counted.lock().take()))));
         let worker = {
-            let bench = Arc::clone(&bench);
-            thread::spawn(move || bench.drain())
+            let executor = Arc::clone(&executor);
+            thread::spawn(move || executor.drain())
         };
         drop(future);
         worker.join().unwrap();
         assert_eq!(drops.load(SeqCst), 1);
-        assert_eq!(Arc::strong_count(&bench), 1);
+        assert_eq!(Arc::strong_count(&executor), 1);
     });
 }
 
@@ -384,16 +384,16 @@ fn an_outcome_that_owns_its_waker_against_the_drop_of_the_handle() {
 #[test]
 fn shells_are_counted_once_each_way() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
-        let future = bench.spawn(script.future());
+        let (executor, script) = (TestExecutor::new(), Script::new());
+        let future = executor.spawn(script.future());
         let canceller = thread::spawn(move || future.cancel());
-        bench.drain();
+        executor.drain();
         let cancelled = canceller.join().unwrap();
         drop(script.take_waker());
-        bench.drain();
+        executor.drain();
         assert!(cancelled);
-        assert_eq!(bench.shells.exactly(), 0);
-        bench.shells.give_back();
+        assert_eq!(executor.shells.exactly(), 0);
+        executor.shells.give_back();
     });
 }
 
@@ -431,15 +431,15 @@ fn the_shell_of_a_closure_is_counted_once_each_way() {
 #[test]
 fn claimed_for_a_spare_thread_and_cancelled() {
     loom::model(|| {
-        let (bench, script) = (Bench::new(), Script::new());
+        let (executor, script) = (TestExecutor::new(), Script::new());
         script.ready.store(true, Relaxed);
-        let handle = bench.spawn(script.future());
+        let handle = executor.spawn(script.future());
         let claimed = handle.claim_for_spare().expect("nobody else has it");
         assert!(handle.claim_for_spare().is_none());
         let spare = thread::spawn(move || claimed.run(&Arc::new(Offload::new(1)), &|_| ()));
         let worker = {
-            let bench = Arc::clone(&bench);
-            thread::spawn(move || bench.drain())
+            let executor = Arc::clone(&executor);
+            thread::spawn(move || executor.drain())
         };
         let cancelled = handle.cancel();
         spare.join().unwrap();

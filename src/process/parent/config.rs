@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::process::call::{Function, Payload};
+use crate::process::link::Transport;
 use crate::process::stdio::Stdio;
-use crate::process::transport::Transport;
 
 /// What every worker runs first.
 pub(crate) struct Hook {

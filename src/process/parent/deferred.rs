@@ -7,7 +7,7 @@ use super::child::Child;
 use super::job::{JobBox, Raw};
 use crate::error::TaskError;
 use crate::process::call::Payload;
-use crate::process::transport::Shared;
+use crate::process::link::Shared;
 
 /// Collected while the lock is held, and done by [`Inner::release`](super::inner::Inner::release): resolving tasks, dropping values and
 /// waking threads run code of the user's, or system calls.

@@ -19,7 +19,7 @@ use super::job::{Job, JobBox};
 use super::state::State;
 use crate::executor::Priority;
 use crate::process::later;
-use crate::process::transport::INLINE;
+use crate::process::link::INLINE;
 
 /// Tasks are moved from a worker to an idle one if its backlog is expected to take longer than this, or if it has had its oldest
 /// call for longer than this.

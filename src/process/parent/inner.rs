@@ -20,7 +20,7 @@ use crate::fork::{Origin, PerProcess};
 use crate::lock::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::os::events::Events;
 use crate::os::pidfd::Ended;
-use crate::process::transport::Shared;
+use crate::process::link::Shared;
 use crate::unwind;
 
 /// All pools of this process. A task may outlive its pool, so it knows it by number only.

@@ -13,8 +13,8 @@ use crate::error::{DifferentIds, StartError};
 use crate::os::pidfd::{self, Process};
 use crate::os::{fd, image, socket};
 use crate::process::later;
+use crate::process::link::{ParentLink, Transport};
 use crate::process::stdio::Stdio;
-use crate::process::transport::{ParentLink, Transport};
 use crate::process::wire::{self, Hello, PROTOCOL, message};
 use crate::process::worker;
 

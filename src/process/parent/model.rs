@@ -28,8 +28,8 @@ use crate::os::pidfd::Ended;
 use crate::os::{image, socket};
 use crate::process::body::{Body, Element};
 use crate::process::call::{Function, Payload};
+use crate::process::link::{Calls, INLINE, ParentLink, Replies, Transport, WorkerLink};
 use crate::process::stdio::Stdio;
-use crate::process::transport::{Calls, INLINE, ParentLink, Replies, Transport, WorkerLink};
 use crate::process::wire::{self, CallKind, PROTOCOL, Ready, Reply, ReplyKind, message};
 
 const GRACE: Duration = Duration::from_millis(10);

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::child::Child;
 use super::inner::Inner;
 use crate::fork;
-use crate::future::{Idle, Owner};
-use crate::process::transport::Shared;
+use crate::future::{Owner, WaitMode};
+use crate::process::link::Shared;
 use crate::spin;
 
 /// What a task knows of its pool.
@@ -51,11 +51,13 @@ impl Owner for TaskOwner {
         self.inner().is_some_and(|inner| inner.has_begun(self.task))
     }
 
-    fn help(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, may: Idle) -> bool {
+    fn drive_while_waiting(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, mode: WaitMode) -> bool {
         let Some(inner) = self.inner() else { return false };
-        match may {
-            Idle::Glance => inner.glance(self.task, done),
-            Idle::Spin | Idle::Sleep => inner.help(self.task, done, deadline, may == Idle::Sleep),
+        match mode {
+            WaitMode::Poll => inner.spin_for_poll(self.task, done),
+            WaitMode::Spin | WaitMode::Sleep => {
+                inner.drive_while_waiting(self.task, done, deadline, mode == WaitMode::Sleep)
+            }
         }
         true
     }
@@ -65,7 +67,7 @@ impl Inner {
     /// For a poll: watches the replies of the worker that has the task for a moment, and collects what has arrived. Replies that
     /// arrive before the bell is armed again are collected, too. Does nothing while a long value is being transferred, which
     /// would take longer, or if no worker has the task.
-    fn glance(&self, id: u64, done: &dyn Fn() -> bool) {
+    fn spin_for_poll(&self, id: u64, done: &dyn Fn() -> bool) {
         let ring = {
             let state = self.state.lock();
             if state.children.iter().any(Child::is_streaming) {
@@ -76,13 +78,13 @@ impl Inner {
         let Some(ring) = ring else { return };
         let mut watched = Watched { inner: self, ring: None };
         watched.set(Some(Arc::clone(&ring)));
-        if spin::look(|| done() || ring.has_replies()) && !done() {
+        if spin::spin_for(|| done() || ring.has_replies()) && !done() {
             self.collect();
         }
     }
 
     /// `alone`: this task is all that the thread waits for, so it may sleep for it.
-    pub(crate) fn help(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
+    pub(crate) fn drive_while_waiting(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
         let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut watched = Watched { inner: self, ring: None };
         while !done() && !late() {
@@ -96,8 +98,9 @@ impl Inner {
             watched.set(ring);
             // Yields to a worker on the same CPU, except while a long value is transferred: both sides copy parts of it, which is
             // faster on two CPUs, and the scheduler separates them only if this thread does not yield.
-            let beside = || watched.ring.as_ref().is_some_and(|shared| shared.is_beside_worker()) && !is_streaming;
-            if spin::until_or(|| done() || replies_are_there(), beside) {
+            let shares_cpu =
+                || watched.ring.as_ref().is_some_and(|shared| shared.shares_cpu_with_worker()) && !is_streaming;
+            if spin::until_or(|| done() || replies_are_there(), shares_cpu) {
                 if !done() {
                     self.collect_all();
                 }

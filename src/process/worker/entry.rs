@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::process::{self, Pid, Resource, Rlimit};
 
-use super::super::transport::WorkerLink;
+use super::super::link::WorkerLink;
 use super::super::wire::{self, GREETING, Hello, PROTOCOL, Ready, exit_code, message};
 use super::host;
 use super::serve::{self, Server};

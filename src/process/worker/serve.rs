@@ -15,15 +15,15 @@ use crate::lock::{Mutex, MutexGuard};
 
 use super::super::body::{Body, Element};
 use super::super::call::{Function, Invocation};
+use super::super::link::{Calls, INLINE, Replies, WorkerLink};
 use super::super::shared_bytes::SharedBytes;
-use super::super::transport::{Calls, INLINE, Replies, WorkerLink};
 use super::super::wire::{Call, CallKind, Hello, ProtocolError, Reply, ReplyKind, exit_code};
 use super::host;
 use crate::current;
 use crate::fork;
 use crate::os::clock;
 use crate::os::fault::AltStack;
-use crate::spin::{ONE_WAKE_UP, Patience};
+use crate::spin::{ONE_WAKE_UP, SpinBudget};
 
 /// What the serving threads share.
 pub(super) struct Server {
@@ -62,14 +62,14 @@ impl Server {
     }
 
     /// The next call; `None` at the end.
-    fn next(&self, patience: &Patience, thread: usize) -> Result<Option<Serving<'_>>, ProtocolError> {
+    fn next(&self, budget: &SpinBudget, thread: usize) -> Result<Option<Serving<'_>>, ProtocolError> {
         let mut calls = self.calls.lock();
         loop {
             if self.over.load(Relaxed) {
                 return Ok(None);
             }
             if !calls.is_ready()? {
-                self.wait(&mut calls, patience)?;
+                self.wait(&mut calls, budget)?;
                 continue;
             }
             if self.alone {
@@ -77,7 +77,7 @@ impl Server {
             }
             let begun = clock::now();
             let Some(call) = calls.begin(begun, thread)? else {
-                if calls.told_of_room() {
+                if calls.must_announce_room() {
                     self.link.bell();
                 }
                 continue;
@@ -93,13 +93,13 @@ impl Server {
     }
 
     /// Nothing to do: looks for a while, and then sleeps.
-    fn wait(&self, calls: &mut Calls, patience: &Patience) -> Result<(), ProtocolError> {
+    fn wait(&self, calls: &mut Calls, budget: &SpinBudget) -> Result<(), ProtocolError> {
         let start = Instant::now();
         let mut told = !self.alone;
         let mut ready = Ok(false);
         let spun = crate::spin::cpus() > 1
             && calls.can_spin()
-            && patience.spin_until(
+            && budget.spin_until(
                 || {
                     ready = calls.is_ready();
                     if !told && start.elapsed() > LAZY {
@@ -108,7 +108,7 @@ impl Server {
                     }
                     ready != Ok(false)
                 },
-                || self.link.shared().is_some_and(|shared| shared.is_beside_parent()),
+                || self.link.shared().is_some_and(|shared| shared.shares_cpu_with_parent()),
             );
         ready?;
         if !spun {
@@ -120,7 +120,7 @@ impl Server {
             }
             let slept = Instant::now();
             calls.sleep()?;
-            patience.slept(slept.elapsed());
+            budget.slept(slept.elapsed());
         }
         Ok(())
     }
@@ -134,8 +134,8 @@ impl Server {
     }
 
     fn serve(&self, thread: usize) -> Result<(), ProtocolError> {
-        let patience = Patience::new(LONGEST);
-        while let Some(mut invocation) = self.next(&patience, thread)? {
+        let budget = SpinBudget::new(LONGEST);
+        while let Some(mut invocation) = self.next(&budget, thread)? {
             invocation.run();
             invocation.failed?;
         }

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use super::inflight::{Inflight, Work};
 use crate::os::socket::{self, Received};
 use crate::process::body::{Body, Element};
+use crate::process::link::{ParentLink, Stash};
 use crate::process::parent::job::JobBox;
-use crate::process::transport::{ParentLink, Stash};
 use crate::process::wire::{LONGEST_REPORT, ProtocolError, Reply, ReplyKind, message};
 
 /// How many messages, and bytes of them, are read at a time: more than a socket holds. The reader has the lock of the pool.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::super::job::{Job, JobBox};
 use crate::os::clock;
-use crate::process::transport::ParentLink;
+use crate::process::link::ParentLink;
 
 /// The most calls that one worker has in store at a time, unless it has more threads than that.
 const MAX_CALLS: usize = 256;

@@ -27,7 +27,7 @@ use super::config::{Config, Hook};
 use super::job::{Job, JobBox, Raw};
 use super::output::Captured;
 use crate::process::later;
-use crate::process::transport::{BEGUN, INLINE, ParentLink, QUEUED, Shared};
+use crate::process::link::{BEGUN, INLINE, ParentLink, QUEUED, Shared};
 use crate::process::wire::{Call, CallKind, ProtocolError, padded};
 use incoming::{Incoming, Trust, Whole};
 pub(crate) use inflight::{BegunTask, DrainedTasks, HandedCall, Inflight, Work};
@@ -93,12 +93,12 @@ pub(crate) enum Blame {
 /// Hands the initializer over as the very first call, before there is a process: nobody has to be woken for that.
 pub(crate) fn hand_over_initializer(link: &mut ParentLink, hook: &Hook) -> io::Result<HandedCall> {
     let no_room = || io::Error::other("there is no room for the argument of the initializer");
-    let (argument, beside) = (hook.argument.as_slice(), hook.argument.attachments());
-    if !link.send_attachments(0, beside) {
+    let (argument, attachments) = (hook.argument.as_slice(), hook.argument.attachments());
+    if !link.send_attachments(0, attachments) {
         return Err(no_room());
     }
     let (function, len) = (hook.function.0, argument.len());
-    let call = Call { kind: CallKind::Initializer, id: 0, function, len, attachments: beside.len() as u16 };
+    let call = Call { kind: CallKind::Initializer, id: 0, function, len, attachments: attachments.len() as u16 };
     match link.send(call, BEGUN, argument) {
         Ok(Some((position, sent))) if sent == padded(len) => {
             Ok(HandedCall::new(Work::Initializer, position, true, Instant::now()))
@@ -229,14 +229,14 @@ impl Child {
     pub(crate) fn hand_over(&mut self, mut job: JobBox, now: Instant) -> Result<(), Refused> {
         self.forget_output();
         let argument = job.argument.as_slice();
-        let beside = job.argument.attachments();
-        let sealed = argument.len() > INLINE || !beside.is_empty() || !self.link.can_take_back();
+        let attachments = job.argument.attachments();
+        let sealed = argument.len() > INLINE || !attachments.is_empty() || !self.link.can_take_back();
         let (kind, function, len) = (CallKind::Task, job.function.0, argument.len());
-        let call = Call { kind, id: job.id, function, len, attachments: beside.len() as u16 };
-        if !beside.is_empty() {
+        let call = Call { kind, id: job.id, function, len, attachments: attachments.len() as u16 };
+        if !attachments.is_empty() {
             // Sent only if there is room for the call: without it, the descriptors would stay in the worker's socket.
             match self.link.has_room(len) {
-                Ok(true) if self.link.send_attachments(job.id, beside) => {}
+                Ok(true) if self.link.send_attachments(job.id, attachments) => {}
                 Ok(has_room) => {
                     if !has_room {
                         self.link.want_room();

@@ -1,7 +1,7 @@
 //! What the parent still has to write to a worker.
 
 use super::inflight::Inflight;
-use crate::process::transport::{BEGUN, ParentLink};
+use crate::process::link::{BEGUN, ParentLink};
 use crate::process::wire::{Call, CallKind, ProtocolError, padded};
 
 /// A long argument is written in parts, as the worker makes room. Nothing else is written before all of it is, so a call to exit

@@ -170,18 +170,18 @@ where
     for item in items {
         let before = bytes.len();
         let alone = match call::append(&item, &mut bytes, nesting) {
-            Ok(beside) => {
+            Ok(attached) => {
                 let length = bytes.len() - before;
                 let size = (call::list_of(1).len() + length) as u64;
                 if size > limit {
                     Some(Err(TaskError::TooLarge(Box::new(SizeLimit { size, limit }))))
-                } else if beside.is_empty() {
+                } else if attached.is_empty() {
                     None
                 } else {
                     let mut list = call::list_of(1);
                     let header = list.len();
                     list.extend_from_slice(&bytes[before..]);
-                    let payload = call::attached(list, beside).map_err(encode_error::<A>);
+                    let payload = call::attached(list, attached).map_err(encode_error::<A>);
                     Some(payload.map(|payload| Inputs {
                         payload,
                         header,

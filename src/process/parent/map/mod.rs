@@ -414,7 +414,7 @@ where
             }
             if !std::mem::replace(&mut helped, true) {
                 drop(track);
-                self.inner.help(0, &|| is_there(&self.track.lock()), deadline, false);
+                self.inner.drive_while_waiting(0, &|| is_there(&self.track.lock()), deadline, false);
                 track = self.track.lock();
                 continue;
             }

@@ -2,7 +2,7 @@
 
 use loom::sync::{Arc, Condvar, Mutex};
 
-use super::words;
+use super::wait_flags;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::thread;
@@ -62,32 +62,32 @@ impl Ring {
 
     #[allow(unsafe_code)]
     fn send(&self, tail: u64, value: u64) {
-        while tail - words::position(&self.head) == 2 {
-            words::intend(&self.producer.word);
-            if tail - words::position(&self.head) == 2 {
+        while tail - wait_flags::position(&self.head) == 2 {
+            wait_flags::announce(&self.producer.word);
+            if tail - wait_flags::position(&self.head) == 2 {
                 self.producer.wait(1);
             }
         }
         // SAFETY: there is room, so the slot is the producer's.
         self.slots[tail as usize % 2].with_mut(|slot| unsafe { *slot = value });
-        words::publish(&self.tail, tail + 1);
-        if words::told(&self.consumer.word) {
+        wait_flags::publish(&self.tail, tail + 1);
+        if wait_flags::take(&self.consumer.word) {
             self.consumer.wake();
         }
     }
 
     #[allow(unsafe_code)]
     fn receive(&self, head: u64) -> u64 {
-        while words::position(&self.tail) == head {
-            words::intend(&self.consumer.word);
-            if words::position(&self.tail) == head {
+        while wait_flags::position(&self.tail) == head {
+            wait_flags::announce(&self.consumer.word);
+            if wait_flags::position(&self.tail) == head {
                 self.consumer.wait(1);
             }
         }
         // SAFETY: it has been published, so the slot is the consumer's.
         let value = self.slots[head as usize % 2].with(|slot| unsafe { *slot });
-        words::publish(&self.head, head + 1);
-        if words::told(&self.producer.word) {
+        wait_flags::publish(&self.head, head + 1);
+        if wait_flags::take(&self.producer.word) {
             self.producer.wake();
         }
         value
@@ -112,12 +112,12 @@ fn everything_arrives_in_order_and_nobody_sleeps_for_ever() {
 #[test]
 fn a_call_is_begun_or_taken_back_and_never_both() {
     loom::model(|| {
-        let claim = Arc::new(AtomicU32::new(words::QUEUED));
+        let claim = Arc::new(AtomicU32::new(wait_flags::QUEUED));
         let ran = Arc::new(AtomicUsize::new(0));
         let worker = {
             let (claim, ran) = (Arc::clone(&claim), Arc::clone(&ran));
             thread::spawn(move || {
-                if words::begin(&claim) {
+                if wait_flags::begin(&claim) {
                     ran.fetch_add(1, Relaxed);
                 }
             })
@@ -125,13 +125,13 @@ fn a_call_is_begun_or_taken_back_and_never_both() {
         let parents: Vec<_> = (0..2)
             .map(|_| {
                 let claim = Arc::clone(&claim);
-                thread::spawn(move || usize::from(words::take_back(&claim)))
+                thread::spawn(move || usize::from(wait_flags::take_back(&claim)))
             })
             .collect();
         let taken: usize = parents.into_iter().map(|parent| parent.join().unwrap()).sum();
         worker.join().unwrap();
         assert_eq!(ran.load(Relaxed) + taken, 1);
-        assert_ne!(claim.load(Relaxed), words::QUEUED);
+        assert_ne!(claim.load(Relaxed), wait_flags::QUEUED);
     });
 }
 
@@ -152,8 +152,8 @@ fn a_reply_is_noticed_by_the_manager_and_by_a_sleeper() {
         let worker = {
             let replies = Arc::clone(&replies);
             thread::spawn(move || {
-                words::publish(&replies.tail, 1);
-                let wanted = words::rung(&replies.futex.word);
+                wait_flags::publish(&replies.tail, 1);
+                let wanted = wait_flags::take_bits(&replies.futex.word);
                 if wanted & SLEEPERS != 0 {
                     replies.futex.wake();
                 }
@@ -165,16 +165,16 @@ fn a_reply_is_noticed_by_the_manager_and_by_a_sleeper() {
         let sleeper = {
             let replies = Arc::clone(&replies);
             thread::spawn(move || {
-                while words::position(&replies.tail) == 0 {
-                    let seen = words::intend_bit(&replies.futex.word, SLEEPERS);
-                    if words::position(&replies.tail) == 0 {
+                while wait_flags::position(&replies.tail) == 0 {
+                    let seen = wait_flags::announce_bit(&replies.futex.word, SLEEPERS);
+                    if wait_flags::position(&replies.tail) == 0 {
                         replies.futex.wait(seen);
                     }
                 }
             })
         };
-        words::intend_bit(&replies.futex.word, BELL);
-        let seen_at_once = words::position(&replies.tail) == 1;
+        wait_flags::announce_bit(&replies.futex.word, BELL);
+        let seen_at_once = wait_flags::position(&replies.tail) == 1;
         worker.join().unwrap();
         sleeper.join().unwrap();
         assert!(seen_at_once || replies.rung.load(Acquire) == 1);

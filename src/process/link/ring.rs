@@ -10,7 +10,7 @@
 //! 2. A side trusts only its own position. The other's is read, checked against it ([`ProtocolError`] if it cannot be), and
 //!    used for nothing but the question how much there is. So no access leaves the mapping, whatever the other side does.
 //! 3. Publishing a position is a Release store, reading the other's an Acquire load: what lies between is whole. That, and
-//!    who sleeps and who wakes, is in `words`.
+//!    who sleeps and who wakes, is in `wait_flags`.
 
 #![allow(unsafe_code)]
 
@@ -23,10 +23,10 @@ use std::time::Instant;
 
 use super::super::body::Body;
 use super::super::wire::{self, CALL_HEAD, Call, ProtocolError, REPLY_HEAD, Reply, padded};
-use super::words;
+use super::wait_flags;
 use crate::os::fault::Note;
 use crate::os::{cpu, futex, shm};
-use crate::spin::{ONE_WAKE_UP, Patience};
+use crate::spin::{ONE_WAKE_UP, SpinBudget};
 
 /// How long each of the two rings is, in bytes.
 pub(in crate::process) const RING: usize = 256 * 1024;
@@ -155,12 +155,12 @@ impl Shared {
     /// Has the worker published a reply that has not been consumed? A glance, without any right to the ring.
     pub(in crate::process) fn has_replies(&self) -> bool {
         let replies = &self.control().replies;
-        words::position(&replies.tail.0) != replies.head.0.load(Relaxed)
+        wait_flags::position(&replies.tail.0) != replies.head.0.load(Relaxed)
     }
 
     /// Asks for a message on the socket at the next reply; false if there is one already.
     pub(in crate::process) fn arm_bell(&self) -> bool {
-        words::intend_bit(&self.control().replies.consumer_waits.0, BELL);
+        wait_flags::announce_bit(&self.control().replies.consumer_waits.0, BELL);
         !self.has_replies()
     }
 
@@ -176,20 +176,20 @@ impl Shared {
     /// until the deadline; not at all if `look` says, after the intention is known to all, that there is no need to.
     pub(in crate::process) fn sleep(&self, look: impl FnOnce() -> bool, deadline: Option<Instant>) {
         let word = &self.control().replies.consumer_waits.0;
-        let seen = words::intend_bit(word, SLEEPERS);
+        let seen = wait_flags::announce_bit(word, SLEEPERS);
         if !self.has_replies() && !look() {
             futex::wait(word, seen, deadline);
         }
     }
 
     /// For a thread of the parent that looks out for replies: is the worker, who looks out for calls, on the same CPU?
-    pub(in crate::process) fn is_beside_worker(&self) -> bool {
+    pub(in crate::process) fn shares_cpu_with_worker(&self) -> bool {
         let cpus = &self.control().cpus;
         meet(&cpus.parent.0, &cpus.worker.0)
     }
 
     /// The same for the worker.
-    pub(in crate::process) fn is_beside_parent(&self) -> bool {
+    pub(in crate::process) fn shares_cpu_with_parent(&self) -> bool {
         let cpus = &self.control().cpus;
         meet(&cpus.worker.0, &cpus.parent.0)
     }
@@ -220,7 +220,7 @@ impl Shared {
     /// Wakes the threads of this process that sleep in [`sleep`](Self::sleep).
     pub(in crate::process) fn wake_sleepers(&self) {
         let word = &self.control().replies.consumer_waits.0;
-        if words::rung_bit(word, SLEEPERS) {
+        if wait_flags::take_bit(word, SLEEPERS) {
             futex::wake_all(word);
         }
     }
@@ -266,7 +266,7 @@ impl Producer {
 
     /// How many bytes can be written.
     fn room(&mut self) -> Result<usize, ProtocolError> {
-        self.head = words::position(&self.positions().head.0);
+        self.head = wait_flags::position(&self.positions().head.0);
         let used = self.tail.wrapping_sub(self.head);
         // Rule 2.
         match usize::try_from(used) {
@@ -295,7 +295,7 @@ impl Producer {
 
     fn publish(&mut self, length: usize) {
         self.tail = self.tail.wrapping_add(length as u64);
-        words::publish(&self.positions().tail.0, self.tail);
+        wait_flags::publish(&self.positions().tail.0, self.tail);
     }
 
     /// The word of a frame's head that both sides may change.
@@ -308,7 +308,7 @@ impl Producer {
 
     /// Has the consumer passed that position? Then this side may have written to the place again.
     fn is_passed(&self, position: u64) -> bool {
-        words::position(&self.positions().head.0).wrapping_sub(position) as i64 > 0
+        wait_flags::position(&self.positions().head.0).wrapping_sub(position) as i64 > 0
     }
 }
 
@@ -320,7 +320,7 @@ impl Consumer {
 
     /// How many bytes can be read.
     fn available(&mut self) -> Result<usize, ProtocolError> {
-        self.tail = words::position(&self.positions().tail.0);
+        self.tail = wait_flags::position(&self.positions().tail.0);
         let there = self.tail.wrapping_sub(self.head);
         // Rule 2.
         match usize::try_from(there) {
@@ -345,7 +345,7 @@ impl Consumer {
 
     fn advance(&mut self, length: usize) {
         self.head = self.head.wrapping_add(length as u64);
-        words::publish(&self.positions().head.0, self.head);
+        wait_flags::publish(&self.positions().head.0, self.head);
     }
 
     /// Copies what there is of a body of that length to `to`, and says how much it was.
@@ -442,7 +442,7 @@ impl ParentEnd {
 
     /// Asks the worker for a message when it has made room.
     pub(in crate::process) fn want_room(&mut self) {
-        words::intend(&self.calls.positions().producer_waits.0);
+        wait_flags::announce(&self.calls.positions().producer_waits.0);
     }
 
     /// Wakes the worker if it sleeps for calls.
@@ -452,11 +452,11 @@ impl ParentEnd {
 
     /// Takes back the call whose head is at `position`, if the worker has not begun it.
     pub(in crate::process) fn take_back(&self, position: u64) -> bool {
-        !self.calls.is_passed(position) && words::take_back(self.calls.word(position))
+        !self.calls.is_passed(position) && wait_flags::take_back(self.calls.word(position))
     }
 
     pub(in crate::process) fn has_begun(&self, position: u64) -> bool {
-        self.calls.is_passed(position) || self.calls.word(position).load(Acquire) != words::QUEUED
+        self.calls.is_passed(position) || self.calls.word(position).load(Acquire) != wait_flags::QUEUED
     }
 
     /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not.
@@ -513,7 +513,7 @@ impl ParentEnd {
 
 /// Wakes whoever sleeps on a word.
 fn wake(word: &AtomicU32) {
-    if words::told(word) {
+    if wait_flags::take(word) {
         futex::wake_all(word);
     }
 }
@@ -529,33 +529,33 @@ pub(in crate::process) fn scribble(shared: &Shared, tail: u64, bytes: &[u8]) {
 }
 
 /// The worker's end of the calls.
-pub(in crate::process) struct Calls(Consumer, Patience);
+pub(in crate::process) struct Calls(Consumer, SpinBudget);
 
 /// The worker's end of the replies.
-pub(in crate::process) struct Replies(Producer, Patience);
+pub(in crate::process) struct Replies(Producer, SpinBudget);
 
 /// The worker's ends.
 pub(in crate::process) fn worker_ends(shared: &Arc<Shared>) -> (Calls, Replies) {
     let control = shared.control();
     (
-        Calls(consumer(shared, &control.calls, &shared.calls), Patience::new(ONE_WAKE_UP)),
-        Replies(producer(shared, &control.replies, &shared.replies), Patience::new(ONE_WAKE_UP)),
+        Calls(consumer(shared, &control.calls, &shared.calls), SpinBudget::new(ONE_WAKE_UP)),
+        Replies(producer(shared, &control.replies, &shared.replies), SpinBudget::new(ONE_WAKE_UP)),
     )
 }
 
 /// A worker in the middle of a long value looks for a while whether it can go on. Not beside the parent: whoever sleeps
 /// instead is woken on a CPU of his own, and then both sides copy at the same time.
 fn look_out(
-    patience: &Patience,
+    budget: &SpinBudget,
     shared: &Shared,
     mut can_go_on: impl FnMut() -> Result<bool, ProtocolError>,
 ) -> Result<bool, ProtocolError> {
     let mut found = Ok(false);
     let stop = || {
         found = can_go_on();
-        found != Ok(false) || shared.is_beside_parent()
+        found != Ok(false) || shared.shares_cpu_with_parent()
     };
-    patience.spin_until(stop, || false);
+    budget.spin_until(stop, || false);
     found
 }
 
@@ -571,7 +571,7 @@ impl Calls {
     }
 
     fn sleep_unless(&mut self, had: usize) -> Result<(), ProtocolError> {
-        words::intend(&self.0.positions().consumer_waits.0);
+        wait_flags::announce(&self.0.positions().consumer_waits.0);
         if self.0.available()? <= had {
             futex::wait(&self.0.positions().consumer_waits.0, 1, None);
         }
@@ -589,7 +589,7 @@ impl Calls {
         running.begun_at.store(now, Relaxed);
         running.item.store(0, Relaxed);
         running.call.store(self.0.head + 1, Release);
-        let taken = !words::begin(word);
+        let taken = !wait_flags::begin(word);
         let call = Call::from_bytes(&self.0.read())?;
         self.0.advance(CALL_HEAD);
         if taken {
@@ -611,9 +611,9 @@ impl Calls {
 
     /// Looks out for more of a body for a while; true if there is some.
     fn look(&mut self) -> Result<bool, ProtocolError> {
-        let Self(ring, patience) = self;
+        let Self(ring, budget) = self;
         let shared = Arc::clone(&ring.shared);
-        look_out(patience, &shared, || Ok(ring.available()? > 0))
+        look_out(budget, &shared, || Ok(ring.available()? > 0))
     }
 
     /// Copies a long body to `to`, as it comes. `bell` tells the parent of room.
@@ -625,7 +625,7 @@ impl Calls {
     ) -> Result<(), ProtocolError> {
         while to.len() < length {
             let read = self.0.read_body(to, length)?;
-            if self.told_of_room() {
+            if self.must_announce_room() {
                 bell();
             }
             if read == 0 {
@@ -644,7 +644,7 @@ impl Calls {
     }
 
     /// Does the parent want to hear of room? Only when half of the ring is free, so that it has something to do.
-    pub(in crate::process) fn told_of_room(&self) -> bool {
+    pub(in crate::process) fn must_announce_room(&self) -> bool {
         let word = &self.0.positions().producer_waits.0;
         fence(SeqCst);
         if word.load(Relaxed) == 0 {
@@ -698,7 +698,7 @@ impl Replies {
             if self.look(wanted)? {
                 return Ok(());
             }
-            words::intend(&self.0.positions().producer_waits.0);
+            wait_flags::announce(&self.0.positions().producer_waits.0);
             if self.0.room()? < wanted {
                 futex::wait(&self.0.positions().producer_waits.0, 1, None);
             }
@@ -709,15 +709,15 @@ impl Replies {
 
     /// Looks out for room for a while; true if there is enough.
     fn look(&mut self, wanted: usize) -> Result<bool, ProtocolError> {
-        let Self(ring, patience) = self;
+        let Self(ring, budget) = self;
         let shared = Arc::clone(&ring.shared);
-        look_out(patience, &shared, || ring.has_room(wanted))
+        look_out(budget, &shared, || ring.has_room(wanted))
     }
 
     /// Tells whoever wants to know that there are replies. Wakes sleepers at once; `bell` is called for the manager.
     pub(in crate::process) fn ring(&self, bell: &mut impl FnMut()) {
         let word = &self.0.positions().consumer_waits.0;
-        let wanted = words::rung(word);
+        let wanted = wait_flags::take_bits(word);
         if wanted & SLEEPERS != 0 {
             futex::wake_all(word);
         }

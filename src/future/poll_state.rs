@@ -2,47 +2,47 @@
 //! this file.
 //!
 //! ```text
-//!                       take                suspend (nobody woke it)
-//!       ┌──▶ QUEUED ────────────▶ OWNED ──────────────────────────▶ idle ──┐ wake
-//!       │      ▲ ▲                │   │ suspend (it was woken)             │
-//!       │      │ └────────────────│───┘                                    │
-//!       │      └──────────────────│────────────────────────────────────────┘
-//!    spawned                      │ complete; or seized, from QUEUED and idle: cancel, fail
-//!                                 ▼
-//!                      OWNED, CLOSED ── disown ──▶ CLOSED
+//!                          take                 suspend (it was not woken)
+//!       ┌──▶ SCHEDULED ────────────▶ RUNNING ────────────────────────────▶ idle ──┐ wake
+//!       │      ▲  ▲                  │     │ suspend (it was woken)               │
+//!       │      │  └──────────────────│─────┘                                      │
+//!       │      └─────────────────────│────────────────────────────────────────────┘
+//!    spawned                         │ complete; or seized, from SCHEDULED and idle: cancel, fail
+//!                                    ▼
+//!                         RUNNING, CLOSED ── disown ──▶ CLOSED
 //! ```
 //!
-//! - QUEUED: the future is to be polled. Together with OWNED: it was woken while it is being polled.
-//! - OWNED: one thread has the future to itself. It polls it, or drops it.
+//! - SCHEDULED: the future is to be polled. Together with RUNNING: it was woken while it is being polled.
+//! - RUNNING: one thread has the future to itself. It polls it, or drops it.
 //! - CLOSED: the future is over. Its owner drops it and publishes the outcome; nobody will ever poll it.
 //! - ENTRY: an entry lies in the executor's queue. There is never more than one: if the future was polled by a thread
 //!   that waits for it, the entry is an empty shell, and becomes good again with the next wake-up.
-//! - LOST: the last waker of an idle future was dropped, so the future can never be woken. The thread that takes it must resolve it
+//! - WAKERLESS: the last waker of an idle future was dropped, so the future can never be woken. The thread that takes it must resolve it
 //!   instead of polling it.
 //! - CANCEL, REFUSE: somebody wants it to end while it is being polled; the owner does it when the poll has returned.
-//! - ATTENDED: somebody wants to be told when it may be polled in place (`attend`).
+//! - LISTENED: a listener is to be woken when it may be polled in place (`inline_wait`).
 //! - AWAY: it was polled last by a thread that does not wait for it. One that does, or its spare thread, may poll it at once,
 //!   idle or not: what the future awaits may be for that wait to have run.
 //! - Above these bits: how many wakers there are.
 //!
-//! ENTRY, OWNED and the wakers keep the runner's reference of the cell alive between them: who gives up the last of the
+//! ENTRY, RUNNING and the wakers keep the runner's reference of the cell alive between them: who gives up the last of the
 //! three in a closed word is told so (`Last`), and releases it.
 //!
 //! No wake-up is lost: `wake` changes the word in every case, even if only to the same value. So it stands either before
 //! the `take` of the poll that follows, which then sees all that the waker has done before (Release, Acquire); or between
-//! `take` and `suspend`, which then sees QUEUED; or after `suspend`, and then it queues the future. It is queued once in
+//! `take` and `suspend`, which then sees SCHEDULED; or after `suspend`, and then it queues the future. It is queued once in
 //! all cases, however many wake it.
 
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 
-const QUEUED: usize = 1;
-const OWNED: usize = 1 << 1;
+const SCHEDULED: usize = 1;
+const RUNNING: usize = 1 << 1;
 const CLOSED: usize = 1 << 2;
 const ENTRY: usize = 1 << 3;
-const LOST: usize = 1 << 4;
+const WAKERLESS: usize = 1 << 4;
 const CANCEL: usize = 1 << 5;
 const REFUSE: usize = 1 << 6;
-const ATTENDED: usize = 1 << 7;
+const LISTENED: usize = 1 << 7;
 const AWAY: usize = 1 << 8;
 const WAKER: usize = 1 << 9;
 
@@ -72,28 +72,28 @@ impl Snapshot {
 
     /// The future is over, and its owner has let go of it.
     fn is_disowned(self) -> bool {
-        self.has(CLOSED) && !self.has(OWNED)
+        self.has(CLOSED) && !self.has(RUNNING)
     }
 
     /// Nobody holds the runner's reference any more.
     fn is_over(self) -> bool {
-        self.has(CLOSED) && !self.has(OWNED | ENTRY) && !self.has_wakers()
+        self.has(CLOSED) && !self.has(RUNNING | ENTRY) && !self.has_wakers()
     }
 
     /// The future may be taken, if it has one of these flags.
     fn is_free_and(self, flags: usize) -> bool {
-        self.has(flags) && !self.has(OWNED | CLOSED)
+        self.has(flags) && !self.has(RUNNING | CLOSED)
     }
 
     fn taken(self) -> (Take, Self) {
-        match self.has(LOST) {
-            false => (Take::Poll, self.without(QUEUED).with(OWNED)),
-            true => (Take::Abandoned, self.without(QUEUED).with(OWNED | CLOSED)),
+        match self.has(WAKERLESS) {
+            false => (Take::Poll, self.without(SCHEDULED).with(RUNNING)),
+            true => (Take::Abandoned, self.without(SCHEDULED).with(RUNNING | CLOSED)),
         }
     }
 }
 
-/// What [`Schedule::take_entry`] and [`Schedule::take_in_place`] found.
+/// What [`PollState::take_entry`] and [`PollState::take_in_place`] found.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Take {
@@ -104,29 +104,29 @@ pub(super) enum Take {
     /// There is nothing to do.
     Nothing,
     /// The future is over, and its entry was an empty shell. The runner's reference may be the caller's to release.
-    Shell(Left),
+    Shell(Remaining),
 }
 
-/// What [`Schedule::wake`] has done, and leaves to the caller.
+/// What [`PollState::wake`] has done, and leaves to the caller.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Woken {
     /// To put the future's entry into the queue.
     pub(super) push: bool,
-    /// To tell those who attend it.
-    pub(super) tell: bool,
+    /// To wake its listeners.
+    pub(super) wake_waiters: bool,
 }
 
-/// What [`Schedule::suspend`] has done.
+/// What [`PollState::suspend`] has done.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Suspend {
     /// The future waits for a wake-up: the caller does not touch it, nor its cell, any more.
-    Suspended { tell: bool },
+    Suspended { wake_waiters: bool },
     /// It was woken meanwhile: the caller puts its entry into the queue.
-    Requeue { tell: bool },
+    Requeue { wake_waiters: bool },
     /// It was woken meanwhile, and has an entry in the queue.
-    Queued { tell: bool },
+    Queued { wake_waiters: bool },
     /// The caller still owns the future, which is closed.
     Close(Close),
 }
@@ -141,7 +141,7 @@ pub(super) enum Close {
     Abandoned,
 }
 
-/// What [`Schedule::cancel`] found.
+/// What [`PollState::cancel`] found.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Cancel {
@@ -155,7 +155,7 @@ pub(super) enum Cancel {
     TooLate,
 }
 
-/// What [`Schedule::drop_waker`] left.
+/// What [`PollState::drop_waker`] left.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DropWaker {
@@ -170,23 +170,23 @@ pub(super) enum DropWaker {
 /// Whether the caller has the runner's reference to release.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum Remaining {
     Others,
     Last,
 }
 
-impl Left {
+impl Remaining {
     fn after(next: Snapshot) -> Self {
         if next.is_over() { Self::Last } else { Self::Others }
     }
 }
 
-pub(super) struct Schedule(AtomicUsize);
+pub(super) struct PollState(AtomicUsize);
 
-impl Schedule {
+impl PollState {
     /// A future that is to be polled; its entry is about to be put into the queue.
     pub(super) fn queued() -> Self {
-        Self(AtomicUsize::new(QUEUED | ENTRY))
+        Self(AtomicUsize::new(SCHEDULED | ENTRY))
     }
 
     /// Whoever took the entry out of the queue owns the future, if it is to be polled. The entry is gone in any case.
@@ -194,17 +194,17 @@ impl Schedule {
         self.update(|now| {
             debug_assert!(now.has(ENTRY));
             let next = now.without(ENTRY);
-            match (now.is_free_and(QUEUED), now.is_disowned()) {
+            match (now.is_free_and(SCHEDULED), now.is_disowned()) {
                 (true, _) => Ok(next.with(AWAY).taken()),
                 (false, false) => Ok((Take::Nothing, next)),
-                (false, true) => Ok((Take::Shell(Left::after(next)), next)),
+                (false, true) => Ok((Take::Shell(Remaining::after(next)), next)),
             }
         })
     }
 
     /// A thread that waits for the future owns it, if there is a reason to poll it. Its entry stays in the queue.
     pub(super) fn take_in_place(&self) -> Take {
-        self.update(|now| match now.is_free_and(QUEUED | AWAY) {
+        self.update(|now| match now.is_free_and(SCHEDULED | AWAY) {
             true => Ok(now.without(AWAY).taken()),
             false => Err(Take::Nothing),
         })
@@ -212,7 +212,7 @@ impl Schedule {
 
     /// Might [`take_in_place`](Self::take_in_place) succeed?
     pub(super) fn is_claimable(&self) -> bool {
-        Snapshot(self.0.load(Acquire)).is_free_and(QUEUED | AWAY)
+        Snapshot(self.0.load(Acquire)).is_free_and(SCHEDULED | AWAY)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -223,8 +223,8 @@ impl Schedule {
     /// meanwhile.
     pub(super) fn close_if_wanted(&self) -> Option<Close> {
         self.update(|now| {
-            debug_assert!(now.has(OWNED) && !now.has(CLOSED));
-            let close = |why| Ok((Some(why), now.without(QUEUED).with(CLOSED)));
+            debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
+            let close = |why| Ok((Some(why), now.without(SCHEDULED).with(CLOSED)));
             match (now.has(CANCEL), now.has(REFUSE)) {
                 (true, _) => close(Close::Cancelled),
                 (false, true) => close(Close::Refused),
@@ -236,9 +236,9 @@ impl Schedule {
     /// The owner has polled the future, which is not ready, and polls it again if it was woken meanwhile; says whether it was.
     pub(super) fn poll_again(&self) -> bool {
         self.update(|now| {
-            debug_assert!(now.has(OWNED) && !now.has(CLOSED));
-            match now.has(QUEUED) && !now.has(CANCEL | REFUSE) {
-                true => Ok((true, now.without(QUEUED))),
+            debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
+            match now.has(SCHEDULED) && !now.has(CANCEL | REFUSE) {
+                true => Ok((true, now.without(SCHEDULED))),
                 false => Err(false),
             }
         })
@@ -248,30 +248,30 @@ impl Schedule {
     pub(super) fn wake(&self) -> Woken {
         self.update(|now| {
             if now.has(CLOSED) {
-                return Err(Woken { push: false, tell: false });
+                return Err(Woken { push: false, wake_waiters: false });
             }
-            let idle = !now.has(OWNED | QUEUED);
-            let woken = Woken { push: idle && !now.has(ENTRY), tell: idle && now.has(ATTENDED) };
-            Ok((woken, now.with(if idle { QUEUED | ENTRY } else { QUEUED })))
+            let idle = !now.has(RUNNING | SCHEDULED);
+            let woken = Woken { push: idle && !now.has(ENTRY), wake_waiters: idle && now.has(LISTENED) };
+            Ok((woken, now.with(if idle { SCHEDULED | ENTRY } else { SCHEDULED })))
         })
     }
 
     /// The owner has polled the future, which is not ready.
     pub(super) fn suspend(&self) -> Suspend {
         self.update(|now| {
-            debug_assert!(now.has(OWNED) && !now.has(CLOSED));
-            let close = |why| Ok((Suspend::Close(why), now.without(QUEUED).with(CLOSED)));
-            let tell = now.has(ATTENDED);
+            debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
+            let close = |why| Ok((Suspend::Close(why), now.without(SCHEDULED).with(CLOSED)));
+            let wake_waiters = now.has(LISTENED);
             if now.has(CANCEL) {
                 close(Close::Cancelled)
             } else if now.has(REFUSE) {
                 close(Close::Refused)
-            } else if now.has(QUEUED) && now.has(ENTRY) {
-                Ok((Suspend::Queued { tell }, now.without(OWNED)))
-            } else if now.has(QUEUED) {
-                Ok((Suspend::Requeue { tell }, now.without(OWNED).with(ENTRY)))
+            } else if now.has(SCHEDULED) && now.has(ENTRY) {
+                Ok((Suspend::Queued { wake_waiters }, now.without(RUNNING)))
+            } else if now.has(SCHEDULED) {
+                Ok((Suspend::Requeue { wake_waiters }, now.without(RUNNING).with(ENTRY)))
             } else if now.has_wakers() {
-                Ok((Suspend::Suspended { tell: tell && now.has(AWAY) }, now.without(OWNED)))
+                Ok((Suspend::Suspended { wake_waiters: wake_waiters && now.has(AWAY) }, now.without(RUNNING)))
             } else {
                 close(Close::Abandoned)
             }
@@ -282,8 +282,8 @@ impl Schedule {
     /// meanwhile, which counts unless it has panicked.
     pub(super) fn complete(&self, panicked: bool) -> bool {
         self.update(|now| {
-            debug_assert!(now.has(OWNED) && !now.has(CLOSED));
-            let next = now.without(QUEUED).with(CLOSED);
+            debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
+            let next = now.without(SCHEDULED).with(CLOSED);
             match panicked {
                 true => Ok((false, next.without(CANCEL))),
                 false => Ok((now.has(CANCEL), next)),
@@ -292,32 +292,32 @@ impl Schedule {
     }
 
     pub(super) fn cancel(&self) -> Cancel {
-        self.update(|now| match (now.has(CLOSED), now.has(OWNED)) {
+        self.update(|now| match (now.has(CLOSED), now.has(RUNNING)) {
             (true, _) if now.has(CANCEL) => Err(Cancel::Already),
             (true, _) => Err(Cancel::TooLate),
             (false, true) => Ok((Cancel::Requested, now.with(CANCEL))),
-            (false, false) => Ok((Cancel::Won, now.without(QUEUED).with(CANCEL | OWNED | CLOSED))),
+            (false, false) => Ok((Cancel::Won, now.without(SCHEDULED).with(CANCEL | RUNNING | CLOSED))),
         })
     }
 
     /// The executor refuses the future: the caller owns it, and it is closed, unless some other thread owns it. That one
     /// will see to it if it is not ready; says whether the caller does.
     pub(super) fn refuse(&self) -> bool {
-        self.update(|now| match (now.has(CLOSED), now.has(OWNED)) {
+        self.update(|now| match (now.has(CLOSED), now.has(RUNNING)) {
             (true, _) => Err(false),
             (false, true) => Ok((false, now.with(REFUSE))),
-            (false, false) => Ok((true, now.without(QUEUED).with(OWNED | CLOSED))),
+            (false, false) => Ok((true, now.without(SCHEDULED).with(RUNNING | CLOSED))),
         })
     }
 
-    /// From now on those who attend it are told when they may poll it; false if it is closed, so that nobody will be told.
-    pub(super) fn attend(&self) -> bool {
-        self.update(|now| Ok((!now.has(CLOSED), now.with(ATTENDED))))
+    /// From now on listeners are woken when they may poll it. Returns `false` if it is closed, so that no listener will be woken.
+    pub(super) fn add_listener(&self) -> bool {
+        self.update(|now| Ok((!now.has(CLOSED), now.with(LISTENED))))
     }
 
-    /// True if somebody has attended it. Asked by whoever has closed the word: one that attends it later sees that.
-    pub(super) fn is_attended(&self) -> bool {
-        Snapshot(self.0.load(Acquire)).has(ATTENDED)
+    /// Returns `true` if there may be listeners. Called by the thread that has closed the word: one that listens later sees that.
+    pub(super) fn has_listeners(&self) -> bool {
+        Snapshot(self.0.load(Acquire)).has(LISTENED)
     }
 
     /// A waker was cloned.
@@ -332,11 +332,11 @@ impl Schedule {
         self.update(|now| {
             debug_assert!(now.has_wakers());
             let next = Snapshot(now.0 - WAKER);
-            if next.has_wakers() || now.has(OWNED | QUEUED) {
+            if next.has_wakers() || now.has(RUNNING | SCHEDULED) {
                 Ok((DropWaker::Dropped, next))
             } else if !now.has(CLOSED) {
-                let woken = Woken { push: !now.has(ENTRY), tell: now.has(ATTENDED) };
-                Ok((DropWaker::Lost(woken), now.with(QUEUED | ENTRY | LOST)))
+                let woken = Woken { push: !now.has(ENTRY), wake_waiters: now.has(LISTENED) };
+                Ok((DropWaker::Lost(woken), now.with(SCHEDULED | ENTRY | WAKERLESS)))
             } else if next.is_over() {
                 Ok((DropWaker::Last, next))
             } else {
@@ -352,21 +352,21 @@ impl Schedule {
 
     /// The entry is given up by whoever has taken it out of the queue, without a look at the future. The second value says
     /// whether it was an empty shell.
-    pub(super) fn drop_entry(&self) -> (Left, bool) {
+    pub(super) fn drop_entry(&self) -> (Remaining, bool) {
         self.update(|now| {
             debug_assert!(now.has(ENTRY));
             let next = now.without(ENTRY);
-            Ok(((Left::after(next), now.is_disowned()), next))
+            Ok(((Remaining::after(next), now.is_disowned()), next))
         })
     }
 
     /// The owner of a closed future has dropped it, and published its outcome. The second value says whether its entry is in
     /// the queue, an empty shell from now on.
-    pub(super) fn disown(&self) -> (Left, bool) {
+    pub(super) fn disown(&self) -> (Remaining, bool) {
         self.update(|now| {
-            debug_assert!(now.has(OWNED) && now.has(CLOSED));
-            let next = now.without(OWNED);
-            Ok(((Left::after(next), now.has(ENTRY)), next))
+            debug_assert!(now.has(RUNNING) && now.has(CLOSED));
+            let next = now.without(RUNNING);
+            Ok(((Remaining::after(next), now.has(ENTRY)), next))
         })
     }
 

@@ -1,6 +1,6 @@
 //! The list of an executor's spawned futures that have not ended: how many there are, and how to end them all.
 //!
-//! It holds no references: a future that nobody can wake any more must be noticed (`schedule`), so the list must not keep
+//! It holds no references: a future that nobody can wake any more must be noticed (`poll_state`), so the list must not keep
 //! it alive. Its owner takes it off before it lets go of it (`spawned`, rule 5), which takes the lock.
 
 #![allow(unsafe_code)]
@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize as Key, Ordering::Relaxed};
 
 use super::cell::Header;
-use super::spawned::{Held, Listed};
+use super::spawned::{ListEntry, Pinned};
 use crate::error::TaskError;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -18,7 +18,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 /// Locks that threads which spawn at the same time do not share. One is enough for the models.
 const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
 
-pub(crate) struct Unfinished {
+pub(crate) struct LiveFutures {
     shards: [Mutex<Shard>; SHARDS],
     /// SeqCst: a worker that is about to end for good, and the last future that ends, each change something and then look
     /// at what the other has changed.
@@ -27,11 +27,11 @@ pub(crate) struct Unfinished {
 
 #[derive(Default)]
 struct Shard {
-    places: Vec<Option<Listed>>,
+    places: Vec<Option<ListEntry>>,
     free: Vec<usize>,
 }
 
-impl Unfinished {
+impl LiveFutures {
     pub(crate) fn new() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::new(Shard::default())), count: AtomicUsize::new(0) }
     }
@@ -46,7 +46,7 @@ impl Unfinished {
 
     /// Ends every future that is on the list at the moment: at once, in this thread, if it is not being polled.
     pub(crate) fn cancel_all(&self) {
-        self.for_each(Held::cancel);
+        self.for_each(Pinned::cancel);
     }
 
     /// As [`cancel_all`](Self::cancel_all), with an error.
@@ -55,9 +55,9 @@ impl Unfinished {
     }
 
     /// If a callback of a future forks, the child leaves the rest.
-    fn for_each(&self, each: impl Fn(&Held)) {
+    fn for_each(&self, each: impl Fn(&Pinned)) {
         for shard in &self.shards {
-            let held: Vec<Held> = {
+            let held: Vec<Pinned> = {
                 let shard = shard.lock();
                 // SAFETY: this is the lock of the list.
                 shard.places.iter().flatten().map(|listed| unsafe { listed.hold() }).collect()
@@ -74,7 +74,7 @@ impl Unfinished {
     }
 
     /// Puts a future on the list, and its key where it says.
-    pub(super) fn insert(&self, listed: Listed, key: &Key) {
+    pub(super) fn insert(&self, listed: ListEntry, key: &Key) {
         self.count.fetch_add(1, SeqCst);
         let mut shard = self.shard_of(listed.address()).lock();
         match shard.free.pop() {
@@ -107,8 +107,8 @@ impl Unfinished {
     }
 }
 
-impl fmt::Debug for Unfinished {
+impl fmt::Debug for LiveFutures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unfinished").field("count", &self.count()).finish_non_exhaustive()
+        f.debug_struct("LiveFutures").field("count", &self.count()).finish_non_exhaustive()
     }
 }

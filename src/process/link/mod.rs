@@ -3,7 +3,7 @@
 
 mod ring;
 mod socket;
-mod words;
+mod wait_flags;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +22,7 @@ use crate::os::socket::Received;
 pub(super) use ring::{INLINE, Shared};
 #[cfg(fuzzing)]
 pub(super) use ring::{ParentEnd, scribble};
-pub(super) use words::{BEGUN, QUEUED};
+pub(super) use wait_flags::{BEGUN, QUEUED};
 
 /// How arguments and results travel to and from the workers of a pool
 /// ([`transport`](crate::ProcessPoolBuilder::transport)).
@@ -60,10 +60,10 @@ impl Transport {
 /// The parent's end of everything.
 pub(super) struct ParentLink {
     socket: Arc<OwnedFd>,
-    way: ParentWay,
+    backend: ParentBackend,
 }
 
-enum ParentWay {
+enum ParentBackend {
     Ring(ring::ParentEnd),
     Socket(socket::ParentEnd),
 }
@@ -73,19 +73,19 @@ impl ParentLink {
     pub(super) fn new(socket: OwnedFd, transport: Transport, threads: usize) -> io::Result<(Self, Option<OwnedFd>)> {
         let socket = Arc::new(socket);
         if transport == Transport::Socket {
-            let way = ParentWay::Socket(socket::ParentEnd::new(Arc::clone(&socket)));
-            return Ok((Self { socket, way }, None));
+            let backend = ParentBackend::Socket(socket::ParentEnd::new(Arc::clone(&socket)));
+            return Ok((Self { socket, backend }, None));
         }
         let memory = os::shm::create(Shared::file_size(ring::RING, threads))?;
-        let way = ParentWay::Ring(ring::ParentEnd::new(&Shared::map(&memory, ring::RING, threads)?));
-        Ok((Self { socket, way }, Some(memory)))
+        let backend = ParentBackend::Ring(ring::ParentEnd::new(&Shared::map(&memory, ring::RING, threads)?));
+        Ok((Self { socket, backend }, Some(memory)))
     }
 
     /// Is there room for that call now, as far as can be known?
     pub(super) fn has_room(&mut self, len: usize) -> Result<bool, ProtocolError> {
-        match &mut self.way {
-            ParentWay::Ring(ring) => ring.has_room_for(len),
-            ParentWay::Socket(_) => Ok(true),
+        match &mut self.backend {
+            ParentBackend::Ring(ring) => ring.has_room_for(len),
+            ParentBackend::Socket(_) => Ok(true),
         }
     }
 
@@ -98,9 +98,9 @@ impl ParentLink {
 
     /// How long the rings are; 0 if there are none.
     pub(super) fn ring(&self) -> usize {
-        match self.way {
-            ParentWay::Ring(_) => ring::RING,
-            ParentWay::Socket(_) => 0,
+        match self.backend {
+            ParentBackend::Ring(_) => ring::RING,
+            ParentBackend::Socket(_) => 0,
         }
     }
 
@@ -109,115 +109,115 @@ impl ParentLink {
     }
 
     pub(super) fn shared(&self) -> Option<&Arc<Shared>> {
-        match &self.way {
-            ParentWay::Ring(ring) => Some(ring.shared()),
-            ParentWay::Socket(_) => None,
+        match &self.backend {
+            ParentBackend::Ring(ring) => Some(ring.shared()),
+            ParentBackend::Socket(_) => None,
         }
     }
 
     /// Can what has been handed over be taken back?
     pub(super) fn can_take_back(&self) -> bool {
-        matches!(self.way, ParentWay::Ring(_))
+        matches!(self.backend, ParentBackend::Ring(_))
     }
 
     /// Hands a call over, with as much of its body as goes: where it is, and how much that was. `None`: no room for it now.
     pub(super) fn send(&mut self, call: Call, claim: u32, body: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
-        match &mut self.way {
-            ParentWay::Ring(ring) => ring.send(call, claim, body),
-            ParentWay::Socket(socket) => Ok(socket.send(call, body)?.map(|sent| (0, sent))),
+        match &mut self.backend {
+            ParentBackend::Ring(ring) => ring.send(call, claim, body),
+            ParentBackend::Socket(socket) => Ok(socket.send(call, body)?.map(|sent| (0, sent))),
         }
     }
 
     /// Sends more of a body, of which `sent` bytes have been sent; says how many have been now.
     pub(super) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, ProtocolError> {
-        match &mut self.way {
-            ParentWay::Ring(ring) => ring.send_more(body, sent),
-            ParentWay::Socket(socket) => socket.send_more(body, sent),
+        match &mut self.backend {
+            ParentBackend::Ring(ring) => ring.send_more(body, sent),
+            ParentBackend::Socket(socket) => socket.send_more(body, sent),
         }
     }
 
     /// Asks to be told of room.
     pub(super) fn want_room(&mut self) {
-        match &mut self.way {
-            ParentWay::Ring(ring) => ring.want_room(),
+        match &mut self.backend {
+            ParentBackend::Ring(ring) => ring.want_room(),
             // The socket is watched for it.
-            ParentWay::Socket(_) => {}
+            ParentBackend::Socket(_) => {}
         }
     }
 
     pub(super) fn wake_worker(&self) {
-        match &self.way {
-            ParentWay::Ring(ring) => ring.wake_worker(),
-            ParentWay::Socket(_) => {}
+        match &self.backend {
+            ParentBackend::Ring(ring) => ring.wake_worker(),
+            ParentBackend::Socket(_) => {}
         }
     }
 
     pub(super) fn take_back(&self, position: u64) -> bool {
-        match &self.way {
-            ParentWay::Ring(ring) => ring.take_back(position),
-            ParentWay::Socket(_) => false,
+        match &self.backend {
+            ParentBackend::Ring(ring) => ring.take_back(position),
+            ParentBackend::Socket(_) => false,
         }
     }
 
     /// Has the worker begun that call? `served`: it has begun to serve calls at all.
     pub(super) fn has_begun(&self, position: u64, served: bool) -> bool {
-        match &self.way {
-            ParentWay::Ring(ring) => ring.has_begun(position),
-            ParentWay::Socket(_) => served,
+        match &self.backend {
+            ParentBackend::Ring(ring) => ring.has_begun(position),
+            ParentBackend::Socket(_) => served,
         }
     }
 
     /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not. `None`: nobody knows.
     pub(super) fn begun_at(&self, position: u64) -> Option<u64> {
-        match &self.way {
-            ParentWay::Ring(ring) => Some(ring.begun_at(position)),
-            ParentWay::Socket(_) => None,
+        match &self.backend {
+            ParentBackend::Ring(ring) => Some(ring.begun_at(position)),
+            ParentBackend::Socket(_) => None,
         }
     }
 
     /// The item of that call that the worker has begun last.
     pub(super) fn progress(&self, position: u64) -> u64 {
-        match &self.way {
-            ParentWay::Ring(ring) => ring.progress(position),
-            ParentWay::Socket(_) => u64::MAX,
+        match &self.backend {
+            ParentBackend::Ring(ring) => ring.progress(position),
+            ParentBackend::Socket(_) => u64::MAX,
         }
     }
 
     pub(super) fn has_replies(&self) -> bool {
-        match &self.way {
-            ParentWay::Ring(ring) => ring.has_replies(),
-            ParentWay::Socket(socket) => socket.has_replies(),
+        match &self.backend {
+            ParentBackend::Ring(ring) => ring.has_replies(),
+            ParentBackend::Socket(socket) => socket.has_replies(),
         }
     }
 
     /// Asks for a message at the next reply; false if there is one already.
     pub(super) fn arm_bell(&self) -> bool {
-        match &self.way {
-            ParentWay::Ring(ring) => ring.arm_bell(),
-            ParentWay::Socket(socket) => !socket.has_replies(),
+        match &self.backend {
+            ParentBackend::Ring(ring) => ring.arm_bell(),
+            ParentBackend::Socket(socket) => !socket.has_replies(),
         }
     }
 
     pub(super) fn receive(&mut self) -> Result<Option<Reply>, ProtocolError> {
-        match &mut self.way {
-            ParentWay::Ring(ring) => ring.receive(),
-            ParentWay::Socket(socket) => socket.receive(),
+        match &mut self.backend {
+            ParentBackend::Ring(ring) => ring.receive(),
+            ParentBackend::Socket(socket) => socket.receive(),
         }
     }
 
     /// Takes in what there is of a body of that length; true when it is whole.
     pub(super) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, ProtocolError> {
-        match &mut self.way {
-            ParentWay::Ring(ring) => ring.receive_body(body, length),
-            ParentWay::Socket(socket) => Ok(socket.receive_body(body, length)),
+        match &mut self.backend {
+            ParentBackend::Ring(ring) => ring.receive_body(body, length),
+            ParentBackend::Socket(socket) => Ok(socket.receive_body(body, length)),
         }
     }
 
     /// Takes in a piece that has come through the socket; false if none should have.
     pub(super) fn take_in(&mut self, piece: &[u8]) -> bool {
-        match &mut self.way {
-            ParentWay::Ring(_) => false,
-            ParentWay::Socket(socket) => {
+        match &mut self.backend {
+            ParentBackend::Ring(_) => false,
+            ParentBackend::Socket(socket) => {
                 socket.take_in(piece);
                 true
             }
@@ -406,9 +406,9 @@ impl Calls {
     }
 
     /// Does the parent want to hear of the room that has been made?
-    pub(super) fn told_of_room(&self) -> bool {
+    pub(super) fn must_announce_room(&self) -> bool {
         match self {
-            Self::Ring(ring) => ring.told_of_room(),
+            Self::Ring(ring) => ring.must_announce_room(),
             Self::Socket(_) => false,
         }
     }

@@ -1,8 +1,8 @@
 //! The words that two sides change at the same time, and in which order: what the rings are made of, apart from memory and
 //! system calls, so that the models can run it.
 //!
-//! Sleeping: whoever is about to sleep sets a word ([`intend`]), then looks once more; whoever publishes looks at the word
-//! afterwards ([`told`], [`rung`]). A SeqCst fence stands between the two steps on both sides, so one of the two sees the
+//! Sleeping: whoever is about to sleep sets a word ([`announce`]), then looks once more; whoever publishes looks at the word
+//! afterwards ([`take`], [`take_bits`]). A SeqCst fence stands between the two steps on both sides, so one of the two sees the
 //! other.
 
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
@@ -38,13 +38,13 @@ pub(super) fn take_back(claim: &AtomicU32) -> bool {
 }
 
 /// Says that the caller is about to sleep; it has to look once more before it does.
-pub(super) fn intend(word: &AtomicU32) {
+pub(super) fn announce(word: &AtomicU32) {
     word.store(1, SeqCst);
     fence(SeqCst);
 }
 
 /// After publishing: does the other side sleep, or is about to? It has to be woken then.
-pub(super) fn told(word: &AtomicU32) -> bool {
+pub(super) fn take(word: &AtomicU32) -> bool {
     fence(SeqCst);
     let sleeps = word.load(Relaxed) != 0;
     if sleeps {
@@ -53,8 +53,8 @@ pub(super) fn told(word: &AtomicU32) -> bool {
     sleeps
 }
 
-/// Like [`intend`], for one of several who watch the same word, each with a bit of its own; the word as it is now.
-pub(super) fn intend_bit(word: &AtomicU32, bit: u32) -> u32 {
+/// Like [`announce`], for one of several who watch the same word, each with a bit of its own; the word as it is now.
+pub(super) fn announce_bit(word: &AtomicU32, bit: u32) -> u32 {
     let now = match word.load(Relaxed) {
         set if set & bit != 0 => set,
         _ => word.fetch_or(bit, SeqCst) | bit,
@@ -63,8 +63,8 @@ pub(super) fn intend_bit(word: &AtomicU32, bit: u32) -> u32 {
     now
 }
 
-/// Like [`told`], for a word with several bits: those that were set.
-pub(super) fn rung(word: &AtomicU32) -> u32 {
+/// Like [`take`], for a word with several bits: those that were set.
+pub(super) fn take_bits(word: &AtomicU32) -> u32 {
     fence(SeqCst);
     match word.load(Relaxed) {
         0 => 0,
@@ -72,9 +72,9 @@ pub(super) fn rung(word: &AtomicU32) -> u32 {
     }
 }
 
-/// Like [`rung`], for some of the bits.
+/// Like [`take_bits`], for some of the bits.
 #[cfg_attr(loom, allow(dead_code))]
-pub(super) fn rung_bit(word: &AtomicU32, bit: u32) -> bool {
+pub(super) fn take_bit(word: &AtomicU32, bit: u32) -> bool {
     fence(SeqCst);
     word.load(Relaxed) & bit != 0 && word.fetch_and(!bit, SeqCst) & bit != 0
 }

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::super::body::Body;
 use super::super::wire::{CALL_HEAD, Call, ProtocolError, REPLY_HEAD, Reply, message, padded};
 use super::Stash;
-use super::words::BEGUN;
+use super::wait_flags::BEGUN;
 use crate::os::socket::{self, Received};
 
 /// How much of a body goes into one message.

@@ -1,21 +1,21 @@
-//! Who waits for a spawned future and would poll it in place: a worker that blocks on a future of its own pool.
+//! A worker that blocks on a spawned future of its own pool, and polls that future in place.
 //!
-//! All other workers may be busy or blocked as well, so a wake-up that only queues the future could come to nobody. Hence
-//! the waiting worker *attends* it: it enters itself here, then sets ATTENDED in the future's word (`schedule`), then
-//! looks whether the future may be polled, and only then sleeps. Whoever wakes the future finds ATTENDED in the same step
-//! in which it becomes pollable, and tells those who are entered here. So either the worker sees a pollable future, or the
-//! waker sees a worker.
+//! All other workers may be busy or blocked as well, so a wake-up that only queues the future might reach no thread. Therefore the
+//! waiting worker registers a *listener* here, then sets LISTENED in the future's word (`poll_state`), then checks whether the
+//! future may be polled, and only then sleeps. A thread that wakes the future finds LISTENED in the same step in which the future
+//! becomes pollable, and wakes the listeners that are registered here. So either the worker sees a pollable future, or the waking
+//! thread sees a listener.
 //!
-//! An entry stays until the wait ends or the future does. The future's owner sees ATTENDED when it has closed the word, and takes
-//! the entries out; who enters itself later sees that the word is closed, and takes its own entry out. So a long wait keeps no
-//! entries for futures that have ended, and no entry refers to the address of a freed cell.
+//! A listener stays registered until the wait ends or the future does. The thread that ends the future sees LISTENED when it has
+//! closed the word, and removes the listeners; a thread that registers one later sees that the word is closed, and removes its own. So
+//! a long wait keeps no listeners for futures that have ended, and none refers to the address of a freed cell.
 //!
-//! What such a future awaits, the thread waits for as well. So a handle that is polled in place, that is, by a thread that
-//! blocks until the polled future is done, or by the spare thread of such a wait, sees to it that somebody runs its task if
-//! that is still queued, or polls its future (`offload`), and attends it with the waker of its poll. A future that was polled
-//! by others before, and waits, is polled once more for that reason (AWAY). That is why waiting for a future cannot exhaust
-//! the pool either; and why [`block_on`](crate::block_on) inside a worker cannot. When the wait ends, those wakers are
-//! woken: the future is polled again, and what it awaits becomes known to whoever waits for it then.
+//! The waiting thread also waits for whatever the future awaits. So a handle that is polled in place, by a thread that blocks until the
+//! polled future is done or by the spare thread of such a wait, makes sure that its own task runs if that is still queued, or that its own
+//! future is polled (`offload`), and registers the waker of the poll as a listener. If other threads polled a future before, and it
+//! waits, it is polled once more for that reason (AWAY). Therefore waiting for a future cannot exhaust the pool, and neither can
+//! [`block_on`](crate::block_on) inside a worker. When the wait ends, those wakers are woken: the future is polled again, and registers
+//! with the next wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,51 +32,51 @@ use crate::current;
 use crate::fork::PerProcess;
 use crate::unwind;
 
-/// What waits for several futures at once, and is told which of them may be polled.
-pub(crate) trait Attendant: Send + Sync {
+/// A wait for several futures at once, which is told which of them may be polled.
+pub(crate) trait ItemListener: Send + Sync {
     /// The item with this index may be polled. Called in any thread, with no lock held.
     fn may_be_polled(&self, index: usize);
 }
 
-/// Whom to tell that a future may be polled.
+/// What is woken when a future may be polled.
 #[derive(Clone, Copy)]
 pub(crate) enum Listener<'a> {
     Waker(&'a Waker),
     /// Not kept alive: what waits for many futures may end long before they do.
-    Item(&'a Weak<dyn Attendant>, usize),
+    Item(&'a Weak<dyn ItemListener>, usize),
 }
 
-/// A [`Listener`] that is entered. Clones of it run none of the user's code, so they may be made under a lock.
+/// A [`Listener`] that is registered. Cloning it runs none of the user's code, so that may be done under a lock.
 #[derive(Clone)]
-enum Entered {
+enum Registered {
     Waker(Arc<Waker>),
-    Item(Weak<dyn Attendant>, usize),
+    Item(Weak<dyn ItemListener>, usize),
 }
 
 impl Listener<'_> {
-    fn is(self, entered: &Entered) -> bool {
-        match (self, entered) {
-            (Self::Waker(new), Entered::Waker(old)) => old.will_wake(new),
-            (Self::Item(new, at), Entered::Item(old, index)) => at == *index && Weak::ptr_eq(new, old),
+    fn is(self, registered: &Registered) -> bool {
+        match (self, registered) {
+            (Self::Waker(new), Registered::Waker(old)) => old.will_wake(new),
+            (Self::Item(new, at), Registered::Item(old, index)) => at == *index && Weak::ptr_eq(new, old),
             _ => false,
         }
     }
 
-    fn to_entered(self) -> Entered {
+    fn to_registered(self) -> Registered {
         match self {
-            Self::Waker(waker) => Entered::Waker(Arc::new(waker.clone())),
-            Self::Item(attendant, index) => Entered::Item(Weak::clone(attendant), index),
+            Self::Waker(waker) => Registered::Waker(Arc::new(waker.clone())),
+            Self::Item(listener, index) => Registered::Item(Weak::clone(listener), index),
         }
     }
 }
 
-impl Entered {
-    fn tell(self) {
+impl Registered {
+    fn wake(self) {
         match self {
             Self::Waker(waker) => waker.wake_by_ref(),
-            Self::Item(attendant, index) => {
-                if let Some(attendant) = attendant.upgrade() {
-                    attendant.may_be_polled(index);
+            Self::Item(listener, index) => {
+                if let Some(listener) = listener.upgrade() {
+                    listener.may_be_polled(index);
                 }
             }
         }
@@ -84,18 +84,18 @@ impl Entered {
 }
 
 struct Entry {
-    listener: Entered,
-    /// See `Attendance`.
+    listener: Registered,
+    /// See `InlineWait`.
     is_nested: bool,
 }
 
-/// The address of a future's cell, and the attendance.
+/// The address of a future's cell, and the wait.
 type Place = (usize, u64);
 
-/// Who is entered, in the order of the futures, and the same in the order of the attendances. Both are ordered, so that
-/// entering, telling and leaving cost the same (but for a logarithm) however many futures are attended.
+/// The listeners, ordered by future, and their places, ordered by wait. Both are ordered, so that registering, waking and removing
+/// cost the same (but for a logarithm) however many futures have listeners.
 static BY_FUTURE: PerProcess<Shards<BTreeMap<Place, Entry>>> = PerProcess::new();
-static BY_ATTENDANCE: PerProcess<Shards<BTreeSet<(u64, usize)>>> = PerProcess::new();
+static BY_WAIT: PerProcess<Shards<BTreeSet<(u64, usize)>>> = PerProcess::new();
 
 type Shards<T> = [Mutex<T>; SHARDS];
 
@@ -107,17 +107,17 @@ fn of_future(awaited: usize) -> &'static Mutex<BTreeMap<Place, Entry>> {
     &BY_FUTURE.get()[(awaited >> 7) % SHARDS]
 }
 
-fn of_attendance(attendance: u64) -> &'static Mutex<BTreeSet<(u64, usize)>> {
-    &BY_ATTENDANCE.get()[attendance as usize % SHARDS]
+fn of_wait(wait: u64) -> &'static Mutex<BTreeSet<(u64, usize)>> {
+    &BY_WAIT.get()[wait as usize % SHARDS]
 }
 
 const NONE: u64 = 0;
 
 thread_local! {
-    /// The attendance of the blocking wait on whose behalf this thread is polling.
+    /// The key of the blocking wait on whose behalf this thread is polling.
     static IN_PLACE: Cell<u64> = const { Cell::new(NONE) };
     /// The rest of it, where `IN_PLACE` is not NONE.
-    static ATTENDANCE: RefCell<Option<(Arc<Offload>, Role)>> = const { RefCell::new(None) };
+    static WAIT: RefCell<Option<(Arc<Offload>, Role)>> = const { RefCell::new(None) };
 }
 
 /// Who polls on behalf of a blocking wait.
@@ -129,25 +129,25 @@ enum Role {
     Spare,
 }
 
-/// A blocking wait, by which the entries of all that it attends are found again.
+/// A blocking wait. Its listeners are found by its key.
 #[derive(Debug)]
-pub(crate) struct Attendance {
+pub(crate) struct InlineWait {
     /// NONE before it is first needed.
     key: AtomicU64,
     /// What is run for this wait by others; made when it is first needed.
     offload: OnceLock<Arc<Offload>>,
     role: Role,
-    /// What is entered is what a polled future awaits, not what the thread itself waits for.
+    /// Its listeners are for what a polled future awaits, not for what the thread itself waits for.
     is_nested: bool,
 }
 
-impl Attendance {
+impl InlineWait {
     /// The one on whose behalf the calling thread is polling, if so.
     pub(crate) fn in_place() -> Option<Self> {
         if IN_PLACE.get() == NONE {
             return None;
         }
-        let (offload, role) = ATTENDANCE.try_with(|attendance| attendance.borrow().clone()).ok().flatten()?;
+        let (offload, role) = WAIT.try_with(|wait| wait.borrow().clone()).ok().flatten()?;
         Some(Self::of(offload, role, true))
     }
 
@@ -205,31 +205,31 @@ impl Attendance {
         if cfg!(loom) {
             return poll();
         }
-        let attendance = Some((Arc::clone(self.offload_of()), self.role));
-        let before = ATTENDANCE.try_with(|cell| cell.replace(attendance));
+        let wait = Some((Arc::clone(self.offload_of()), self.role));
+        let before = WAIT.try_with(|cell| cell.replace(wait));
         let Ok(before) = before else { return poll() };
-        let _restore = RestoreAttendance(before);
+        let _restore = RestoreWait(before);
         with_key(self.key(), poll)
     }
 
-    /// Enters whom to tell when that future may be polled. It stays entered until the future ends or the wait does.
+    /// Registers what is woken when that future may be polled. It stays registered until the future ends or the wait does.
     pub(super) fn enter(&self, awaited: usize, listener: Listener<'_>) {
-        let attendance = self.key();
-        let place = (awaited, attendance);
+        let wait = self.key();
+        let place = (awaited, wait);
         if of_future(awaited).lock().get(&place).is_some_and(|entry| listener.is(&entry.listener)) {
             return;
         }
-        let mut new = Some(listener.to_entered());
+        let mut new = Some(listener.to_registered());
         let mut old = None;
         let mut enter = || {
-            of_attendance(attendance).lock().insert((attendance, awaited));
+            of_wait(wait).lock().insert((wait, awaited));
             let entry = new.take().map(|listener| Entry { listener, is_nested: self.is_nested });
             old = entry.and_then(|entry| of_future(awaited).lock().insert(place, entry));
         };
         match self.offload.get() {
             // Its spare thread may poll on when the wait has ended and its entries are gone.
             Some(offload) if offload.unless_ended(&mut enter) => {
-                new.into_iter().for_each(|entered| unwind::call_quietly(|| entered.tell()));
+                new.into_iter().for_each(|registered| unwind::call_quietly(|| registered.wake()));
             }
             Some(_) => {}
             None => enter(),
@@ -244,22 +244,22 @@ impl Attendance {
     }
 
     fn take_out(&self, awaited: usize) -> Option<Entry> {
-        let attendance = self.key();
-        of_attendance(attendance).lock().remove(&(attendance, awaited));
-        of_future(awaited).lock().remove(&(awaited, attendance))
+        let wait = self.key();
+        of_wait(wait).lock().remove(&(wait, awaited));
+        of_future(awaited).lock().remove(&(awaited, wait))
     }
 }
 
-/// Runs what is not polled on behalf of anybody.
-pub(super) fn elsewhere<R>(f: impl FnOnce() -> R) -> R {
+/// Runs `f`, which is not polled on behalf of any wait.
+pub(super) fn outside_inline_wait<R>(f: impl FnOnce() -> R) -> R {
     if cfg!(loom) { f() } else { with_key(NONE, f) }
 }
 
-struct RestoreAttendance(Option<(Arc<Offload>, Role)>);
+struct RestoreWait(Option<(Arc<Offload>, Role)>);
 
-impl Drop for RestoreAttendance {
+impl Drop for RestoreWait {
     fn drop(&mut self) {
-        let _ = ATTENDANCE.try_with(|attendance| attendance.replace(self.0.take()));
+        let _ = WAIT.try_with(|wait| wait.replace(self.0.take()));
     }
 }
 
@@ -274,16 +274,16 @@ fn with_key<R>(key: u64, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// The future with that address may be polled: tells those who attend it.
-pub(super) fn tell(awaited: usize) {
-    let told: Vec<Entered> = {
+/// The future with that address may be polled: wakes its listeners.
+pub(super) fn wake_inline_waiters(awaited: usize) {
+    let listeners: Vec<Registered> = {
         let entries = of_future(awaited).lock();
         entries.range((awaited, 0)..=(awaited, u64::MAX)).map(|(_, entry)| entry.listener.clone()).collect()
     };
-    told.into_iter().for_each(|entered| unwind::call_quietly(|| entered.tell()));
+    listeners.into_iter().for_each(|registered| unwind::call_quietly(|| registered.wake()));
 }
 
-/// The future with that address has ended, and is not freed yet: those who attend it need not be told any more.
+/// The future with that address has ended, and is not freed yet: removes its listeners.
 pub(super) fn ended(awaited: usize) {
     loop {
         let gone = {
@@ -291,26 +291,26 @@ pub(super) fn ended(awaited: usize) {
             let first = entries.range((awaited, 0)..=(awaited, u64::MAX)).next().map(|(place, _)| *place);
             first.and_then(|place| entries.remove_entry(&place))
         };
-        let Some(((_, attendance), entry)) = gone else { return };
-        of_attendance(attendance).lock().remove(&(attendance, awaited));
+        let Some(((_, wait), entry)) = gone else { return };
+        of_wait(wait).lock().remove(&(wait, awaited));
         // A waker may go here, outside the locks, and its destructor is the user's code.
         unwind::drop_quietly(entry.listener);
     }
 }
 
-/// An [`Attendance`] from its beginning to its end, when it is dropped.
+/// An [`InlineWait`] that ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Attending {
-    attendance: Attendance,
+pub(crate) struct InlineWaitGuard {
+    wait: InlineWait,
     /// What wakes the waiting thread.
     unpark: OnceLock<Waker>,
 }
 
-impl Attending {
+impl InlineWaitGuard {
     pub(crate) fn new() -> Self {
         let (key, offload) = (AtomicU64::new(NONE), OnceLock::new());
-        let attendance = Attendance { key, offload, role: Role::Waiter, is_nested: false };
-        Self { attendance, unpark: OnceLock::new() }
+        let wait = InlineWait { key, offload, role: Role::Waiter, is_nested: false };
+        Self { wait, unpark: OnceLock::new() }
     }
 
     /// For a thread that is woken by a waker of its own.
@@ -322,7 +322,7 @@ impl Attending {
 
     /// The calling thread, whose wait this is, does not block for the moment, and is not to be woken.
     pub(crate) fn pause(&self) {
-        if let Some(offload) = self.attendance.offload.get() {
+        if let Some(offload) = self.wait.offload.get() {
             offload.pause(self.unpark());
         }
     }
@@ -333,32 +333,32 @@ impl Attending {
     }
 }
 
-impl std::ops::Deref for Attending {
-    type Target = Attendance;
+impl std::ops::Deref for InlineWaitGuard {
+    type Target = InlineWait;
 
-    fn deref(&self) -> &Attendance {
-        &self.attendance
+    fn deref(&self) -> &InlineWait {
+        &self.wait
     }
 }
 
-impl Drop for Attending {
+impl Drop for InlineWaitGuard {
     fn drop(&mut self) {
-        let key = *self.attendance.key.get_mut();
+        let key = *self.wait.key.get_mut();
         if key == NONE {
             return;
         }
         let is_own = |waker: &Waker| self.unpark.get().is_some_and(|own| waker.will_wake(own));
-        let wakers = self.attendance.offload.get().map(|offload| offload.end()).unwrap_or_default();
+        let wakers = self.wait.offload.get().map(|offload| offload.end()).unwrap_or_default();
         loop {
             // One lock at a time, as everywhere here; and the wakers go outside of it, for dropping one is the user's code.
-            let first = of_attendance(key).lock().range((key, 0)..=(key, usize::MAX)).next().copied();
+            let first = of_wait(key).lock().range((key, 0)..=(key, usize::MAX)).next().copied();
             let Some((_, awaited)) = first else { break };
-            let entry = self.attendance.take_out(awaited);
+            let entry = self.wait.take_out(awaited);
             // Rule 3 of `offload`: futures polled for this wait await tasks that nobody would run now, so they are woken to be
             // polled again.
             match entry.filter(|entry| entry.is_nested).map(|entry| entry.listener) {
-                Some(Entered::Waker(waker)) if is_own(&waker) => {}
-                Some(listener) => unwind::call_quietly(|| listener.tell()),
+                Some(Registered::Waker(waker)) if is_own(&waker) => {}
+                Some(listener) => unwind::call_quietly(|| listener.wake()),
                 None => {}
             }
         }

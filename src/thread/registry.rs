@@ -1,6 +1,6 @@
 //! The threads of a pool: who is there, under which number, and when they are all gone.
 //!
-//! What others see of a worker lies in a place of its own, a [`Peer`], which belongs to its number: it is made for the first thread
+//! What others see of a worker lies in a place of its own, a [`WorkerHandle`], which belongs to its number: it is made for the first thread
 //! of that number, taken over by the next one, and goes with the pool. So a thread starts and ends at a cost that does not
 //! depend on how many there are, and nobody who looks at others needs a lock or a copy of a list.
 
@@ -18,16 +18,16 @@ use crossbeam::utils::CachePadded;
 
 use super::batch::Batch;
 use super::join::JobRef;
-use super::stats::Tally;
+use super::stats::Counters;
 use crate::executor::MAX_WORKERS;
 use crate::future::Task;
 
 /// What the workers of a pool see of each other.
-pub(super) struct Peer {
+pub(super) struct WorkerHandle {
     pub(super) number: usize,
     pub(super) tasks: Stealer<Task>,
     pub(super) jobs: Stealer<JobRef>,
-    pub(super) tally: Tally,
+    pub(super) counters: Counters,
     /// The worker's own ends of its queues, while no thread has the number.
     ends: Mutex<Option<Ends>>,
     /// The batch that it has taken last.
@@ -42,14 +42,14 @@ pub(super) struct Ends {
     pub(super) jobs: Deque<JobRef>,
 }
 
-impl Peer {
+impl WorkerHandle {
     pub(super) fn new(number: usize) -> Self {
         let (tasks, jobs) = (Deque::new_fifo(), Deque::new_lifo());
         Self {
             number,
             tasks: tasks.stealer(),
             jobs: jobs.stealer(),
-            tally: Tally::default(),
+            counters: Counters::default(),
             ends: Mutex::new(Some(Ends { tasks, jobs })),
             batch: Batch::new(),
         }
@@ -74,7 +74,7 @@ impl Peer {
     }
 }
 
-type Chunk = Box<[OnceLock<Arc<Peer>>]>;
+type Chunk = Box<[OnceLock<Arc<WorkerHandle>>]>;
 
 /// The places of all workers by their number, in chunks, each twice as long as the one before, that never move.
 struct Places {
@@ -102,26 +102,26 @@ impl Places {
     fn make(&self, number: usize) {
         let (chunk, at) = Self::locate(number);
         let chunk = self.chunks[chunk].get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| OnceLock::new()).collect());
-        chunk[at].get_or_init(|| Arc::new(Peer::new(number)));
+        chunk[at].get_or_init(|| Arc::new(WorkerHandle::new(number)));
         if number >= self.used.load(Relaxed) {
             // Release: whoever sees the number finds the place.
             self.used.store(number + 1, Release);
         }
     }
 
-    fn get(&self, number: usize) -> Option<&Arc<Peer>> {
+    fn get(&self, number: usize) -> Option<&Arc<WorkerHandle>> {
         let (chunk, at) = Self::locate(number);
         self.chunks.get(chunk)?.get()?.get(at)?.get()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Arc<Peer>> {
+    fn iter(&self) -> impl Iterator<Item = &Arc<WorkerHandle>> {
         let used = self.used.load(Acquire);
-        let peers = self.chunks.iter().map_while(OnceLock::get).flatten().map_while(OnceLock::get);
-        peers.take(used)
+        let workers = self.chunks.iter().map_while(OnceLock::get).flatten().map_while(OnceLock::get);
+        workers.take(used)
     }
 }
 
-pub(super) struct Roster {
+pub(super) struct Registry {
     places: Places,
     table: Mutex<Table>,
     /// How many workers are inside a `join`.
@@ -174,7 +174,7 @@ impl Table {
     }
 }
 
-impl Roster {
+impl Registry {
     pub(super) fn new() -> Self {
         let table = Table { free: BinaryHeap::new(), next: 0, handles: Vec::new(), threads: 0, starting: 0, active: 0 };
         Self {
@@ -247,11 +247,11 @@ impl Roster {
     }
 
     /// What is to be seen of all workers that there are, and of those that were. Those have empty queues.
-    pub(super) fn peers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Arc<WorkerHandle>> {
         self.places.iter()
     }
 
-    pub(super) fn peer(&self, number: usize) -> Option<&Arc<Peer>> {
+    pub(super) fn worker(&self, number: usize) -> Option<&Arc<WorkerHandle>> {
         self.places.get(number)
     }
 
@@ -275,9 +275,9 @@ impl Roster {
     }
 
     /// What all workers, past and present, have done.
-    pub(super) fn tally(&self) -> Tally {
-        let sum = Tally::default();
-        self.peers().for_each(|peer| sum.add(&peer.tally));
+    pub(super) fn counters(&self) -> Counters {
+        let sum = Counters::default();
+        self.workers().for_each(|handle| sum.add(&handle.counters));
         sum
     }
 

@@ -12,6 +12,7 @@
 //! | `link` | how calls and replies travel |
 //! | `parent` | the parent's side |
 //! | `worker` | the worker's side |
+//! | `worker_env` | the variable in the environment of a worker, and its depth |
 //! | `start` | how an executable becomes a worker before its `main` |
 
 mod body;
@@ -30,6 +31,7 @@ mod stdio;
 mod submit;
 mod wire;
 pub mod worker;
+mod worker_env;
 
 use std::time::{Duration, Instant};
 

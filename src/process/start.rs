@@ -6,7 +6,7 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::worker;
+use super::{worker, worker_env};
 use crate::os::image;
 
 /// What C calls with the arguments of the program and its environment.
@@ -17,7 +17,7 @@ type Start<R> = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) 
 fn enter_if_worker(prepare: impl FnOnce()) {
     // SAFETY: the name ends with a zero. Before `main` no thread changes the environment, unless a constructor started
     // one that does; the C library of such a program had better lock it.
-    let is_set = unsafe { !libc::getenv(worker::VARIABLE.as_ptr()).is_null() };
+    let is_set = unsafe { !libc::getenv(worker_env::C_NAME.as_ptr()).is_null() };
     // In a shared library this does nothing: the executable, and thus the worker, would be somebody else's.
     let here: fn() = in_this_image;
     if (is_set || worker::may_be_one()) && image::executable().offset_of(here as usize).is_some() {

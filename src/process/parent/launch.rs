@@ -1,7 +1,7 @@
 //! A new worker process.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio as Channel};
 use std::time::Instant;
@@ -16,77 +16,24 @@ use crate::process::later;
 use crate::process::link::{ParentLink, Transport};
 use crate::process::stdio::Stdio;
 use crate::process::wire::{self, Hello, PROTOCOL, message};
-use crate::process::worker;
+use crate::process::worker_env::{self, WorkerEnv};
 
 /// Starts a worker. It has not answered yet when this returns, but can be handed calls.
 pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
     check_ids().map_err(|ids| io::Error::other(StartError::DifferentIds(ids)))?;
     let (ours, theirs) = socket::pair()?;
     let (mut link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
-    let depth = worker::depth() + 1;
-    let hello = Hello {
-        magic: Hello::MAGIC,
-        protocol: PROTOCOL,
-        build: image::executable().build_id().0,
-        depth,
-        threads: u32::try_from(config.threads).unwrap_or(u32::MAX),
-        stack_size: config.stack_size.map(|size| size as u64),
-        name: format!("{}_{serial}", config.name),
-        ring: link.ring() as u64,
-        largest: config.max_payload,
-        nesting: config.max_nesting,
-        max_rss: config.max_rss,
-        memory_limit: config.memory_limit,
-        cpu_limit: config.cpu_limit.map(|limit| limit.as_secs().max(1)),
-    };
-    // It waits in the socket until the worker is there.
-    let this = pidfd::open(rustix::process::getpid());
-    let fds: Vec<_> = memory.iter().chain(&this).map(AsFd::as_fd).collect();
-    if !socket::send(link.socket(), &[&wire::encode(message::HELLO, &hello)], &fds)? {
-        return Err(io::ErrorKind::WouldBlock.into());
-    }
+    let env = WorkerEnv::of_worker();
+    // All of this waits in the socket until the worker is there.
+    greet(&link, memory.as_ref(), &hello(config, serial, &env, &link))?;
     let initializer = match &config.initializer {
         Some(hook) => Some(hand_over_initializer(&mut link, hook)?),
         None => None,
     };
-    let mut command = match config.worker_command.as_deref() {
-        Some([program, arguments @ ..]) => {
-            let mut command = Command::new(program);
-            command.args(arguments);
-            command
-        }
-        _ => {
-            let mut command = Command::new(image::file());
-            if let Some(name) = std::env::args_os().next() {
-                command.arg0(name);
-            }
-            command
-        }
-    };
-    command.env(worker::VARIABLE_NAME, worker::summons(depth));
-    for (key, value) in &config.env {
-        match value {
-            Some(value) => command.env(key, value),
-            None => command.env_remove(key),
-        };
-    }
-    if let Some(directory) = &config.current_dir {
-        command.current_dir(directory);
-    }
+    let mut command = program(config);
+    set_environment(&mut command, config, &env);
     command.stdin(Channel::from(theirs));
-    let output = match config.stdio {
-        Stdio::Inherit => None,
-        Stdio::Null => {
-            let null = fd::null()?;
-            command.stdout(null.try_clone()?).stderr(null);
-            None
-        }
-        Stdio::Capture => {
-            let (captured, writer) = Captured::new()?;
-            command.stdout(writer.try_clone()?).stderr(writer);
-            Some(captured)
-        }
-    };
+    let output = redirect(&mut command, config.stdio)?;
     let oom_kills = oom_kills();
     let process = Process::new(command.spawn()?, config.transport != Transport::Socket);
     Ok(Child::new(Launched {
@@ -99,6 +46,79 @@ pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
         output,
         oom_kills,
     }))
+}
+
+fn hello(config: &Config, serial: u64, env: &WorkerEnv, link: &ParentLink) -> Hello {
+    Hello {
+        magic: Hello::MAGIC,
+        protocol: PROTOCOL,
+        build: image::executable().build_id().0,
+        depth: env.depth,
+        threads: u32::try_from(config.threads).unwrap_or(u32::MAX),
+        stack_size: config.stack_size.map(|size| size as u64),
+        name: format!("{}_{serial}", config.name),
+        ring: link.ring() as u64,
+        largest: config.max_payload,
+        nesting: config.max_nesting,
+        max_rss: config.max_rss,
+        memory_limit: config.memory_limit,
+        cpu_limit: config.cpu_limit.map(|limit| limit.as_secs().max(1)),
+    }
+}
+
+/// Sends `hello`, with the shared memory and a descriptor that stands for this process.
+fn greet(link: &ParentLink, memory: Option<&OwnedFd>, hello: &Hello) -> io::Result<()> {
+    let this = pidfd::open(rustix::process::getpid());
+    let fds: Vec<_> = memory.into_iter().chain(&this).map(AsFd::as_fd).collect();
+    if socket::send(link.socket(), &[&wire::encode(message::HELLO, hello)], &fds)? {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// The program that becomes the worker: this one, unless the pool has a command for it.
+fn program(config: &Config) -> Command {
+    if let Some([program, arguments @ ..]) = config.worker_command.as_deref() {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        return command;
+    }
+    let mut command = Command::new(image::file());
+    if let Some(name) = std::env::args_os().next() {
+        command.arg0(name);
+    }
+    command
+}
+
+fn set_environment(command: &mut Command, config: &Config, env: &WorkerEnv) {
+    command.env(worker_env::NAME, env.to_string());
+    for (key, value) in &config.env {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    if let Some(directory) = &config.current_dir {
+        command.current_dir(directory);
+    }
+}
+
+/// Redirects standard output and standard error. Returns the other end if the pool captures them.
+fn redirect(command: &mut Command, stdio: Stdio) -> io::Result<Option<Captured>> {
+    match stdio {
+        Stdio::Inherit => Ok(None),
+        Stdio::Null => {
+            let null = fd::null()?;
+            command.stdout(null.try_clone()?).stderr(null);
+            Ok(None)
+        }
+        Stdio::Capture => {
+            let (captured, writer) = Captured::new()?;
+            command.stdout(writer.try_clone()?).stderr(writer);
+            Ok(Some(captured))
+        }
+    }
 }
 
 /// Whether the system would trust a program that this process starts: not if its effective ids are not the real ones.

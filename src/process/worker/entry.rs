@@ -1,8 +1,7 @@
 //! How a process finds out that it is a worker, and makes itself one.
 //!
 //! It is one if its standard input is a socket of the right kind in which a greeting waits, and somebody has made that socket who could
-//! control this process anyway: its parent, its own user, or root. The environment is not asked: programs clear it. A variable in it is
-//! for those starts only that have lost the socket on the way.
+//! control this process anyway: its parent, its own user, or root. The environment is not asked: see `worker_env`.
 //!
 //! This module is an unsafe island: removing a variable and resetting signals while there is one thread only, closing what was
 //! inherited by accident, starting the thread that watches the host, and installing the fault handler with memory that is never
@@ -10,55 +9,21 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use rustix::process::{self, Pid, Resource, Rlimit};
 
 use super::super::link::WorkerLink;
 use super::super::wire::{self, GREETING, Hello, PROTOCOL, Ready, exit_code, message};
+use super::super::worker_env::{self, WorkerEnv};
 use super::host;
 use super::serve::{self, Server};
 use super::watch::{self, Watched};
 use crate::os::socket::{self, Maker, Received};
 use crate::os::{fault, fd, image, pidfd};
 use crate::unwind;
-
-/// Set for a process that is to be a worker: protocol, the process that starts it, depth.
-pub(in crate::process) const VARIABLE: &CStr = c"CONCURRENT_FUTURES_WORKER";
-
-/// [`VARIABLE`] as text.
-pub(in crate::process) const VARIABLE_NAME: &str = match VARIABLE.to_str() {
-    Ok(name) => name,
-    Err(_) => unreachable!(),
-};
-
-/// A worker may have workers of its own, and they may, and so on: 8 levels deep.
-pub(in crate::process) const MAX_DEPTH: u32 = 8;
-
-/// How many worker processes this process is below the first parent.
-static DEPTH: AtomicU32 = AtomicU32::new(0);
-
-pub(crate) fn depth() -> u32 {
-    DEPTH.load(Relaxed)
-}
-
-/// What the variable is set to for workers of this process.
-pub(in crate::process) fn summons(depth: u32) -> String {
-    format!("{PROTOCOL}:{}:{depth}", std::process::id())
-}
-
-/// Parses the variable: the process that started this worker, directly or through another program.
-fn summoned_by() -> Option<i32> {
-    let value = std::env::var(VARIABLE_NAME).ok()?;
-    let mut parts = value.split(':');
-    let (protocol, host, depth) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_sound = protocol.parse() == Ok(PROTOCOL) && depth.parse::<u32>().is_ok() && parts.next().is_none();
-    host.parse().ok().filter(|_| is_sound)
-}
 
 /// Who has made the control socket, if this is a worker's process that has not become one yet.
 fn greeted_by() -> Option<Maker> {
@@ -74,7 +39,7 @@ pub(crate) fn may_be_one() -> bool {
 /// Has this process been started as a worker, and reached `main` all the same?
 pub(crate) fn is_stray() -> bool {
     // Also if something stands between the two, such as a shell: a worker that has not become one is not to start others.
-    greeted_by().is_some() || summoned_by().is_some()
+    greeted_by().is_some() || WorkerEnv::read().is_some()
 }
 
 /// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's. For the
@@ -92,7 +57,7 @@ pub(super) fn enter_from_main() {
 fn enter(from_main: bool, prepare: impl FnOnce()) {
     let Some(maker) = greeted_by() else {
         // A program that its caller has given more rights than that one has does nothing because of its environment.
-        if !image::is_secure() && summoned_by().is_some_and(|host| host == host::parent()) {
+        if !image::is_secure() && WorkerEnv::read().is_some_and(|env| i32::try_from(env.host) == Ok(host::parent())) {
             leave(
                 exit_code::NO_SOCKET,
                 "its standard input is not the socket that it was given: something has closed or replaced it",
@@ -110,7 +75,7 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
     }
     // From here on this is a worker and nothing else.
     let Ok((hello, fds)) = receive_greeting() else { std::process::exit(exit_code::FAILED) };
-    DEPTH.store(hello.depth, Relaxed);
+    worker_env::set_depth(hello.depth);
     if from_main && !is_alone() {
         let refusal = "`run_if_worker` was called when this process had other threads: call it first in `main`";
         refuse(refusal);
@@ -200,7 +165,7 @@ fn become_worker(
     is_child: bool,
 ) -> io::Result<(Arc<Server>, Vec<u8>)> {
     // SAFETY: no other thread could read the environment: `main` has not begun, or `is_alone` has found none.
-    unsafe { std::env::remove_var(VARIABLE_NAME) };
+    unsafe { std::env::remove_var(worker_env::NAME) };
     let mut fds = fds.into_iter();
     let memory = if hello.ring == 0 { None } else { fds.next() };
     follow_host(&control, fds.next(), maker, is_child)?;

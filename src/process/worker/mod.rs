@@ -9,8 +9,7 @@ mod host;
 mod serve;
 mod watch;
 
-pub(in crate::process) use entry::{MAX_DEPTH, VARIABLE, VARIABLE_NAME, summons};
-pub(crate) use entry::{depth, enter_if_worker, is_stray, may_be_one};
+pub(crate) use entry::{enter_if_worker, is_stray, may_be_one};
 
 use entry::enter_from_main;
 

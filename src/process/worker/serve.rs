@@ -220,9 +220,12 @@ impl Invocation for Serving<'_> {
 
     fn read(&mut self, to: &mut Body) {
         let len = self.call.len;
-        let read = self.take_argument(|calls, this| match len <= INLINE {
-            true => calls.with_body(len, |bytes| to.extend(bytes)),
-            false => calls.read_body(to, len, || this.server.link.bell()),
+        let read = self.take_argument(|calls, this| {
+            if len <= INLINE {
+                calls.with_body(len, |bytes| to.extend(bytes))
+            } else {
+                calls.read_body(to, len, || this.server.link.bell())
+            }
         });
         self.note(read.unwrap_or(Ok(())));
     }
@@ -254,9 +257,10 @@ impl Invocation for Serving<'_> {
         }
         let server = self.server;
         let size = (body.len() as u64).to_ne_bytes();
-        let (kind, body) = match kind.is_good() && body.len() as u64 > server.largest {
-            true => (ReplyKind::TooLarge, &size[..]),
-            false => (kind, body),
+        let (kind, body) = if kind.is_good() && body.len() as u64 > server.largest {
+            (ReplyKind::TooLarge, &size[..])
+        } else {
+            (kind, body)
         };
         if self.call.kind == CallKind::Initializer {
             host::follow_parent_again();
@@ -272,10 +276,11 @@ impl Invocation for Serving<'_> {
         let mut replies = server.replies.lock();
         let sent = replies.send(reply, body, || server.link.bell());
         self.note(sent);
-        match server.alone {
+        if server.alone {
             // The manager is told when it turns out that there is nothing else to do.
-            true => replies.wake_sleepers(),
-            false => replies.ring(&mut || server.link.bell()),
+            replies.wake_sleepers()
+        } else {
+            replies.ring(&mut || server.link.bell())
         }
     }
 }

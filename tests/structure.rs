@@ -106,6 +106,34 @@ fn unsafe_code_stands_on_its_islands_only() {
     }
 }
 
+/// The two sides of the process pool share what lies beside them (`link`, `wire`, `call`, ...), and nothing else.
+#[test]
+fn parent_and_worker_do_not_import_each_other() {
+    let (parent, worker) = ("process/parent/", "process/worker/");
+    let imports = Imports::read();
+    for side in [parent, worker] {
+        assert!(imports.0.keys().any(|file| file.starts_with(side)), "the files of {side} were not found");
+    }
+    for (file, imported) in &imports.0 {
+        for imported in imported {
+            let meet = file.starts_with(parent) && imported.starts_with(worker)
+                || file.starts_with(worker) && imported.starts_with(parent);
+            assert!(!meet, "{file} imports {imported}");
+        }
+    }
+}
+
+#[test]
+fn no_match_on_a_bool() {
+    for (file, text) in sources() {
+        let arm = code_lines(&text).find(|line| {
+            let line = line.trim_start();
+            ["true =>", "false =>", "true if ", "false if "].iter().any(|start| line.starts_with(start))
+        });
+        assert_eq!(arm, None, "{file}: `if` says which of the two is meant");
+    }
+}
+
 /// The token of `std::thread::park` is the user's.
 #[test]
 fn threads_park_in_one_place() {

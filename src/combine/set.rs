@@ -327,13 +327,14 @@ impl<S: Completable> CompletionSet<S> {
             source.map_or(0, |source| source.address())
         };
         let tasks = || (0..items.len()).map(task);
-        let wait = || match all {
-            true => {
+        let wait = || {
+            if all {
                 let mut tasks: Vec<usize> = tasks().filter(|task| *task != 0).collect();
                 tasks.sort_unstable();
                 Wait::All(tasks.into())
+            } else {
+                Wait::Any(Arc::clone(self.left.get_or_insert_with(|| Arc::new(Left::new(tasks())))))
             }
-            false => Wait::Any(Arc::clone(self.left.get_or_insert_with(|| Arc::new(Left::new(tasks()))))),
         };
         let mut in_vain = match enter_wait(wait) {
             Ok(entered) => return Some(entered),

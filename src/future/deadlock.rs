@@ -138,10 +138,8 @@ impl Waits<'_> {
         let (mut threads, mut numbers) = (vec![self.me], BTreeMap::from([(self.me, 0)]));
         let mut nodes: Vec<Node> = Vec::new();
         while let Some(thread) = threads.get(nodes.len()).copied() {
-            let wait = match thread == self.me {
-                true => wait,
-                false => self.blocked[&thread].last().expect("a blocked thread waits"),
-            };
+            let wait =
+                if thread == self.me { wait } else { self.blocked[&thread].last().expect("a blocked thread waits") };
             let mut number = |thread| {
                 *numbers.entry(thread).or_insert_with(|| {
                     threads.push(thread);

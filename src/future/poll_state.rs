@@ -86,9 +86,10 @@ impl Snapshot {
     }
 
     fn taken(self) -> (Take, Self) {
-        match self.has(WAKERLESS) {
-            false => (Take::Poll, self.without(SCHEDULED).with(RUNNING)),
-            true => (Take::Abandoned, self.without(SCHEDULED).with(RUNNING | CLOSED)),
+        if self.has(WAKERLESS) {
+            (Take::Abandoned, self.without(SCHEDULED).with(RUNNING | CLOSED))
+        } else {
+            (Take::Poll, self.without(SCHEDULED).with(RUNNING))
         }
     }
 }
@@ -204,10 +205,9 @@ impl PollState {
 
     /// A thread that waits for the future owns it, if there is a reason to poll it. Its entry stays in the queue.
     pub(super) fn take_in_place(&self) -> Take {
-        self.update(|now| match now.is_free_and(SCHEDULED | AWAY) {
-            true => Ok(now.without(AWAY).taken()),
-            false => Err(Take::Nothing),
-        })
+        self.update(
+            |now| if now.is_free_and(SCHEDULED | AWAY) { Ok(now.without(AWAY).taken()) } else { Err(Take::Nothing) },
+        )
     }
 
     /// Might [`take_in_place`](Self::take_in_place) succeed?
@@ -237,9 +237,10 @@ impl PollState {
     pub(super) fn poll_again(&self) -> bool {
         self.update(|now| {
             debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
-            match now.has(SCHEDULED) && !now.has(CANCEL | REFUSE) {
-                true => Ok((true, now.without(SCHEDULED))),
-                false => Err(false),
+            if now.has(SCHEDULED) && !now.has(CANCEL | REFUSE) {
+                Ok((true, now.without(SCHEDULED)))
+            } else {
+                Err(false)
             }
         })
     }
@@ -284,10 +285,7 @@ impl PollState {
         self.update(|now| {
             debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
             let next = now.without(SCHEDULED).with(CLOSED);
-            match panicked {
-                true => Ok((false, next.without(CANCEL))),
-                false => Ok((now.has(CANCEL), next)),
-            }
+            if panicked { Ok((false, next.without(CANCEL))) } else { Ok((now.has(CANCEL), next)) }
         })
     }
 

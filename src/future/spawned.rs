@@ -198,9 +198,10 @@ where
                     Ok(true) => spawn.host.claimed(),
                     Ok(false) => {}
                     Err(NoRoom) => {
-                        let end = match spawn.poll_state.complete(false) {
-                            false => End::Outcome(Err(TaskError::TooDeep)),
-                            true => End::Cancelled,
+                        let end = if spawn.poll_state.complete(false) {
+                            End::Cancelled
+                        } else {
+                            End::Outcome(Err(TaskError::TooDeep))
                         };
                         Self::end(cell, end, &|_| ());
                     }
@@ -218,13 +219,14 @@ where
         // SAFETY: the owner keeps the cell alive (rule 1).
         unsafe {
             let spawn = spawn_header_of(cell);
-            let end = match spawn.poll_state.is_closed() {
-                true => Self::abandoned(),
-                false => match spawn.poll_state.close_if_wanted() {
+            let end = if spawn.poll_state.is_closed() {
+                Self::abandoned()
+            } else {
+                match spawn.poll_state.close_if_wanted() {
                     None => return wait.polling(|| Self::poll(cell, Some(wait), about_to_publish)),
                     Some(Close::Cancelled) => End::Cancelled,
                     Some(_) => End::Outcome(Err(spawn.host.refusal())),
-                },
+                }
             };
             Self::end(cell, end, &|_| ());
         }
@@ -237,10 +239,12 @@ where
         // SAFETY: the owner keeps the cell alive (rule 1).
         unsafe {
             let poll_state = &spawn_header_of(cell).poll_state;
-            let end = match poll_state.is_closed() {
-                true => Self::abandoned(),
-                false if poll_state.complete(false) => End::Cancelled,
-                false => End::Outcome(Err(error)),
+            let end = if poll_state.is_closed() {
+                Self::abandoned()
+            } else if poll_state.complete(false) {
+                End::Cancelled
+            } else {
+                End::Outcome(Err(error))
             };
             Self::end(cell, end, &|_| ());
         }
@@ -301,14 +305,15 @@ where
                 Suspend::Close(Close::Refused) => End::Outcome(Err(this.owner.host.refusal())),
                 Suspend::Close(Close::Abandoned) => Self::abandoned(),
             },
-            Ok(Poll::Ready(value)) => match this.owner.poll_state.complete(false) {
-                false => End::Outcome(Ok(value)),
-                true => {
-                    // As Python has it: who was told that the task is cancelled can rely on it.
+            Ok(Poll::Ready(value)) => {
+                if this.owner.poll_state.complete(false) {
+                    // As in Python: a caller that was told that the task is cancelled can rely on it.
                     unwind::drop_quietly(value);
                     End::Cancelled
+                } else {
+                    End::Outcome(Ok(value))
                 }
-            },
+            }
             Err(panic) => {
                 let _ = this.owner.poll_state.complete(true);
                 End::Outcome(Err(TaskError::Panicked(panic)))

@@ -343,19 +343,19 @@ impl State {
     pub(crate) fn set_waiter(&self, waiter: *mut Waiter) -> Result<(), AlreadyFinal> {
         self.update(|now| {
             debug_assert!(now.waiter().is_null() && waiter.addr() & TAGS == 0);
-            match now.phase().is_final() {
-                true => Err(Err(AlreadyFinal)),
-                false => Ok((Ok(()), now.with_waiter(waiter))),
-            }
+            if now.phase().is_final() { Err(Err(AlreadyFinal)) } else { Ok((Ok(()), now.with_waiter(waiter))) }
         })
     }
 
     /// Takes the waiter back before it was notified: it is the caller's again (null where none was). Where the
     /// word is final the resolver has taken it, and has notified it or is about to.
     pub(crate) fn clear_waiter(&self) -> Result<*mut Waiter, AlreadyFinal> {
-        self.update(|now| match now.phase().is_final() {
-            true => Err(Err(AlreadyFinal)),
-            false => Ok((Ok(now.waiter()), now.with_waiter(std::ptr::null_mut()))),
+        self.update(|now| {
+            if now.phase().is_final() {
+                Err(Err(AlreadyFinal))
+            } else {
+                Ok((Ok(now.waiter()), now.with_waiter(std::ptr::null_mut())))
+            }
         })
     }
 
@@ -363,17 +363,19 @@ impl State {
     /// and that no thread of the child is inside of: so the thread that started it, if any, does not exist in this process.
     #[cold]
     pub(crate) fn disown(&self) -> Result<*mut Waiter, AlreadyFinal> {
-        self.update(|now| match now.phase().is_final() {
-            true => Err(Err(AlreadyFinal)),
-            false => Ok((Ok(now.waiter()), now.with_phase(Phase::Foreign).with_waiter(std::ptr::null_mut()))),
+        self.update(|now| {
+            if now.phase().is_final() {
+                Err(Err(AlreadyFinal))
+            } else {
+                Ok((Ok(now.waiter()), now.with_phase(Phase::Foreign).with_waiter(std::ptr::null_mut())))
+            }
         })
     }
 
     /// Announces that the callback list has an entry. If the word is final, the resolver may have missed it.
     pub(crate) fn announce_callback(&self) -> Result<(), AlreadyFinal> {
-        self.update(|now| match now.phase().is_final() {
-            true => Err(Err(AlreadyFinal)),
-            false => Ok((Ok(()), now.with_callbacks(true))),
+        self.update(|now| {
+            if now.phase().is_final() { Err(Err(AlreadyFinal)) } else { Ok((Ok(()), now.with_callbacks(true))) }
         })
     }
 

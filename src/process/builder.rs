@@ -15,7 +15,7 @@ use super::codec;
 use super::link::Transport;
 use super::parent::{Config, Hook, Inner, Limits, check_ids};
 use super::stdio::Stdio;
-use super::worker;
+use super::{worker, worker_env};
 use crate::error::BuildError;
 use crate::executor::{Capacity, QueuePolicy, check_workers};
 use crate::os::image;
@@ -325,9 +325,10 @@ impl ProcessPoolBuilder {
     {
         let hook = Function::of_task(f).map_err(|error| error.to_string()).and_then(|function| {
             let argument = call::encode(argument, self.max_nesting).map_err(|(reason, _)| reason)?;
-            match argument.as_slice().len() <= super::link::INLINE {
-                true => Ok(Hook { function, argument }),
-                false => Err(format!("its argument is longer than {} bytes", super::link::INLINE)),
+            if argument.as_slice().len() <= super::link::INLINE {
+                Ok(Hook { function, argument })
+            } else {
+                Err(format!("its argument is longer than {} bytes", super::link::INLINE))
             }
         });
         self.initializer = Some(hook.map_err(BuildError::Initializer));
@@ -371,8 +372,8 @@ impl ProcessPoolBuilder {
         if self.worker_command.as_ref().is_some_and(Vec::is_empty) {
             return Err(BuildError::NoCommand);
         }
-        if self.env.iter().any(|(key, _)| key == worker::VARIABLE_NAME) {
-            return Err(BuildError::ReservedVariable(worker::VARIABLE_NAME));
+        if self.env.iter().any(|(key, _)| key == worker_env::NAME) {
+            return Err(BuildError::ReservedVariable(worker_env::NAME));
         }
         let initializer = self.initializer.transpose()?;
         check_surroundings(self.worker_command.is_some())?;
@@ -410,8 +411,8 @@ fn check_surroundings(has_command: bool) -> Result<(), BuildError> {
         return Err(BuildError::Privileged);
     }
     check_ids().map_err(BuildError::DifferentIds)?;
-    if worker::depth() >= worker::MAX_DEPTH {
-        return Err(BuildError::TooDeep { limit: worker::MAX_DEPTH });
+    if worker_env::depth() >= worker_env::MAX_DEPTH {
+        return Err(BuildError::TooDeep { limit: worker_env::MAX_DEPTH });
     }
     if worker::is_stray() {
         return Err(BuildError::StrayWorker);

@@ -396,9 +396,8 @@ pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<P
             Ok(used) if attachments.is_empty() => Ok(Payload::Short([0; Payload::SHORT], used as u8)),
             Ok(_) | Err(NotEncoded::NoRoom) => {
                 let (encoded, attachments) = shared_bytes::collecting(|| codec::to_vec(&value, nesting));
-                encoded.map(|bytes| match attachments.is_empty() {
-                    true => Payload::Bytes(bytes),
-                    false => Payload::Attached(bytes, attachments),
+                encoded.map(|bytes| {
+                    if attachments.is_empty() { Payload::Bytes(bytes) } else { Payload::Attached(bytes, attachments) }
                 })
             }
             Err(error) => Err(error),
@@ -454,9 +453,10 @@ pub(super) fn append<T: Serialize>(item: &T, to: &mut Vec<u8>, nesting: u32) -> 
 pub(super) fn decode<T: DeserializeOwned + 'static>(mut body: Body, nesting: u32) -> Result<T, String> {
     if element::<T>().is_none() {
         let attachments = std::mem::take(&mut body.attachments);
-        return match attachments.is_empty() {
-            true => decode_slice(body.as_slice(), nesting),
-            false => shared_bytes::supplying(attachments, || decode_slice(body.as_slice(), nesting)),
+        return if attachments.is_empty() {
+            decode_slice(body.as_slice(), nesting)
+        } else {
+            shared_bytes::supplying(attachments, || decode_slice(body.as_slice(), nesting))
         };
     }
     from_plain(body).map(|value| value.expect("it is of a plain type"))

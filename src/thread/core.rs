@@ -278,9 +278,8 @@ impl Core {
     /// Is there more in all queues, the workers' own and the shared ones? In this order: what a worker fetches meanwhile is
     /// missed, and that worker sees to it; the other way round it would count twice.
     fn is_waiting_more_than(&self, searching: usize) -> bool {
-        let own = || match self.anything_own() {
-            true => self.registry.workers().map(|handle| handle.waiting()).sum::<usize>(),
-            false => 0,
+        let own = || {
+            if self.anything_own() { self.registry.workers().map(|handle| handle.waiting()).sum::<usize>() } else { 0 }
         };
         // Most often the shared queues are enough to tell, and then nobody asks all the workers.
         self.queues.len() > searching || own() + self.queues.len() > searching
@@ -298,9 +297,10 @@ impl Core {
 
     /// How many tasks are queued.
     pub(super) fn queued(&self) -> usize {
-        let own = match self.queues.has_batches() {
-            true => self.registry.workers().map(|handle| handle.tasks.len()).sum::<usize>(),
-            false => 0,
+        let own = if self.queues.has_batches() {
+            self.registry.workers().map(|handle| handle.tasks.len()).sum::<usize>()
+        } else {
+            0
         };
         (own + self.queues.len()).saturating_sub(self.shells.count())
     }

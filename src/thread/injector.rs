@@ -315,9 +315,10 @@ impl<T: Element> Injector<T> {
     pub(super) fn len_up_to(&self, enough: usize) -> usize {
         let head = self.head.end.index.load(Acquire);
         let seen = self.head.seen.load(Acquire);
-        match slots_before(seen).saturating_sub(slots_before(head)) >= enough as u64 {
-            true => enough,
-            false => self.len().min(enough),
+        if slots_before(seen).saturating_sub(slots_before(head)) >= enough as u64 {
+            enough
+        } else {
+            self.len().min(enough)
         }
     }
 }

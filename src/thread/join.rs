@@ -152,9 +152,10 @@ where
         let Some(job) = worker.steal_job_from(self.thief.load(Acquire)) else { return false };
         // As long as this job has not ended, the thief's queue holds only parts of it. If it has, the thief may have gone on
         // to something else, and this is part of that: not for us.
-        match self.has_ended() {
-            true => job.give_back(),
-            false => job.execute(worker),
+        if self.has_ended() {
+            job.give_back()
+        } else {
+            job.execute(worker)
         }
         true
     }

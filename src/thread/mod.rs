@@ -168,9 +168,10 @@ impl ThreadPoolExecutor {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        match const { size_of::<F>() > LARGE } {
-            true => self.submit_with(Box::new(f) as Box<dyn FnOnce() -> T + Send>, Priority::Normal),
-            false => self.submit_with(f, Priority::Normal),
+        if const { size_of::<F>() > LARGE } {
+            self.submit_with(Box::new(f) as Box<dyn FnOnce() -> T + Send>, Priority::Normal)
+        } else {
+            self.submit_with(f, Priority::Normal)
         }
     }
 
@@ -195,9 +196,10 @@ impl ThreadPoolExecutor {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        match const { size_of::<F>() > LARGE } {
-            true => self.try_submit_with(Box::new(f), Priority::Normal, into_dyn).map_err(SubmitError::unboxed),
-            false => self.try_submit_with(f, Priority::Normal, |f| f),
+        if const { size_of::<F>() > LARGE } {
+            self.try_submit_with(Box::new(f), Priority::Normal, into_dyn).map_err(SubmitError::unboxed)
+        } else {
+            self.try_submit_with(f, Priority::Normal, |f| f)
         }
     }
 
@@ -219,9 +221,10 @@ impl ThreadPoolExecutor {
         T: Send + 'static,
     {
         let closures = closures.into_iter();
-        match const { size_of::<F>() > LARGE } {
-            true => self.submit_batch(closures.map(|f| into_dyn(Box::new(f)))),
-            false => self.submit_batch(closures),
+        if const { size_of::<F>() > LARGE } {
+            self.submit_batch(closures.map(|f| into_dyn(Box::new(f))))
+        } else {
+            self.submit_batch(closures)
         }
     }
 
@@ -248,10 +251,7 @@ impl ThreadPoolExecutor {
             self.core.push_unannounced(task, Priority::Normal);
             futures.push(future);
             // The first few are told one by one, so that as many workers as there are start at once.
-            match n < self.core.max_workers.load(Relaxed) {
-                true => self.core.notify(),
-                false => self.core.notify_roughly(),
-            }
+            if n < self.core.max_workers.load(Relaxed) { self.core.notify() } else { self.core.notify_roughly() }
         }
         drop(notify);
         futures
@@ -293,9 +293,10 @@ impl ThreadPoolExecutor {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        match const { size_of::<F>() > LARGE } {
-            true => spawn::spawn(&self.core, Box::pin(future)),
-            false => spawn::spawn(&self.core, future),
+        if const { size_of::<F>() > LARGE } {
+            spawn::spawn(&self.core, Box::pin(future))
+        } else {
+            spawn::spawn(&self.core, future)
         }
     }
 

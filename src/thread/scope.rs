@@ -385,12 +385,14 @@ impl<'scope, T: Send + 'scope> Drop for ScopedFuture<'scope, T> {
     fn drop(&mut self) {
         let Some(future) = self.future.take() else { return };
         let entry = Entry { number: self.number, handle: Box::new(future) };
-        match entry.handle.is_done() {
-            true => self.data.finish(entry.handle),
+        if entry.handle.is_done() {
+            self.data.finish(entry.handle);
+        } else if self.data.pool.is_elsewhere() {
             // A forked child, which is inside of that very task: see `wait`.
-            false if self.data.pool.is_elsewhere() => drop(entry),
+            drop(entry);
+        } else {
             // SAFETY: a `ScopedFuture` cannot outlive its scope, and this one is alive.
-            false => unsafe { self.data.detach(entry) },
+            unsafe { self.data.detach(entry) };
         }
     }
 }

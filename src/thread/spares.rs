@@ -199,9 +199,10 @@ impl SpareHost for Core {
         let hooks = self.hooks();
         let start = |handle| worker::start_spare(me, handle, Arc::clone(offload), hooks.clone());
         let patience = if or_here { GRACE } else { Duration::ZERO };
-        let started = match self.sleep.counts().is_refusing() {
-            false => self.spares.start(self.max_workers(), offload.key(), patience, start),
-            true => Err(Full { one_leaves: false, table: self.spares.table.lock() }),
+        let started = if self.sleep.counts().is_refusing() {
+            Err(Full { one_leaves: false, table: self.spares.table.lock() })
+        } else {
+            self.spares.start(self.max_workers(), offload.key(), patience, start)
         };
         let started = match started {
             Ok(give) => StartSpare::Started(give),

@@ -447,10 +447,8 @@ where
         track.offloads = !may_work && self.host.may_help();
         track.look_again = true;
         loop {
-            let arrived = match self.ordered {
-                true => track.done.remove(&next),
-                false => track.done.pop_first().map(|(_, chunk)| chunk),
-            };
+            let arrived =
+                if self.ordered { track.done.remove(&next) } else { track.done.pop_first().map(|(_, chunk)| chunk) };
             if arrived.is_some() {
                 return arrived;
             }

@@ -265,10 +265,7 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
 impl<I: ExactSizeIterator, R> ExactSizeIterator for Map<I, R> {
     /// How many results are still to come, if no deadline cuts the map short.
     fn len(&self) -> usize {
-        match self.timed_out {
-            true => 0,
-            false => self.in_flight() + self.input.as_ref().map_or(0, I::len),
-        }
+        if self.timed_out { 0 } else { self.in_flight() + self.input.as_ref().map_or(0, I::len) }
     }
 }
 

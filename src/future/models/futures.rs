@@ -417,9 +417,10 @@ fn the_shell_of_a_closure_is_counted_once_each_way() {
         let shells = no_shells();
         let (task, future) = super::super::task(|| (), Counts(shells));
         let canceller = thread::spawn(move || future.cancel());
-        match task.is_shell() {
-            true => task.discard(),
-            false => run(task),
+        if task.is_shell() {
+            task.discard();
+        } else {
+            run(task);
         }
         canceller.join().unwrap();
         assert_eq!(shells.exactly(), 0);

@@ -61,9 +61,10 @@ impl ParentEnd {
     /// Sends the head and as much of the body (padding included) as goes; `None` if not even the head does.
     pub(in crate::process) fn send(&mut self, call: Call, body: &[u8]) -> Result<Option<usize>, ProtocolError> {
         let first = piece(body, 0);
-        match send_piece_to_worker(&self.socket, &call.to_bytes(BEGUN), first)? {
-            true => self.send_more(body, first.len()).map(Some),
-            false => Ok(None),
+        if send_piece_to_worker(&self.socket, &call.to_bytes(BEGUN), first)? {
+            self.send_more(body, first.len()).map(Some)
+        } else {
+            Ok(None)
         }
     }
 

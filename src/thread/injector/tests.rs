@@ -98,10 +98,12 @@ fn several_producers_and_consumers() {
             // Before the look: what was pushed by then is seen.
             let last = ended.load(SeqCst);
             let some = if batches { pop_batch(&queue, 8) } else { Vec::from_iter(pop(&queue)) };
-            match some.is_empty() {
-                true if last => return taken,
-                true => thread::yield_now(),
-                false => taken.extend(some),
+            if !some.is_empty() {
+                taken.extend(some);
+            } else if last {
+                return taken;
+            } else {
+                thread::yield_now();
             }
         }
     };

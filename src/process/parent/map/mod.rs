@@ -394,17 +394,13 @@ where
     }
 
     fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Results<R>> {
-        let is_there = |track: &Track<R>| match self.ordered {
-            true => track.done.contains_key(&next),
-            false => !track.done.is_empty(),
-        };
+        let is_there =
+            |track: &Track<R>| if self.ordered { track.done.contains_key(&next) } else { !track.done.is_empty() };
         let mut helped = false;
         let mut track = self.track.lock();
         loop {
-            let arrived = match self.ordered {
-                true => track.done.remove(&next),
-                false => track.done.pop_first().map(|(_, chunk)| chunk),
-            };
+            let arrived =
+                if self.ordered { track.done.remove(&next) } else { track.done.pop_first().map(|(_, chunk)| chunk) };
             if let Some(arrived) = arrived {
                 drop(track);
                 return Some(self.decode(arrived));

@@ -25,6 +25,7 @@ mod process {
         mod wait_flags;
     }
 }
+mod quiet;
 mod spin;
 mod stack;
 mod sync;

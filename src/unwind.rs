@@ -91,19 +91,6 @@ fn describe(payload: Box<dyn Any + Send>) -> TaskPanic {
     }
 }
 
-/// Drops a value whose destructor may panic. Such a panic has been reported by the panic hook when this
-/// returns, and goes no further; a payload whose own destructor panics again is leaked.
-pub(crate) fn drop_quietly<T>(value: T) {
-    call_quietly(move || drop(value));
-}
-
-/// Runs code whose panic concerns nobody but the panic hook, such as a done-callback.
-pub(crate) fn call_quietly(f: impl FnOnce()) {
-    let Err(payload) = panic::catch_unwind(AssertUnwindSafe(f)) else { return };
-    let Err(second) = panic::catch_unwind(AssertUnwindSafe(move || drop(payload))) else { return };
-    std::mem::forget(second);
-}
-
 /// Aborts the process if it is dropped by unwinding: for sections in which the state of the scheduler is inconsistent, so that
 /// unwinding must abort.
 #[derive(Debug)]

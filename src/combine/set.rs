@@ -33,10 +33,10 @@ use crate::future::{
     AlreadyFinal, Entered, InlineWait, InlineWaitGuard, ItemListener, Left, Listener, Offloaded, SharedFuture, Source,
     TaskFuture, Unparker, Wait, WaitMode, Waiter, enter_wait, is_past, only_unparks, park, polls_itself,
 };
+use crate::quiet;
 use crate::spin;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
-use crate::unwind;
 
 /// Added to the balance for the first failure if one failure ends the wait: larger than any demand, too small to overflow.
 const ENOUGH: isize = isize::MAX / 4;
@@ -613,7 +613,7 @@ impl<S: Completable> CompletionSet<S> {
         self.to_claim.clear();
         let waker = self.shared.sleeper.lock().take();
         // A waker's destructor is the runtime's code.
-        unwind::drop_quietly(waker);
+        quiet::drop(waker);
         std::mem::take(&mut self.items).into_iter().flatten()
     }
 }
@@ -717,7 +717,7 @@ impl Shared {
                     about_to_call();
                 }
                 // A waker is the runtime's code; if it panics, the resolver must not suffer.
-                unwind::call_quietly(|| waker.wake());
+                quiet::call(|| waker.wake());
             }
             None => {}
         }
@@ -729,7 +729,7 @@ impl Shared {
             // Cloning one and dropping another is the runtime's code, so it happens outside the lock.
             let new = Sleeper::Waker(waker.clone());
             let old = self.sleeper.lock().replace(new);
-            unwind::drop_quietly(old);
+            quiet::drop(old);
         }
     }
 }

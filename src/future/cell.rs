@@ -34,6 +34,7 @@ use super::waiter::Waiter;
 use crate::current;
 use crate::error::TaskError;
 use crate::fork;
+use crate::quiet;
 use crate::stack::{self, NoRoom};
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
@@ -466,7 +467,7 @@ where
         let owner = this.owner;
         // SAFETY: having won `begin_cancel`, this thread alone has the payload, and it is the work.
         unsafe { this.drop_work() };
-        unwind::call_quietly(|| owner.revoke());
+        quiet::call(|| owner.revoke());
         // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
         unsafe { Self::publish(cell, Phase::Cancelled, Share::Kept, running, &|_| ()) };
         Self::let_go(owner);
@@ -516,7 +517,7 @@ where
         // SAFETY: the caller's contract.
         let work = self.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
         // The work may own the handle of another task, whose drop cancels that task, and so on along a chain.
-        stack::deepen_if_possible(|| unwind::drop_quietly(work));
+        stack::deepen_if_possible(|| quiet::drop(work));
     }
 
     /// # Safety
@@ -646,11 +647,11 @@ impl<W, V: Stored, O> Cell<W, V, O> {
                     drop(running);
                     if share == Share::Released {
                         // SAFETY: the caller's reference is the last one, so the cell is this thread's.
-                        unwind::call_quietly(|| unsafe { Self::free(cell, phase) });
+                        quiet::call(|| unsafe { Self::free(cell, phase) });
                     } else {
                         this.header.state.discard();
                         // SAFETY: there is no handle, so the payload stays this thread's; TAKEN keeps it from being read again.
-                        unwind::drop_quietly(unsafe { this.take_payload(phase) });
+                        quiet::drop(unsafe { this.take_payload(phase) });
                         if share == Share::Spare {
                             // SAFETY: the caller's reference, which was not given up with the outcome.
                             unsafe { release(cell) };
@@ -699,7 +700,7 @@ impl<W, V: Stored, O> Cell<W, V, O> {
                 if unsafe { is_left(cell) } {
                     return;
                 }
-                unwind::call_quietly(|| callback(outcome));
+                quiet::call(|| callback(outcome));
             }
         });
     }
@@ -988,7 +989,7 @@ pub(super) unsafe fn add_callback<T>(cell: NonNull<Header>, callback: Callback<T
     for callback in unsafe { take_callbacks::<T>(header) } {
         // SAFETY: the caller's contract.
         match unsafe { peek::<T>(cell) } {
-            Some(outcome) => stack::deepen_if_possible(|| unwind::call_quietly(|| callback(outcome))),
+            Some(outcome) => stack::deepen_if_possible(|| quiet::call(|| callback(outcome))),
             None => panic!("the result of this future was taken before"),
         }
     }

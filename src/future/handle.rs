@@ -20,7 +20,7 @@ use super::waiter::{ThreadWaiter, Waiter};
 use super::{Source, WaitMode, block, poll};
 use crate::error::TaskError;
 use crate::fork;
-use crate::unwind;
+use crate::quiet;
 
 /// The result of a task, now or later: block on it, `.await` it, cancel it, collect it with others.
 ///
@@ -242,7 +242,7 @@ impl<T> TaskFuture<T> {
     /// If the result has been taken by polling the handle.
     pub fn add_done_callback(&self, callback: impl FnOnce(Result<&T, &TaskError>) + Send + 'static) {
         if self.is_foreign() {
-            return unwind::call_quietly(|| callback(Err(&TaskError::WrongProcess)));
+            return quiet::call(|| callback(Err(&TaskError::WrongProcess)));
         }
         // SAFETY: the handle is borrowed during the call, and taking needs it by value or `&mut`.
         unsafe { cell::add_callback(self.cell, Box::new(callback)) }
@@ -353,7 +353,7 @@ impl<T> TaskFuture<T> {
     /// Takes a waker back that an earlier poll has left.
     pub(super) fn forget_waker(&mut self) {
         // A waker is the runtime's code, and its destructor too.
-        unwind::drop_quietly(self.take_waker());
+        quiet::drop(self.take_waker());
     }
 
     pub(super) fn has_waker(&self) -> bool {

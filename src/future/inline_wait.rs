@@ -30,7 +30,7 @@ use super::offload::{Offload, Offloaded, wake_all};
 use super::park::Unparker;
 use crate::current;
 use crate::fork::PerProcess;
-use crate::unwind;
+use crate::quiet;
 
 /// A wait for several futures at once, which is told which of them may be polled.
 pub(crate) trait ItemListener: Send + Sync {
@@ -229,7 +229,7 @@ impl InlineWait {
         match self.offload.get() {
             // Its spare thread may poll on when the wait has ended and its entries are gone.
             Some(offload) if offload.unless_ended(&mut enter) => {
-                new.into_iter().for_each(|registered| unwind::call_quietly(|| registered.wake()));
+                new.into_iter().for_each(|registered| quiet::call(|| registered.wake()));
             }
             Some(_) => {}
             None => enter(),
@@ -280,7 +280,7 @@ pub(super) fn wake_inline_waiters(awaited: usize) {
         let entries = of_future(awaited).lock();
         entries.range((awaited, 0)..=(awaited, u64::MAX)).map(|(_, entry)| entry.listener.clone()).collect()
     };
-    listeners.into_iter().for_each(|registered| unwind::call_quietly(|| registered.wake()));
+    listeners.into_iter().for_each(|registered| quiet::call(|| registered.wake()));
 }
 
 /// The future with that address has ended, and is not freed yet: removes its listeners.
@@ -294,7 +294,7 @@ pub(super) fn ended(awaited: usize) {
         let Some(((_, wait), entry)) = gone else { return };
         of_wait(wait).lock().remove(&(wait, awaited));
         // A waker may go here, outside the locks, and its destructor is the user's code.
-        unwind::drop_quietly(entry.listener);
+        quiet::drop(entry.listener);
     }
 }
 
@@ -358,7 +358,7 @@ impl Drop for InlineWaitGuard {
             // polled again.
             match entry.filter(|entry| entry.is_nested).map(|entry| entry.listener) {
                 Some(Registered::Waker(waker)) if is_own(&waker) => {}
-                Some(listener) => unwind::call_quietly(|| listener.wake()),
+                Some(listener) => quiet::call(|| listener.wake()),
                 None => {}
             }
         }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use super::task::Claimed;
 use crate::fork::Witness;
 use crate::lock::{Condvar, Mutex};
-use crate::unwind;
+use crate::quiet;
 
 /// An executor, as seen by a wait on one of its threads.
 pub(crate) trait SpareHost: Send + Sync {
@@ -292,7 +292,7 @@ impl Offload {
 /// Wakers are the user's code.
 pub(super) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        unwind::call_quietly(|| waker.wake());
+        quiet::call(|| waker.wake());
     }
 }
 

@@ -19,7 +19,7 @@ use super::handle::{CancelOnDrop, TaskFuture};
 use super::park::only_unparks;
 use super::waiter::Waiter;
 use crate::error::TaskError;
-use crate::unwind;
+use crate::quiet;
 
 /// A waker that waits for one task.
 #[repr(C)]
@@ -103,7 +103,7 @@ impl WakerBox {
         if !only_unparks(this.waker()) {
             about_to_call();
         }
-        unwind::call_quietly(|| this.into_waker().wake());
+        quiet::call(|| this.into_waker().wake());
     }
 }
 

@@ -19,6 +19,7 @@ use super::state::{Phase, Start};
 use crate::error::TaskError;
 use crate::fork::{self, Witness};
 use crate::lock::Mutex;
+use crate::quiet;
 use crate::unwind;
 
 /// A task whose outcome is made of a `C`. Dropping it resolves its future to [`TaskError::Abandoned`].
@@ -77,7 +78,7 @@ impl<C: Send + 'static> RemoteTask<C> {
         let cell = self.cell;
         mem::forget(self);
         // A panic can come only from the destructor of what an already dropped handle left behind.
-        unwind::call_quietly(|| {
+        quiet::call(|| {
             // SAFETY: this half's reference, which is given up afterwards, once.
             unsafe {
                 cell::cancel(cell);
@@ -95,7 +96,7 @@ impl<C: Send + 'static> RemoteTask<C> {
         let mut left = None;
         // A panic can come only from the destructor of what an already dropped handle left behind.
         // SAFETY: this half's reference goes into the call; `calls` is of this cell.
-        unwind::call_quietly(|| left = unsafe { (calls.settle)(cell, false, Some(raw)) });
+        quiet::call(|| left = unsafe { (calls.settle)(cell, false, Some(raw)) });
         left.map(|phase| Unpublished { cell, phase, publish: calls.publish })
     }
 }
@@ -134,7 +135,7 @@ unsafe fn settle_as<V: Stored, O: Owner, C>(
     unsafe {
         cell::settle_with::<V, O>(cell, may_call_back, |start| match (start, raw) {
             (Start::Lost, raw) => {
-                unwind::drop_quietly(raw);
+                quiet::drop(raw);
                 None
             }
             (Start::Won, None) => Some(Err(TaskError::Abandoned)),
@@ -240,7 +241,7 @@ impl Unpublished {
 impl Drop for Unpublished {
     fn drop(&mut self) {
         // SAFETY: the reference and the phase are those that `settle` left.
-        unwind::call_quietly(|| unsafe { (self.publish)(self.cell, self.phase) });
+        quiet::call(|| unsafe { (self.publish)(self.cell, self.phase) });
     }
 }
 

@@ -22,9 +22,9 @@ use super::waiter::{ThreadWaiter, Waiter};
 use super::{Source, WaitMode, block};
 use crate::error::TaskError;
 use crate::fork::Witness;
+use crate::quiet;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
-use crate::unwind;
 
 /// A [`TaskFuture`] that can be cloned: every clone sees the one result. Made by [`TaskFuture::shared`].
 ///
@@ -190,7 +190,7 @@ impl<T> Inner<T> {
                     if !only_unparks(&waker) {
                         about_to_call();
                     }
-                    unwind::call_quietly(|| waker.wake());
+                    quiet::call(|| waker.wake());
                 }
             }
         }
@@ -199,7 +199,7 @@ impl<T> Inner<T> {
             if last.future.has_outcome() {
                 about_to_call();
             }
-            unwind::drop_quietly(last);
+            quiet::drop(last);
         }
     }
 
@@ -216,7 +216,7 @@ impl<T> Inner<T> {
             None => return Err(AlreadyFinal),
         };
         // A waker's destructor is the runtime's code, so it runs outside the lock.
-        unwind::drop_quietly(removed);
+        quiet::drop(removed);
         Ok(())
     }
 
@@ -234,7 +234,7 @@ impl<T> Inner<T> {
             Some(waiting) => std::mem::swap(waiting.waker(key).expect("it is this clone's waker"), &mut new),
             None => return Err(AlreadyFinal),
         }
-        unwind::drop_quietly(new);
+        quiet::drop(new);
         Ok(())
     }
 }

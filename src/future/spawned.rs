@@ -41,6 +41,7 @@ use super::task::Task;
 use crate::current;
 use crate::error::TaskError;
 use crate::fork;
+use crate::quiet;
 use crate::stack::{self, NoRoom};
 use crate::unwind;
 
@@ -308,7 +309,7 @@ where
             Ok(Poll::Ready(value)) => {
                 if this.owner.poll_state.complete(false) {
                     // As in Python: a caller that was told that the task is cancelled can rely on it.
-                    unwind::drop_quietly(value);
+                    quiet::drop(value);
                     End::Cancelled
                 } else {
                     End::Outcome(Ok(value))
@@ -364,7 +365,7 @@ where
         // SAFETY: the owner drops the future where it lies, once (rules 2 and 3).
         let drop_future = || this.payload.with_mut(|payload| unsafe { ManuallyDrop::drop(&mut (*payload).work) });
         // What the future owns may be the next one of a chain: dropped, it cancels that.
-        stack::deepen_if_possible(|| unwind::call_quietly(drop_future));
+        stack::deepen_if_possible(|| quiet::call(drop_future));
         // SAFETY: the payload is empty, and this thread's; the owner's share of the reference stays until `finish`.
         unsafe {
             if is_left(cell) {
@@ -463,7 +464,7 @@ unsafe fn release(cell: NonNull<Header>) {
     unsafe {
         if let Release::Last(phase) = cell.as_ref().state.release() {
             debug_assert!(matches!(phase, Phase::Cancelled | Phase::Taken), "nothing of the user's is left");
-            unwind::call_quietly(|| (cell.as_ref().vtable.free)(cell, phase));
+            quiet::call(|| (cell.as_ref().vtable.free)(cell, phase));
         }
     }
 }

@@ -12,8 +12,8 @@ use super::handle::TaskFuture;
 use super::inline_wait::InlineWait;
 use super::offload::Offload;
 use crate::error::TaskError;
+use crate::quiet;
 use crate::stack::{self, NoRoom};
-use crate::unwind;
 
 /// Makes the two halves of a task, in one allocation.
 pub(crate) fn task<F, T, O>(work: F, owner: O) -> (Task, TaskFuture<T>)
@@ -81,7 +81,7 @@ impl Task {
         let cell = self.into_cell();
         let mut ran = false;
         // A panic can come only from the destructor of what an already dropped handle left behind.
-        unwind::call_quietly(|| {
+        quiet::call(|| {
             // SAFETY: this half's reference goes into the call.
             ran = unsafe { cell::run(cell, about_to_publish) };
         });
@@ -124,7 +124,7 @@ impl Task {
     pub(crate) fn discard(self) {
         let cell = self.into_cell();
         // SAFETY: this half's reference is given up, once.
-        unwind::call_quietly(|| unsafe { cell::discard(cell) });
+        quiet::call(|| unsafe { cell::discard(cell) });
     }
 
     fn into_cell(self) -> NonNull<Header> {
@@ -166,7 +166,7 @@ impl Claimed {
         let mut ran = false;
         let wait = InlineWait::of_spare(offload);
         // SAFETY: the claim goes into the call.
-        unwind::call_quietly(|| ran = unsafe { cell::run_claimed(cell, &wait, about_to_publish) });
+        quiet::call(|| ran = unsafe { cell::run_claimed(cell, &wait, about_to_publish) });
         ran
     }
 
@@ -174,7 +174,7 @@ impl Claimed {
     pub(crate) fn fail(self, error: TaskError) {
         let cell = self.into_cell();
         // SAFETY: the claim goes into the call.
-        unwind::call_quietly(|| unsafe { cell::fail_claimed(cell, error) });
+        quiet::call(|| unsafe { cell::fail_claimed(cell, error) });
     }
 
     fn into_cell(self) -> NonNull<Header> {

@@ -26,6 +26,7 @@ use super::wire::{LONGEST_REPORT, ReplyKind, Report};
 use crate::error::{CodecError, TaskError, TaskPanic};
 use crate::fork;
 use crate::os::{fault, image};
+use crate::quiet;
 use crate::unwind;
 
 /// A function, identified in a way that is valid in every process of the same build: by the offset of its shim in the executable.
@@ -211,7 +212,7 @@ fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKin
         Ok(payload) => {
             invocation.reply(kind, payload.as_slice(), payload.attachments());
             // Large values are the user's own memory, and so are their destructors.
-            unwind::drop_quietly(payload);
+            quiet::drop(payload);
         }
         Err((reason, _)) => {
             invocation.reply(ReplyKind::NotEncoded, type_and(type_name::<T>(), &reason).as_bytes(), &[]);
@@ -414,7 +415,7 @@ pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<P
         Ok(payload) => payload,
         Err(reason) => return Err((reason, value)),
     };
-    unwind::drop_quietly(value);
+    quiet::drop(value);
     Ok(payload)
 }
 

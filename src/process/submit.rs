@@ -87,7 +87,7 @@ impl Inner {
         let argument = match call::encode(argument, self.config.max_nesting) {
             Ok(argument) => argument,
             Err((reason, argument)) => {
-                crate::unwind::drop_quietly(argument);
+                crate::quiet::drop(argument);
                 let error = CodecError::new(std::any::type_name::<A>(), reason);
                 return TaskFuture::ready(Err(TaskError::Encode(error)));
             }

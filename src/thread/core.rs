@@ -18,8 +18,8 @@ use crate::error::{Cause, TaskError, spawn_error};
 use crate::executor::{Capacity, Priority};
 use crate::fork::{self, Origin};
 use crate::future::{LiveFutures, Owner, Shells, SpareHost, Sweep, Task, TaskFuture, WaitMode, task};
+use crate::quiet;
 use crate::spin;
-use crate::unwind;
 
 /// The initializer or finalizer of threads.
 pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
@@ -423,7 +423,7 @@ impl Core {
         if counts.is_refusing() || counts.is_closed() && !self.registry.is_active() && self.spares.count() == 0 {
             // Outside the lock: destructors are the user's code.
             let hooks = std::mem::take(&mut *self.hooks.lock());
-            unwind::drop_quietly(hooks);
+            quiet::drop(hooks);
         }
     }
 }

@@ -25,8 +25,9 @@ use super::worker::Worker;
 use crate::current;
 use crate::error::TaskError;
 use crate::future::park;
+use crate::quiet;
 use crate::spin;
-use crate::unwind::{self, AbortOnUnwind};
+use crate::unwind::AbortOnUnwind;
 
 /// A job of some stack, its type hidden.
 pub(super) struct JobRef {
@@ -199,6 +200,6 @@ where
 /// Resumes a panic. What the other closure left is dropped before: a destructor that panicked during the unwinding would
 /// abort the process.
 fn go_on(panic: Box<dyn Any + Send>, other: impl Sized) -> ! {
-    unwind::drop_quietly(other);
+    quiet::drop(other);
     resume_unwind(panic)
 }

@@ -20,7 +20,7 @@ use super::stats::Counters;
 use super::watch::Watch;
 use super::worker;
 use crate::future::{Claimed, Offload, SpareHost, StartSpare, Wakers};
-use crate::unwind;
+use crate::quiet;
 
 /// How long a wait that could run a task in place first waits for a spare thread whose own wait has ended. The end of that wait
 /// has often just unblocked its task.
@@ -144,7 +144,7 @@ impl Spares {
     pub(super) fn wake_short(&self) {
         let short = std::mem::take(&mut self.table.lock().short);
         // Wakers are the user's code.
-        short.into_values().flatten().for_each(|waker| unwind::call_quietly(|| waker.wake()));
+        short.into_values().flatten().for_each(|waker| quiet::call(|| waker.wake()));
     }
 
     /// A spare thread, counted as leaving, is about to end.
@@ -212,7 +212,7 @@ impl SpareHost for Core {
                 StartSpare::Later
             }
         };
-        unwind::drop_quietly(hooks);
+        quiet::drop(hooks);
         started
     }
 

@@ -17,8 +17,8 @@ use std::task::Waker;
 
 use super::sleep::{Counts, Sleep};
 use crate::future::Wakers;
+use crate::quiet;
 use crate::sync::Mutex;
-use crate::unwind;
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -67,7 +67,7 @@ impl Watch {
             std::mem::take(&mut *list)
         };
         // Wakers are the user's code.
-        woken.into_values().flatten().for_each(|waker| unwind::call_quietly(|| waker.wake()));
+        woken.into_values().flatten().for_each(|waker| quiet::call(|| waker.wake()));
     }
 
     /// Gives back what is kept for a wait.

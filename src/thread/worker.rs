@@ -20,6 +20,7 @@ use crate::error::{Cause, TaskError};
 use crate::executor::Priority;
 use crate::fork;
 use crate::future::{Claimed, Offload, Task, Unparker};
+use crate::quiet;
 use crate::spin::{self, ONE_WAKE_UP, SpinBudget};
 use crate::unwind::{self, AbortOnUnwind};
 
@@ -88,7 +89,7 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
             core.stopped_being_free(core.sleep.remove_thread());
         })
     });
-    unwind::drop_quietly(hooks);
+    quiet::drop(hooks);
     started
 }
 
@@ -171,7 +172,7 @@ impl Worker {
         }
         CURRENT.set(ptr::null());
         FORMER.set(Some(worker.core.id()));
-        unwind::drop_quietly(hooks);
+        quiet::drop(hooks);
         worker.core.registry.retired();
         worker.core.drop_hooks_if_over();
         spin::worker_sleeps();
@@ -244,7 +245,7 @@ impl Worker {
             CURRENT.set(ptr::null());
             FORMER.set(Some(core.id()));
         }
-        unwind::drop_quietly(hooks);
+        quiet::drop(hooks);
         leave();
         spin::worker_sleeps();
         core.spares.ended(offload.key());
@@ -289,7 +290,7 @@ impl Worker {
 
     fn finalize(hooks: &Hooks) {
         if let Some(finalizer) = &hooks.finalizer {
-            unwind::call_quietly(|| finalizer());
+            quiet::call(|| finalizer());
         }
     }
 

@@ -13,6 +13,7 @@ use super::{LONGEST_BLOCK, Lane, MapOptions, Results};
 use crate::error::TaskError;
 use crate::fork;
 use crate::future::{InlineWaitGuard, Offloaded, TaskFuture};
+use crate::quiet;
 use crate::stack::{self, NoRoom};
 use crate::unwind;
 
@@ -234,7 +235,7 @@ where
         }
         self.wake_consumer(&mut track);
         drop(track);
-        unwind::drop_quietly(abandoned);
+        quiet::drop(abandoned);
     }
 
     /// [`work`](Self::work) inside a wait, which may be nested deeply: the items fail if there is no room for them.
@@ -245,7 +246,7 @@ where
             if let Some(Chunk { first, items }) = chunk {
                 let results = Results::failed(items.len(), &TaskError::TooDeep);
                 self.track.lock().done.insert(first, results);
-                unwind::drop_quietly(items);
+                quiet::drop(items);
             }
         }
     }
@@ -275,7 +276,7 @@ where
         let (rest_first, rest) = (first + results.len(), items);
         if self.cancelled.load(Relaxed) {
             drop(track);
-            unwind::drop_quietly((results, rest));
+            quiet::drop((results, rest));
             return;
         }
         track.done.insert(first, results);

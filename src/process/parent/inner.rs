@@ -21,7 +21,7 @@ use crate::lock::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::os::events::Events;
 use crate::os::pidfd::Ended;
 use crate::process::link::Shared;
-use crate::unwind;
+use crate::quiet;
 
 /// All pools of this process. A task may outlive its pool, so it knows it by number only.
 static POOLS: PerProcess<RwLock<BTreeMap<usize, Weak<Inner>>>> = PerProcess::new();
@@ -230,7 +230,7 @@ impl Inner {
             return;
         }
         let Deferred { settle, arguments, wake_waiters_of, wake_supervisor, now: _ } = deferred;
-        arguments.drain(..).for_each(unwind::drop_quietly);
+        arguments.drain(..).for_each(quiet::drop);
         let _resolving = (!settle.is_empty()).then(|| Resolving::futures_of(self.id()));
         for (job, raw) in settle.drain(..) {
             let Job { sink, argument, .. } = *job;

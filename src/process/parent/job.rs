@@ -10,7 +10,7 @@ use crate::process::body::{Body, Element};
 use crate::process::call::{self, Function, Payload};
 use crate::process::codec;
 use crate::process::wire::{ProtocolError, ReplyKind, Report};
-use crate::unwind;
+use crate::quiet;
 
 /// Jobs are moved about a lot, so they are moved by their address.
 pub(crate) type JobBox = Box<Job>;
@@ -63,7 +63,7 @@ impl Sink {
                     raw => task.settle(raw),
                 };
                 // The argument may be the user's own memory, with a destructor.
-                unwind::drop_quietly(argument);
+                quiet::drop(argument);
                 left
             }
             Self::Part(part) => {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{CodecError, SizeLimit, TaskError};
 use crate::process::call::{self, Payload};
-use crate::unwind;
+use crate::quiet;
 
 /// Consecutive inputs.
 pub(super) struct Inputs {
@@ -192,7 +192,7 @@ where
             }
             Err(reason) => Some(Err(encode_error::<A>(reason))),
         };
-        unwind::drop_quietly(item);
+        quiet::drop(item);
         match alone {
             None => ends.push(bytes.len()),
             Some(alone) => {

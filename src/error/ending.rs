@@ -1,0 +1,46 @@
+//! Waits that ended too early: for the end of an executor, and for several futures.
+
+use std::time::Duration;
+
+/// Why a [`shutdown`](crate::ThreadPoolExecutor::shutdown) could not do what it was asked to. The executor is
+/// closed all the same.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// The caller runs on a worker of this very executor, which would have to wait for itself.
+    #[error("a worker cannot wait for the end of its own executor")]
+    WouldDeadlock,
+    /// The executor belongs to another process, from which this one was forked: see [`TaskError::WrongProcess`]. Nothing
+    /// happens to it.
+    #[error("the executor was built in another process, from which this one was forked")]
+    WrongProcess,
+    /// The time given to [`Shutdown::Within`](crate::Shutdown::Within) passed. What had not started is
+    /// cancelled; what runs goes on, as no thread can be stopped from outside.
+    #[error("{running} workers were still busy after {waited:?}")]
+    TimedOut {
+        /// How many workers were still busy.
+        running: usize,
+        /// How long the call waited.
+        waited: Duration,
+    },
+}
+
+/// The deadline of [`as_completed_timeout`](crate::as_completed_timeout) passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{unfinished} (of {total}) futures unfinished")]
+pub struct CompletionTimeout {
+    pub(crate) unfinished: usize,
+    pub(crate) total: usize,
+}
+
+impl CompletionTimeout {
+    /// How many futures were not done at the deadline.
+    pub fn unfinished(&self) -> usize {
+        self.unfinished
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}

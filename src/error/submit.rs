@@ -1,0 +1,51 @@
+//! A task that was not taken.
+
+use std::fmt;
+
+use super::TaskError;
+
+/// Why [`try_submit`](crate::ThreadPoolExecutor::try_submit) did not take a task. The closure comes back.
+#[derive(Clone, thiserror::Error)]
+#[error("the task was not taken: {reason}")]
+pub struct SubmitError<F> {
+    closure: F,
+    reason: TaskError,
+}
+
+impl<F> SubmitError<F> {
+    pub(crate) fn new(closure: F, reason: TaskError) -> Self {
+        Self { closure, reason }
+    }
+
+    /// Why: the queue is full, or the executor is shut down or broken.
+    pub fn reason(&self) -> &TaskError {
+        &self.reason
+    }
+
+    /// The closure, unharmed.
+    pub fn into_closure(self) -> F {
+        self.closure
+    }
+
+    /// True if the queue was full: the same call may succeed later.
+    pub fn is_queue_full(&self) -> bool {
+        self.reason.is_queue_full()
+    }
+
+    /// True if the executor takes nothing any more.
+    pub fn is_shut_down(&self) -> bool {
+        self.reason.is_shut_down()
+    }
+}
+
+impl<F> SubmitError<Box<F>> {
+    pub(crate) fn unboxed(self) -> SubmitError<F> {
+        SubmitError { closure: *self.closure, reason: self.reason }
+    }
+}
+
+impl<F> fmt::Debug for SubmitError<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubmitError").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}

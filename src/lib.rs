@@ -52,7 +52,7 @@ pub use process::{
     ProcessPoolBuilder, ProcessPoolExecutor, ProcessPoolStats, ProcessTask, SharedBytes, Stdio, Transport, worker,
 };
 pub use thread::{
-    Scope, ScopedFuture, TaskOptions, ThreadPoolBuilder, ThreadPoolExecutor, ThreadPoolStats, cpu_workers,
+    Scope, ScopedFuture, ThreadPoolBuilder, ThreadPoolExecutor, ThreadPoolStats, ThreadTask, cpu_workers,
     default_executor, io_workers,
 };
 

@@ -13,7 +13,7 @@ use concurrent_futures::ThreadPoolExecutor;
 pub(crate) fn serve() -> io::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = format!("http://{}", listener.local_addr()?);
-    let pool = ThreadPoolExecutor::builder().thread_name_prefix("server").build().map_err(io::Error::other)?;
+    let pool = ThreadPoolExecutor::builder().name("server").build().map_err(io::Error::other)?;
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             // The handle is not needed: a connection that fails concerns its client alone.

@@ -105,7 +105,7 @@ impl TaskPanic {
         self.0.pid
     }
 
-    /// The name that the task was given ([`TaskOptions::name`](crate::TaskOptions::name)).
+    /// The name that the task was given ([`ThreadTask::name`](crate::ThreadTask::name)).
     pub fn task_name(&self) -> Option<&str> {
         self.0.task.as_deref()
     }

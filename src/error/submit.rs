@@ -4,17 +4,18 @@ use std::fmt;
 
 use super::TaskError;
 
-/// Why [`try_submit`](crate::ThreadPoolExecutor::try_submit) did not take a task. The closure comes back.
+/// Why [`try_submit`](crate::ThreadPoolExecutor::try_submit) did not take a task. It contains the closure, or the argument of a
+/// task for a worker process.
 #[derive(Clone, thiserror::Error)]
 #[error("the task was not taken: {reason}")]
 pub struct SubmitError<F> {
-    closure: F,
+    inner: F,
     reason: TaskError,
 }
 
 impl<F> SubmitError<F> {
-    pub(crate) fn new(closure: F, reason: TaskError) -> Self {
-        Self { closure, reason }
+    pub(crate) fn new(inner: F, reason: TaskError) -> Self {
+        Self { inner, reason }
     }
 
     /// Why: the queue is full, or the executor is shut down or broken.
@@ -22,9 +23,9 @@ impl<F> SubmitError<F> {
         &self.reason
     }
 
-    /// The closure, unharmed.
-    pub fn into_closure(self) -> F {
-        self.closure
+    /// Returns the closure or the argument, unchanged.
+    pub fn into_inner(self) -> F {
+        self.inner
     }
 
     /// True if the queue was full: the same call may succeed later.
@@ -40,7 +41,7 @@ impl<F> SubmitError<F> {
 
 impl<F> SubmitError<Box<F>> {
     pub(crate) fn unboxed(self) -> SubmitError<F> {
-        SubmitError { closure: *self.closure, reason: self.reason }
+        SubmitError { inner: *self.inner, reason: self.reason }
     }
 }
 

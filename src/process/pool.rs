@@ -152,7 +152,7 @@ impl ProcessPoolExecutor {
     /// pool.shutdown(Shutdown::Wait)?;
     /// let error = pool.try_submit(|text: String| text.len(), "kept".to_owned()).unwrap_err();
     /// assert!(error.is_shut_down());
-    /// assert_eq!(error.into_closure(), "kept");
+    /// assert_eq!(error.into_inner(), "kept");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

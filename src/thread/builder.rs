@@ -19,8 +19,8 @@ use crate::unwind;
 ///
 /// let pool = ThreadPoolExecutor::builder()
 ///     .max_workers(3)
-///     .thread_name_prefix("fetch")
-///     .keep_alive(Duration::from_secs(10))
+///     .name("fetch")
+///     .idle_timeout(Duration::from_secs(10))
 ///     .build()?;
 /// let name = pool.submit(|| std::thread::current().name().map(str::to_owned)).result()?;
 /// assert_eq!(name.as_deref(), Some("fetch_0"));
@@ -30,12 +30,12 @@ use crate::unwind;
 #[derive(Clone, Default)]
 pub struct ThreadPoolBuilder {
     max_workers: Option<usize>,
-    thread_name_prefix: Option<String>,
+    name: Option<String>,
     stack_size: Option<usize>,
     initializer: Option<Hook>,
     finalizer: Option<Hook>,
     queue_capacity: Option<(usize, QueuePolicy)>,
-    keep_alive: Option<Duration>,
+    idle_timeout: Option<Duration>,
 }
 
 impl ThreadPoolBuilder {
@@ -50,10 +50,11 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Threads are called `PREFIX_0`, `PREFIX_1` and so on (Linux shows the first 15 bytes). Without it:
-    /// `ThreadPoolExecutor-N`, where N counts the executors of the process that have no prefix of their own.
-    pub fn thread_name_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.thread_name_prefix = Some(prefix.into());
+    /// Names the executor. Its threads are called `NAME_0`, `NAME_1` and so on (Linux shows the first 15 bytes). By default the name is
+    /// `ThreadPoolExecutor-N`, where N counts the executors of the process that have no name of their own. Python's
+    /// `thread_name_prefix`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
         self
     }
 
@@ -93,8 +94,8 @@ impl ThreadPoolBuilder {
 
     /// Threads that have been idle for `time` end. By default idle threads stay alive. One thread always stays while there are
     /// unfinished spawned futures.
-    pub fn keep_alive(mut self, time: Duration) -> Self {
-        self.keep_alive = Some(time);
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.idle_timeout = Some(time);
         self
     }
 
@@ -111,18 +112,18 @@ impl ThreadPoolBuilder {
             Some((tasks, policy)) => Some(Capacity::new(tasks, policy)),
             None => None,
         };
-        let thread_name_prefix = self.thread_name_prefix.unwrap_or_else(next_prefix);
-        if thread_name_prefix.contains('\0') {
+        let name = self.name.unwrap_or_else(next_name);
+        if name.contains('\0') {
             return Err(BuildError::BadThreadName);
         }
         unwind::install_hook();
-        let config = Config { thread_name_prefix, stack_size: self.stack_size, keep_alive: self.keep_alive };
+        let config = Config { name, stack_size: self.stack_size, idle_timeout: self.idle_timeout };
         let hooks = Hooks { initializer: self.initializer, finalizer: self.finalizer };
         Ok(ThreadPoolExecutor { core: Core::new(config, hooks, max_workers, capacity) })
     }
 }
 
-fn next_prefix() -> String {
+fn next_name() -> String {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
     // Relaxed: the number only has to be different from all others.
     format!("ThreadPoolExecutor-{}", COUNTER.fetch_add(1, Relaxed))
@@ -132,10 +133,10 @@ impl fmt::Debug for ThreadPoolBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ThreadPoolBuilder")
             .field("max_workers", &self.max_workers)
-            .field("thread_name_prefix", &self.thread_name_prefix)
+            .field("name", &self.name)
             .field("stack_size", &self.stack_size)
             .field("queue_capacity", &self.queue_capacity)
-            .field("keep_alive", &self.keep_alive)
+            .field("idle_timeout", &self.idle_timeout)
             .finish_non_exhaustive()
     }
 }

@@ -26,9 +26,9 @@ pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
 
 /// What a pool was built with.
 pub(super) struct Config {
-    pub(super) thread_name_prefix: String,
+    pub(super) name: String,
     pub(super) stack_size: Option<usize>,
-    pub(super) keep_alive: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
 }
 
 /// What each thread runs first and last. It gets a copy when it is started.
@@ -54,7 +54,7 @@ pub(super) struct Core {
     pub(super) capacity: Option<Arc<Capacity>>,
     /// Spawned futures that have not ended.
     pub(super) unfinished: LiveFutures,
-    /// A worker sleeps longer than its keep-alive says, because of them.
+    /// A worker sleeps longer than its idle timeout says, because of them.
     pub(super) someone_stays: AtomicBool,
     /// The pool was shut down without waiting for its end: to drop it does not wait either.
     pub(super) is_left_alone: AtomicBool,

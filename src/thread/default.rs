@@ -48,7 +48,7 @@ pub fn io_workers() -> usize {
 pub fn default_executor() -> &'static ThreadPoolExecutor {
     static DEFAULT: PerProcess<ThreadPoolExecutor> = PerProcess::new();
     DEFAULT.get_or_make(|| {
-        let builder = ThreadPoolExecutor::builder().thread_name_prefix("default");
+        let builder = ThreadPoolExecutor::builder().name("default");
         builder.build().expect("the default settings are valid")
     })
 }

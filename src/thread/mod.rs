@@ -42,7 +42,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 pub use builder::ThreadPoolBuilder;
 pub use default::{cpu_workers, default_executor, io_workers};
-pub use options::TaskOptions;
+pub use options::ThreadTask;
 pub use scope::{Scope, ScopedFuture};
 pub use stats::ThreadPoolStats;
 
@@ -184,7 +184,7 @@ impl ThreadPoolExecutor {
     /// pool.shutdown(Shutdown::Wait)?;
     /// let error = pool.try_submit(|| 42).unwrap_err();
     /// assert!(error.is_shut_down());
-    /// assert_eq!(error.into_closure()(), 42);
+    /// assert_eq!(error.into_inner()(), 42);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -345,8 +345,8 @@ impl ThreadPoolExecutor {
     }
 
     /// A task that can be given a name or a priority before it is submitted.
-    pub fn task<F>(&self, f: F) -> TaskOptions<'_, F> {
-        TaskOptions::new(self, f)
+    pub fn task<F>(&self, f: F) -> ThreadTask<'_, F> {
+        ThreadTask::new(self, f)
     }
 
     /// Runs `f`, which may submit closures that borrow from the caller to the scope that it is given, and returns when
@@ -629,7 +629,7 @@ impl fmt::Debug for ThreadPoolExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.stats();
         f.debug_struct("ThreadPoolExecutor")
-            .field("name", &self.core.config.thread_name_prefix)
+            .field("name", &self.core.config.name)
             .field("workers", &format_args!("{}/{}", stats.workers, stats.max_workers))
             .field("busy", &stats.busy)
             .field("queued", &stats.queued)

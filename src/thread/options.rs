@@ -20,14 +20,14 @@ use crate::future::{LARGE, TaskFuture};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "a task runs only when it is submitted"]
-pub struct TaskOptions<'pool, F> {
+pub struct ThreadTask<'pool, F> {
     pool: &'pool ThreadPoolExecutor,
     f: F,
     name: Option<Arc<str>>,
     priority: Priority,
 }
 
-impl<'pool, F> TaskOptions<'pool, F> {
+impl<'pool, F> ThreadTask<'pool, F> {
     pub(super) fn new(pool: &'pool ThreadPoolExecutor, f: F) -> Self {
         Self { pool, f, name: None, priority: Priority::default() }
     }
@@ -53,7 +53,7 @@ impl<'pool, F> TaskOptions<'pool, F> {
         let Self { pool, f, name, priority } = self;
         if const { size_of::<F>() > LARGE } {
             let f = Box::new(f) as Box<dyn FnOnce() -> T + Send>;
-            return TaskOptions { pool, f, name, priority }.submit();
+            return ThreadTask { pool, f, name, priority }.submit();
         }
         match name {
             None => pool.submit_with(f, priority),
@@ -89,9 +89,9 @@ impl<'pool, F> TaskOptions<'pool, F> {
     }
 }
 
-impl<F> fmt::Debug for TaskOptions<'_, F> {
+impl<F> fmt::Debug for ThreadTask<'_, F> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("TaskOptions")
+        out.debug_struct("ThreadTask")
             .field("name", &self.name)
             .field("priority", &self.priority)
             .finish_non_exhaustive()

@@ -12,7 +12,7 @@
 //! 2. A worker that stops searching because it found something, and sees that there is more, wakes the next one (SeqCst
 //!    fence between). So the woken ones multiply as long as there is work.
 //! 3. A worker that falls asleep counts itself as asleep first, then looks for work once more (SeqCst between).
-//! 4. The most recent sleeper is woken first: its cache is the warmest, and the surplus ones reach their keep-alive.
+//! 4. The most recent sleeper is woken first: its cache is the warmest, and the surplus ones reach their idle timeout.
 //!
 //! # No wake-up is lost
 //!

@@ -250,7 +250,7 @@ mod tests {
     /// A wait that could run its task in place relies on the end of a spare thread, which gets another task.
     #[test]
     fn who_relies_on_a_spare_thread_that_stays_is_woken() {
-        let config = Config { thread_name_prefix: "spares".to_owned(), stack_size: None, keep_alive: None };
+        let config = Config { name: "spares".to_owned(), stack_size: None, idle_timeout: None };
         let core = Core::new(config, Hooks::default(), 2, None);
         let spawn = |_| Ok((thread::spawn(|| ()), mpsc::sync_channel(1).0));
         for key in [1, 2] {

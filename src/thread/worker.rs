@@ -58,7 +58,7 @@ enum End {
     Closed,
     /// The pool has been resized, and has more workers than it should.
     Surplus,
-    /// There was nothing to do for as long as the keep-alive says.
+    /// There was nothing to do for as long as the idle timeout says.
     Idle,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
     // Before it is decided: a pool lets go of its hooks only when no thread would start any more.
     let hooks = core.hooks();
     let started = core.registry.start(wanted, |number| {
-        let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.thread_name_prefix));
+        let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.name));
         if let Some(size) = core.config.stack_size {
             builder = builder.stack_size(size);
         }
@@ -101,7 +101,7 @@ pub(super) fn start_spare(
     offload: Arc<Offload>,
     hooks: Hooks,
 ) -> io::Result<(JoinHandle<()>, SyncSender<Claimed>)> {
-    let mut builder = thread::Builder::new().name(format!("{}_{}s", core.config.thread_name_prefix, handle.number));
+    let mut builder = thread::Builder::new().name(format!("{}_{}s", core.config.name, handle.number));
     if let Some(size) = core.config.stack_size {
         builder = builder.stack_size(size);
     }
@@ -424,8 +424,8 @@ impl Worker {
             }
             let start = Instant::now();
             let stays = self.must_stay();
-            let keep_alive = self.core.config.keep_alive.filter(|_| !stays);
-            let deadline = keep_alive.and_then(|time| start.checked_add(time));
+            let idle_timeout = self.core.config.idle_timeout.filter(|_| !stays);
+            let deadline = idle_timeout.and_then(|time| start.checked_add(time));
             spin::worker_sleeps();
             let woken = self.core.sleep.sleep(&self.sleeper, deadline, || {
                 fence(SeqCst);
@@ -460,7 +460,7 @@ impl Worker {
     /// however long it has nothing to do.
     fn must_stay(&self) -> bool {
         let alone = || self.core.sleep.counts().threads() == 1;
-        let stays = self.core.config.keep_alive.is_some() && self.is_needed_by_futures() && alone();
+        let stays = self.core.config.idle_timeout.is_some() && self.is_needed_by_futures() && alone();
         if stays {
             // SeqCst: before the last look at the list, see `all_finished`.
             self.core.someone_stays.store(true, SeqCst);

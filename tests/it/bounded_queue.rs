@@ -31,9 +31,9 @@ fn try_submit_gives_the_closure_back() {
             let futures = [pool.try_submit(|| 1).unwrap(), pool.try_submit(|| 2).unwrap()];
             let refused = pool.try_submit(|| 3).unwrap_err();
             assert!(refused.is_queue_full() && refused.reason().is_queue_full());
-            assert_eq!(refused.into_closure()(), 3);
+            assert_eq!(refused.into_inner()(), 3);
             let refused = pool.task(|| 4).name("named").try_submit().unwrap_err();
-            assert_eq!(refused.into_closure()(), 4);
+            assert_eq!(refused.into_inner()(), 4);
             // A cancelled task makes room at once.
             assert!(futures[0].cancel());
             let third = pool.try_submit(|| 5).unwrap();

@@ -140,7 +140,7 @@ fn done_callback_raises() {
 #[test]
 fn a_callback_runs_on_the_worker_and_before_the_result_is_seen() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix("calls").build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(1).name("calls").build().unwrap();
         for _ in 0..500 {
             let plug = Plug::new(&pool, 1);
             let future = pool.submit(|| 1);

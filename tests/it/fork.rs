@@ -104,7 +104,7 @@ fn every_verb_fails(pool: &ThreadPoolExecutor) {
     is_wrong(pool.submit(|| 1).result());
     let refused = pool.try_submit(|| 1).unwrap_err();
     assert!(refused.reason().is_wrong_process());
-    assert_eq!(refused.into_closure()(), 1);
+    assert_eq!(refused.into_inner()(), 1);
     let futures = pool.submit_all((0..3).map(|n| move || n));
     assert_eq!(futures.len(), 3);
     futures.into_iter().for_each(|future| is_wrong(future.result()));

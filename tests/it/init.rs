@@ -75,7 +75,7 @@ fn failing_initializer() {
         assert!(pool.task(|| 1).submit().result().unwrap_err().is_broken());
         let refused = pool.try_submit(|| 7).unwrap_err();
         assert!(refused.reason().is_broken());
-        assert_eq!(refused.into_closure()(), 7);
+        assert_eq!(refused.into_inner()(), 7);
         assert!(pool.submit_all([|| 1]).pop().unwrap().result().unwrap_err().is_broken());
         assert!(pool.scope(|scope| scope.submit(|| 1).result()).unwrap_err().is_broken());
         pool.shutdown(Shutdown::Wait).unwrap();

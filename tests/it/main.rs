@@ -14,9 +14,9 @@ mod executor;
 #[cfg(unix)]
 mod fork;
 mod future;
+mod idle_timeout;
 mod init;
 mod join;
-mod keep_alive;
 mod large;
 mod liveness;
 mod many_threads;

@@ -62,7 +62,7 @@ fn thousands_block_and_end() {
         start_and_end(threads);
         // Those that end because they have nothing to do, and start again.
         let builder = ThreadPoolExecutor::builder().max_workers(threads.min(1000));
-        let pool = builder.stack_size(0).keep_alive(std::time::Duration::ZERO).build().unwrap();
+        let pool = builder.stack_size(0).idle_timeout(std::time::Duration::ZERO).build().unwrap();
         for _ in 0..3 {
             Plug::new(&pool, threads.min(1000)).release();
             until(|| pool.stats().workers == 0);

@@ -102,7 +102,7 @@ fn many_pools_one_after_the_other_leave_no_threads() {
     guarded(|| {
         for n in 0..300 {
             let pool = concurrent_futures::ThreadPoolExecutor::builder();
-            let pool = pool.max_workers(2).thread_name_prefix("passing").build().unwrap();
+            let pool = pool.max_workers(2).name("passing").build().unwrap();
             assert_eq!(pool.submit(move || n).result().unwrap(), n);
         }
         until(|| threads_named("passing_") == 0);

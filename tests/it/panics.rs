@@ -23,7 +23,7 @@ fn serves_on(pool: &ThreadPoolExecutor) {
 #[test]
 fn it_is_described() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix("described").build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(1).name("described").build().unwrap();
         let line = line!() + 1;
         let task = || -> () { panic!("a task panics, {} this test wants it", "as") };
         let panic = panic_of(pool.submit(task).result());

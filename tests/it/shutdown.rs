@@ -33,7 +33,7 @@ fn run_after_shutdown() {
             assert!(pool.task(|| 1).submit().result().unwrap_err().is_shut_down());
             let refused = pool.try_submit(|| 7).unwrap_err();
             assert!(refused.is_shut_down());
-            assert_eq!(refused.into_closure()(), 7);
+            assert_eq!(refused.into_inner()(), 7);
             assert!(pool.submit_all([|| 1]).pop().unwrap().result().unwrap_err().is_shut_down());
             assert!(pool.scope(|scope| scope.submit(|| 1).result()).unwrap_err().is_shut_down());
         }
@@ -124,7 +124,7 @@ fn dropped_after_a_shutdown_that_did_not_wait_it_does_not_wait() {
     guarded(|| {
         for how in [Shutdown::NoWait, Shutdown::CancelPendingNoWait] {
             let name = format!("left{}", how == Shutdown::NoWait);
-            let pool = ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix(&name).build().unwrap();
+            let pool = ThreadPoolExecutor::builder().max_workers(1).name(&name).build().unwrap();
             let plug = Plug::new(&pool, 1);
             let queued = pool.submit(|| 1);
             pool.shutdown(how).unwrap();
@@ -216,7 +216,7 @@ fn del_shutdown() {
 #[test]
 fn shutdown_no_wait() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(2).thread_name_prefix("nowait").build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(2).name("nowait").build().unwrap();
         let plug = Plug::new(&pool, 2);
         let futures: Vec<_> = (0..20).map(|n| pool.submit(move || n)).collect();
         pool.shutdown(Shutdown::NoWait).unwrap();
@@ -231,7 +231,7 @@ fn shutdown_no_wait() {
 #[test]
 fn thread_names_assigned() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(5).thread_name_prefix("special").build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(5).name("special").build().unwrap();
         let mut names = names(&pool, 5);
         names.sort();
         assert_eq!(names, ["special_0", "special_1", "special_2", "special_3", "special_4"]);

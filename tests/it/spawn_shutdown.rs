@@ -13,7 +13,7 @@ use crate::support::*;
 
 /// A pool whose threads can be found by their name.
 fn named(prefix: &str, workers: usize) -> ThreadPoolExecutor {
-    ThreadPoolExecutor::builder().max_workers(workers).thread_name_prefix(prefix).build().unwrap()
+    ThreadPoolExecutor::builder().max_workers(workers).name(prefix).build().unwrap()
 }
 
 #[test]
@@ -180,15 +180,10 @@ fn the_pool_is_dropped_inside_one_of_its_futures() {
 }
 
 #[test]
-fn a_worker_outstays_its_keep_alive_for_a_future() {
+fn a_worker_outstays_its_idle_timeout_for_a_future() {
     guarded(|| {
         for time in [Duration::ZERO, Duration::from_millis(1)] {
-            let pool = ThreadPoolExecutor::builder()
-                .max_workers(3)
-                .keep_alive(time)
-                .thread_name_prefix("outstay")
-                .build()
-                .unwrap();
+            let pool = ThreadPoolExecutor::builder().max_workers(3).idle_timeout(time).name("outstay").build().unwrap();
             let puppet = Puppet::new();
             let future = pool.spawn(puppet.future(Drops::new().token()));
             puppet.waker();

@@ -45,8 +45,8 @@ fn the_last_handle_of_a_pool_in_a_thread_local_of_its_own_worker() {
         return;
     }
     guarded(|| {
-        let builder = ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix("last");
-        let pool = Arc::new(builder.keep_alive(Duration::from_millis(1)).build().unwrap());
+        let builder = ThreadPoolExecutor::builder().max_workers(1).name("last");
+        let pool = Arc::new(builder.idle_timeout(Duration::from_millis(1)).build().unwrap());
         let held_up = Gate::new();
         let (inner, gate) = (Arc::clone(&pool), held_up.clone());
         let future = pool.submit(move || {
@@ -76,7 +76,7 @@ thread_local! {
 #[test]
 fn a_thread_local_destructor_may_submit_to_a_pool_that_goes_on() {
     guarded(|| {
-        let builder = ThreadPoolExecutor::builder().max_workers(1).keep_alive(Duration::from_millis(1));
+        let builder = ThreadPoolExecutor::builder().max_workers(1).idle_timeout(Duration::from_millis(1));
         let pool = Arc::new(builder.build().unwrap());
         let (tx, rx) = mpsc::channel();
         let inner = Arc::clone(&pool);

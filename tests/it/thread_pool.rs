@@ -33,7 +33,7 @@ fn default_workers() {
 fn saturation() {
     guarded(|| {
         const WORKERS: usize = 4;
-        let pool = ThreadPoolExecutor::builder().max_workers(WORKERS).thread_name_prefix("saturated").build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(WORKERS).name("saturated").build().unwrap();
         let (gate, started) = (Gate::new(), Counter::new());
         let submit = |_| {
             let (gate, started) = (gate.clone(), Arc::clone(&started));
@@ -132,7 +132,7 @@ fn submit_all_announces_what_it_took_before_its_input_panicked() {
 #[test]
 fn stats_and_debug_tell_how_the_pool_is_doing() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix("told").build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(1).name("told").build().unwrap();
         let plug = Plug::new(&pool, 1);
         let futures = [pool.submit(|| ()), pool.submit(|| ())];
         let stats = pool.stats();
@@ -150,7 +150,7 @@ fn stats_and_debug_tell_how_the_pool_is_doing() {
 #[test]
 fn odd_names_and_small_stacks() {
     guarded(|| {
-        let named = |name: &str| ThreadPoolExecutor::builder().max_workers(1).thread_name_prefix(name).build();
+        let named = |name: &str| ThreadPoolExecutor::builder().max_workers(1).name(name).build();
         assert_eq!(named("nul\0inside").unwrap_err(), BuildError::BadThreadName);
         let long = "long".repeat(64);
         for name in ["", "ünï", "with spaces", &long] {

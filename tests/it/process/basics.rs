@@ -568,7 +568,7 @@ fn a_full_queue_fails_blocks_or_lets_the_caller_run() {
         let (pool, plug, queued) = bounded(QueuePolicy::Fail);
         let error = pool.try_submit(|text: String| text, "kept".to_owned()).unwrap_err();
         assert!(error.is_queue_full());
-        assert_eq!(error.into_closure(), "kept");
+        assert_eq!(error.into_inner(), "kept");
         assert!(pool.submit(pid, ()).result().unwrap_err().is_queue_full());
         plug.release();
         queued.into_iter().for_each(|future| assert!(future.result().is_ok()));

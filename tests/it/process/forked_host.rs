@@ -27,7 +27,7 @@ fn every_verb_fails(pool: &ProcessPoolExecutor) {
     is_wrong(pool.submit(double, 1).result());
     let refused = pool.try_submit(double, 1).unwrap_err();
     assert!(refused.reason().is_wrong_process());
-    assert_eq!(refused.into_closure(), 1);
+    assert_eq!(refused.into_inner(), 1);
     let task =
         || pool.task(double, 1).name("named").timeout(Duration::from_secs(1)).retries(2).priority(Priority::High);
     is_wrong(task().submit().result());

@@ -29,7 +29,7 @@ fn run_after_shutdown() {
         assert!(pool.submit(pid, ()).result().unwrap_err().is_shut_down());
         let error = pool.try_submit(|text: String| text, "mine".to_owned()).unwrap_err();
         assert!(error.is_shut_down());
-        assert_eq!(error.into_closure(), "mine");
+        assert_eq!(error.into_inner(), "mine");
     });
 }
 

@@ -15,7 +15,7 @@ fn idle_threads_end_and_come_back() {
         let count = Arc::clone(&ended);
         let pool = ThreadPoolExecutor::builder()
             .max_workers(3)
-            .keep_alive(Duration::from_millis(1))
+            .idle_timeout(Duration::from_millis(1))
             .finalizer(move || {
                 count.fetch_add(1, SeqCst);
             })
@@ -33,7 +33,7 @@ fn idle_threads_end_and_come_back() {
 #[test]
 fn a_busy_thread_stays() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(2).keep_alive(Duration::ZERO).build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(2).idle_timeout(Duration::ZERO).build().unwrap();
         let plug = Plug::new(&pool, 1);
         pool.submit(|| ()).result().unwrap();
         until(|| pool.stats().workers == 1);
@@ -49,7 +49,8 @@ fn without_it_threads_stay() {
         let pool = pool(2);
         Plug::new(&pool, 2).release();
         // A second pool's whole life later they are still there.
-        let other = ThreadPoolExecutor::builder().max_workers(2).keep_alive(Duration::from_millis(5)).build().unwrap();
+        let other =
+            ThreadPoolExecutor::builder().max_workers(2).idle_timeout(Duration::from_millis(5)).build().unwrap();
         Plug::new(&other, 2).release();
         until(|| other.stats().workers == 0);
         assert_eq!(pool.stats().workers, 2);
@@ -60,7 +61,8 @@ fn without_it_threads_stay() {
 #[test]
 fn no_task_is_lost_to_a_thread_that_ends() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(2).keep_alive(Duration::from_micros(20)).build().unwrap();
+        let pool =
+            ThreadPoolExecutor::builder().max_workers(2).idle_timeout(Duration::from_micros(20)).build().unwrap();
         for round in rounds(3000) {
             let future = pool.submit(move || round);
             assert_eq!(future.result().unwrap(), round);
@@ -74,7 +76,7 @@ fn no_task_is_lost_to_a_thread_that_ends() {
 #[test]
 fn for_ever_is_a_time_too() {
     guarded(|| {
-        let pool = ThreadPoolExecutor::builder().max_workers(1).keep_alive(Duration::MAX).build().unwrap();
+        let pool = ThreadPoolExecutor::builder().max_workers(1).idle_timeout(Duration::MAX).build().unwrap();
         assert_eq!(pool.submit(|| 1).result().unwrap(), 1);
         assert_eq!(pool.stats().workers, 1);
     });

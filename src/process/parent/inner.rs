@@ -1,34 +1,24 @@
-//! A pool: its lock, what is done outside it, and its end.
+//! A pool: its lock, and what is done outside it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use super::callbacks::{CallbackHost, Callbacks, Resolving};
-use super::child::{Child, DrainedTasks};
 use super::config::Config;
 use super::deferred::Deferred;
 use super::job::Job;
-use super::lifecycle::Supervision;
 use super::state::State;
-use super::workers::describe;
-use crate::error::{Cause, TaskError};
 use crate::executor::Capacity;
 use crate::fork::{Origin, PerProcess};
 use crate::lock::{Condvar, Mutex, MutexGuard, RwLock};
 use crate::os::events::Events;
-use crate::os::pidfd::Ended;
 use crate::process::link::Shared;
 use crate::quiet;
 
 /// All pools of this process. A task may outlive its pool, so it knows it by number only.
 static POOLS: PerProcess<RwLock<BTreeMap<usize, Weak<Inner>>>> = PerProcess::new();
-
-fn descriptors_closed() -> Cause {
-    Cause::new("the program has closed file descriptors of this executor")
-}
 
 pub(crate) struct Inner {
     /// The process that the pool was built in, and a number that no other pool has.
@@ -42,7 +32,7 @@ pub(crate) struct Inner {
     pub(super) rings: RwLock<Arc<[Arc<Shared>]>>,
     pub(super) callbacks: Callbacks,
     /// This very value.
-    this: Weak<Self>,
+    pub(super) this: Weak<Self>,
     pub(super) ended: Condvar,
     pub(super) supervisor: Mutex<Option<JoinHandle<()>>>,
     /// It was shut down without waiting for its end: to drop it does not wait either.
@@ -129,79 +119,6 @@ impl Inner {
         if !self.events.wake() {
             self.descriptors_are_closed();
         }
-    }
-
-    /// Ends the pool from another thread: the supervisor may be asleep on a closed descriptor, where nothing can wake it.
-    #[cold]
-    fn descriptors_are_closed(&self) {
-        let Some(inner) = self.this.upgrade() else { return };
-        let mut state = self.state.lock();
-        if !state.lifecycle.lose_descriptors() {
-            return;
-        }
-        let supervised = state.lifecycle.supervision() != Supervision::NotStarted;
-        drop(state);
-        let name = format!("{}-end", self.config.name);
-        let ends = std::thread::Builder::new().name(name).spawn(move || inner.end_without_descriptors());
-        if ends.is_err() || !supervised {
-            self.change(|state, deferred| {
-                state.break_down(descriptors_closed(), deferred);
-                state.lifecycle.gone();
-            });
-            self.ended.notify_all();
-        }
-    }
-
-    /// Ends the pool when its descriptors are found to be closed. One thread does so: the first that found it, or one that it started.
-    pub(super) fn end_without_descriptors(&self) {
-        for (child, _) in self.end_children(descriptors_closed()) {
-            // Dropping it would close its descriptors, whose numbers may belong to other files by now.
-            std::mem::forget(child);
-        }
-        std::mem::forget(self.this.upgrade());
-        self.end();
-    }
-
-    /// Everything fails, and all workers are ended. Returns when they are gone.
-    pub(super) fn break_down(&self, cause: Cause) {
-        for (child, ended) in self.end_children(cause) {
-            if ended.is_none() {
-                child.leave_behind();
-            }
-        }
-    }
-
-    /// Ends all workers, and gives them, with how they have ended; `None` for those that cannot be killed.
-    fn end_children(&self, cause: Cause) -> Vec<(Child, Option<Ended>)> {
-        let children = self.change(|state, deferred| {
-            state.break_down(cause, deferred);
-            state.lifecycle.end();
-            std::mem::take(&mut state.children)
-        });
-        let end = |mut child: Child| {
-            let ended = loop {
-                let ended = child.process.try_reap();
-                if ended.is_some() || child.life().is_unkillable(Instant::now()) {
-                    break ended;
-                }
-                child.process.is_traced_and_stopped();
-                std::thread::sleep(Duration::from_millis(1));
-            };
-            let exit = describe(&mut child, ended.flatten(), &self.config);
-            let DrainedTasks { begun, not_begun } = child.drain_tasks();
-            let jobs = begun.into_iter().map(|begun| begun.job).chain(not_begun);
-            self.change(|_, deferred| jobs.for_each(|job| deferred.fail(job, TaskError::WorkerDied(exit.clone()))));
-            (child, ended)
-        };
-        children.into_iter().map(end).collect()
-    }
-
-    /// All is over: who waits for the end may go.
-    pub(super) fn end(&self) {
-        self.callbacks.end();
-        *self.rings.write() = Arc::new([]);
-        self.state.lock().lifecycle.gone();
-        self.ended.notify_all();
     }
 
     /// Takes in the replies that are there, if there are any.

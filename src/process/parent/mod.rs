@@ -3,7 +3,8 @@
 //! | file | what it is |
 //! |---|---|
 //! | `verbs` | what a pool is asked to do: submit, cancel, resize, shut down |
-//! | `inner` | the pool: its lock, what is done outside it, and its end |
+//! | `inner` | the pool: its lock, and what is done outside it |
+//! | `ending` | how a pool ends that is broken, or has lost its descriptors |
 //! | `config` | what it was built with |
 //! | `state` | what the lock guards, and the events that change it; `dispatch`, `replies`, `workers`, `timers` have one kind of event each |
 //! | `lifecycle`, `queue`, `restarts`, `alarm`, `child/` | the parts of the state, each with its own transitions |
@@ -33,7 +34,7 @@
 //! 3. A job is given to one worker at a time. It returns to the queue only if it did not fit into the worker's ring, if it was
 //!    taken back before it began (the claim word of the ring decides), or if the worker is dead or given up
 //!    (`State::redistribute`).
-//! 4. Only the supervisor starts processes. It also reaps them and removes children, with two exceptions: `Inner::end_children`,
+//! 4. Only the supervisor starts processes. It also reaps them and removes children, with two exceptions: `Inner::end_children` (`ending`),
 //!    which may run in a thread of its own, and `Child::leave_behind`. Any thread that holds the lock may send a worker a signal.
 //! 5. A method that changes something the supervisor acts on sets `Deferred::wake_supervisor`. A method that takes a job from a
 //!    worker calls `Deferred::wake_waiters`. `Inner::release` carries out both, after it has released the lock and resolved the
@@ -46,6 +47,7 @@ mod child;
 mod config;
 mod deferred;
 mod dispatch;
+mod ending;
 mod inner;
 mod job;
 mod launch;

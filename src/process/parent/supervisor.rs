@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::child::{Child, EndReason};
 use super::deferred::Deferred;
+use super::ending::reap;
 use super::inner::Inner;
 use super::launch;
 use super::state::State;
@@ -222,8 +223,8 @@ impl Supervisor<'_> {
             Ok(()) => Ok(child),
             Err(error) => {
                 child.kill(EndReason::NotWatched, Instant::now());
-                while child.process.try_reap().is_none() {
-                    std::thread::sleep(Duration::from_millis(1));
+                if reap(&mut child).is_none() {
+                    child.leave_behind();
                 }
                 Err(error)
             }

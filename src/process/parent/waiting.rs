@@ -55,9 +55,7 @@ impl Owner for TaskOwner {
         let Some(inner) = self.inner() else { return false };
         match mode {
             WaitMode::Poll => inner.spin_for_poll(self.task, done),
-            WaitMode::Spin | WaitMode::Sleep => {
-                inner.drive_while_waiting(self.task, done, deadline, mode == WaitMode::Sleep)
-            }
+            WaitMode::Spin | WaitMode::Sleep => inner.drive_while_waiting(self.task, done, deadline, mode),
         }
         true
     }
@@ -83,8 +81,15 @@ impl Inner {
         }
     }
 
-    /// `alone`: this task is all that the thread waits for, so it may sleep for it.
-    pub(crate) fn drive_while_waiting(&self, id: u64, done: &dyn Fn() -> bool, deadline: Option<Instant>, alone: bool) {
+    /// Collects replies until `done` returns `true` or the deadline passes. With [`WaitMode::Spin`] it may return earlier, when there is nothing
+    /// to collect.
+    pub(crate) fn drive_while_waiting(
+        &self,
+        id: u64,
+        done: &dyn Fn() -> bool,
+        deadline: Option<Instant>,
+        mode: WaitMode,
+    ) {
         let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
         let mut watched = Watched { inner: self, ring: None };
         while !done() && !late() {
@@ -106,7 +111,7 @@ impl Inner {
                 }
                 continue;
             }
-            let Some(shared) = watched.ring.as_ref().filter(|_| alone) else { return };
+            let Some(shared) = watched.ring.as_ref().filter(|_| mode == WaitMode::Sleep) else { return };
             let start = Instant::now();
             // Whoever takes the task away from that worker wakes those who sleep there, after it.
             let moved = || !self.place_of(id).0.is_some_and(|now| Arc::ptr_eq(&now, shared));

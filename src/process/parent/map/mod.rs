@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 mod inputs;
 
+use crate::future::WaitMode;
 use crate::lock::{Condvar, Mutex, MutexGuard};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -410,7 +411,7 @@ where
             }
             if !std::mem::replace(&mut helped, true) {
                 drop(track);
-                self.inner.drive_while_waiting(0, &|| is_there(&self.track.lock()), deadline, false);
+                self.inner.drive_while_waiting(0, &|| is_there(&self.track.lock()), deadline, WaitMode::Spin);
                 track = self.track.lock();
                 continue;
             }

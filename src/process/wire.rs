@@ -229,7 +229,8 @@ impl Hello {
     pub(super) const MAGIC: [u8; 15] = MAGIC;
 }
 
-/// What a worker answers.
+/// What a worker answers. Its layout is the same in all versions of this crate, so that a parent can read the refusal of a worker of another
+/// version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ready {
     pub(super) protocol: u32,

@@ -74,7 +74,11 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
         leave(exit_code::DISTRUSTED, "the system gives it more rights than its parent has");
     }
     // From here on this is a worker and nothing else.
-    let Ok((hello, fds)) = receive_greeting() else { std::process::exit(exit_code::FAILED) };
+    let (hello, fds) = match receive_greeting() {
+        Ok(Some(greeting)) => greeting,
+        Ok(None) => refuse("it has another version of `concurrent_futures`"),
+        Err(_) => std::process::exit(exit_code::FAILED),
+    };
     worker_env::set_depth(hello.depth);
     if from_main && !is_alone() {
         let refusal = "`run_if_worker` was called when this process had other threads: call it first in `main`";
@@ -111,8 +115,8 @@ fn leave(code: i32, why: &str) -> ! {
     std::process::exit(code);
 }
 
-/// The greeting that waits on standard input, and the descriptors that came with it.
-fn receive_greeting() -> io::Result<(Hello, Vec<OwnedFd>)> {
+/// The greeting that waits on standard input, and the descriptors that came with it. `None` if it is that of another version of this crate.
+fn receive_greeting() -> io::Result<Option<(Hello, Vec<OwnedFd>)>> {
     let stdin = rustix::stdio::stdin();
     fd::fill_standard()?;
     // A buffer for the longest message would stay in the heap of every worker.
@@ -121,10 +125,8 @@ fn receive_greeting() -> io::Result<(Hello, Vec<OwnedFd>)> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     };
     let hello = buffer[..length].split_first().map(|(_, hello)| wire::decode::<Hello>(hello));
-    match hello {
-        Some(Ok(hello)) if hello.protocol == PROTOCOL => Ok((hello, fds)),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
+    let hello = hello.and_then(Result::ok).filter(|hello| hello.protocol == PROTOCOL);
+    Ok(hello.map(|hello| (hello, fds)))
 }
 
 /// The signals that say how a process has ended, as a pool understands it: those of crashes, and of the CPU limit.

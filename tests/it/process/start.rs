@@ -376,6 +376,29 @@ fn a_greeting_from_another_user_makes_no_worker() {
     });
 }
 
+#[test]
+fn a_greeting_of_another_version_is_refused() {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+    const TEST: &str = "process::start::a_greeting_of_another_version_is_refused";
+    if is_child() {
+        return println!("\nthis is main");
+    }
+    guarded(|| {
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair.unwrap();
+        let mut greeting = greeting();
+        greeting.extend([0xff; 3]);
+        send(&ours, &greeting, SendFlags::empty()).unwrap();
+        let output = child_command(TEST).stdin(Channel::from(theirs)).output().unwrap();
+        assert_eq!(output.status.code(), Some(71), "{}", printed(&output));
+        let mut answer = [0; 1024];
+        let (length, _) = recv(&ours, &mut answer, RecvFlags::empty()).unwrap();
+        assert_eq!(answer[0], 2, "READY");
+        let text = String::from_utf8_lossy(&answer[1..length]);
+        assert!(text.contains("another version of `concurrent_futures`"), "{text}");
+    });
+}
+
 // A program with more rights than its caller has no workers: the caller would control them.
 #[test]
 fn a_privileged_program_has_no_workers() {

@@ -67,7 +67,7 @@ pub enum BuildError {
         limit: u32,
     },
     /// The executor belongs to another process, from which this one was forked: see
-    /// [`TaskError::WrongProcess`]. Only where an executor that exists is to be changed.
+    /// [`TaskError::WrongProcess`](crate::TaskError::WrongProcess). Only where an executor that exists is to be changed.
     #[error("the executor was built in another process, from which this one was forked")]
     WrongProcess,
     /// The operating system refused what every executor of this kind needs.

@@ -10,7 +10,7 @@ pub enum ShutdownError {
     /// The caller runs on a worker of this very executor, which would have to wait for itself.
     #[error("a worker cannot wait for the end of its own executor")]
     WouldDeadlock,
-    /// The executor belongs to another process, from which this one was forked: see [`TaskError::WrongProcess`]. Nothing
+    /// The executor belongs to another process, from which this one was forked: see [`TaskError::WrongProcess`](crate::TaskError::WrongProcess). Nothing
     /// happens to it.
     #[error("the executor was built in another process, from which this one was forked")]
     WrongProcess,

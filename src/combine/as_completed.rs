@@ -14,18 +14,19 @@ use crate::error::CompletionTimeout;
 /// and yields what it was given. The futures that are done already come first. The iterator knows its exact length, and a
 /// completion costs the same however many futures there are. Called on a worker, it runs the last future's task in place if it
 /// belongs to the same pool and is still queued. While more than one future is left it runs no task itself, so that it can yield
-/// completed futures as soon as possible: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs what
-/// is queued (of `futures`, nothing else), one task after the other.
+/// completed futures as soon as possible: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs
+/// what is queued (of `futures`, nothing else), one task after the other.
 ///
-/// Inside a task, if none of the remaining futures can complete because of a deadlock, they are yielded although they are not done:
-/// the calling task's own future, and those of tasks that wait for each other in a circle. Their `result` returns
+/// Inside a task, if none of the remaining futures can complete because of a deadlock, they are yielded although they are not
+/// done: the calling task's own future, and those of tasks that wait for each other in a cycle. Their `result` returns
 /// [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once.
 ///
-/// Dropped half-way, it lets go of the rest of the futures: their tasks go on. For asynchronous code, `into_stream` makes a
-/// `Stream` of it (feature `stream`).
+/// If it is dropped half-way, it drops the rest of the futures; their tasks go on. For asynchronous code, `into_stream` turns it
+/// into a `Stream` (feature `stream`).
 ///
-/// After Python's [`as_completed`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.as_completed),
-/// except that waiting starts at the call, and that a clone of a shared future counts as a future of its own.
+/// Modeled on Python's
+/// [`as_completed`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.as_completed), except that
+/// waiting starts at the call, and that a clone of a shared future counts as a separate future.
 ///
 /// ```
 /// use concurrent_futures::{as_completed, ThreadPoolExecutor};
@@ -42,9 +43,8 @@ pub fn as_completed<F: Completable>(futures: impl IntoIterator<Item = F>) -> AsC
     AsCompleted { set: CompletionSet::new(futures, false), ready: VecDeque::new(), yielded: 0 }
 }
 
-/// Like [`as_completed`], but gives up when `timeout` has passed since this call: then it yields one
-/// [`CompletionTimeout`], and ends. The unfinished futures can be had back:
-/// [`into_unfinished`](AsCompletedTimeout::into_unfinished).
+/// Like [`as_completed`], but when `timeout` has passed since this call, it yields one [`CompletionTimeout`], and ends.
+/// [`into_unfinished`](AsCompletedTimeout::into_unfinished) returns the unfinished futures.
 ///
 /// Futures that are done are yielded even when the time is up. The calling thread runs no tasks, the last one included.
 ///
@@ -123,7 +123,7 @@ impl<F: Completable> fmt::Debug for AsCompleted<F> {
 #[must_use = "iterators are lazy: nothing is waited for until `next` is called"]
 pub struct AsCompletedTimeout<F: Completable> {
     inner: AsCompleted<F>,
-    /// `None` where the time-out is too far away to be a point in time.
+    /// `None` if the deadline is too far away for an `Instant`.
     deadline: Option<Instant>,
     timed_out: bool,
 }

@@ -1,6 +1,5 @@
-//! What works on many futures at once, whoever resolves them: [`wait()`], [`as_completed()`], both for asynchronous code as
-//! well, and the ordered, bounded `map` of the executors. `set` is the one mechanism by which somebody waits for several
-//! futures.
+//! Combinators for many futures, from any source: [`wait()`] and [`as_completed()`], also for asynchronous code, and the ordered,
+//! bounded `map` of the executors. `set` is the only mechanism for waiting for several futures.
 
 mod as_completed;
 mod map;

@@ -17,8 +17,7 @@ fn as_completed_over_two_completions() {
     loom::model(|| {
         let (first, one) = promise::<u32>();
         let (second, two) = promise::<u32>();
-        // The waiting thread is not the one that joins: a wake-up that comes late, which is harmless, would be one too
-        // many for loom's `join`.
+        // The waiting thread is not the one that joins: a late wake-up, which is harmless, would break loom's `join`.
         let waiting = thread::spawn(move || {
             let sum: u32 = as_completed([one, two]).map(|future| future.result().unwrap()).sum();
             assert_eq!(sum, 3);
@@ -135,7 +134,7 @@ fn an_awaited_set_is_dropped_while_it_completes() {
     });
 }
 
-/// Two completions, polled for one after the other: each is found, whatever the polls in between.
+/// Polls for two completions one after the other: each is found, whatever polls happen in between.
 #[test]
 fn completions_one_by_one() {
     let mut builder = loom::model::Builder::new();

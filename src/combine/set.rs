@@ -1,22 +1,22 @@
 //! A thread, or an asynchronous task, that waits for several futures at once.
 //!
-//! Every future gets a node of one array as its waiter. A completion pushes its node onto a stack and adds to one
-//! number, the *balance*: how many futures have completed, less what the waiting thread demands at the moment. The
-//! completion that lifts a negative balance to 0 wakes the thread. So a completion costs O(1) however many futures there
-//! are, and a thread that waits for a thousand of them is woken once, not a thousand times.
+//! Every future gets a node of one array as its waiter. A completion pushes its node onto a stack and adds to one number, the
+//! *balance*: how many futures have completed, minus the current demand of the waiting thread. The completion that raises a
+//! negative balance to 0 wakes the thread. So a completion costs O(1) however many futures there are, and a thread that waits for
+//! all of a thousand futures is woken once.
 //!
-//! No wake-up is lost: the thread subtracts its demand in one step, and either sees a balance that meets it, or has made
-//! the balance negative, so that the completion that meets it will see that.
+//! No wake-up is lost: the thread subtracts its demand atomically, and either sees that it is met, or has made the balance
+//! negative, which the completion that meets the demand sees.
 //!
-//! A task does the same with its waker in the place of the thread, except that its demand stands from one poll to the
-//! next. Each poll withdraws the demand, and makes a new one if need be, after the waker has been put in place: so a
-//! completion in between is seen by the poll, and one that still finds the old waker wakes it for nothing at worst.
+//! A task does the same with its waker instead of the thread, except that its demand remains from one poll to the next. Each poll
+//! withdraws the demand, stores the waker, and then makes a new demand if necessary: so the poll sees a completion in between,
+//! and a completion that still finds the old waker at worst wakes it needlessly.
 //!
-//! A worker that waits for spawned futures of its own pool listens to each of them (`inline_wait`), once, and looks at each,
-//! once. From then on it is told by index which of them may be polled in place: the index is put on a list, and then the
-//! sleeper is woken. The waiting side makes itself the sleeper, then looks at the list, and only then sleeps or returns. So
-//! either it sees the index, or is woken. Hence all that a wait looks at is linear in the number of futures and of
-//! wake-ups together.
+//! A worker that waits for spawned futures of its own pool registers a listener with each of them (`inline_wait`), and checks
+//! each, once. From then on listeners report by index which futures may be polled in place: they put the index on a list, and
+//! then wake the sleeper. The waiting side stores itself as the sleeper, then checks the list, and only then sleeps or returns.
+//! So it either sees the index or is woken. Hence the number of checks in a wait is linear in the number of futures plus
+//! wake-ups.
 
 #![allow(unsafe_code)]
 
@@ -42,7 +42,8 @@ use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicPtr, Ordering::*};
 const ENOUGH: isize = isize::MAX / 4;
 
 /// What [`wait`](crate::wait) and [`as_completed`](crate::as_completed) take: a [`TaskFuture`], a [`SharedFuture`] or a
-/// [`ScopedFuture`](crate::ScopedFuture); the first two also as the second element of a tuple, whose first element can be any key.
+/// [`ScopedFuture`](crate::ScopedFuture); the first two also as the second element of a tuple, whose first element can be any
+/// key.
 ///
 /// This trait is sealed: the crate implements it for exactly these five.
 #[allow(private_bounds)]
@@ -84,13 +85,13 @@ struct Node {
     index: usize,
     /// The node below on the stack.
     next: AtomicPtr<Node>,
-    /// It is on the list of those that may be polled.
+    /// Whether it is in `pollable`.
     listed: AtomicBool,
 }
 
 const _: () = assert!(align_of::<Node>() == Waiter::ALIGN);
 
-// SAFETY: the pointer is followed only while the registration holds a strong reference to what it points to.
+// SAFETY: the pointer is dereferenced only while the registration holds a strong reference to what it points to.
 unsafe impl Send for Node {}
 // SAFETY: as above; everything that changes is atomic.
 unsafe impl Sync for Node {}
@@ -100,15 +101,15 @@ struct Shared {
     /// Completed nodes that the waiting side has not seen yet, newest first.
     stack: AtomicPtr<Node>,
     balance: AtomicIsize,
-    /// A failure counts as enough, once.
+    /// The first failure ends the wait: it adds `ENOUGH` to the balance.
     failure_is_enough: bool,
     failed: AtomicBool,
     sleeper: Mutex<Option<Sleeper>>,
-    /// The futures that may be polled in place since the waiting side has looked last, each at most once.
+    /// The futures that have become pollable in place since the waiting side last checked, each at most once.
     pollable: Mutex<Vec<usize>>,
 }
 
-/// Whom to wake.
+/// What to wake.
 enum Sleeper {
     Thread(Unparker),
     Waker(Waker),
@@ -117,11 +118,11 @@ enum Sleeper {
 /// What a thread may do with queued tasks of its own pool that it waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meanwhile {
-    /// It waits for all of them, however long: it runs them in place.
+    /// It waits for all of them, without a deadline: it runs them in place.
     Claim,
-    /// It may have to go on before they are done, at its deadline: it has them run by others.
+    /// Its deadline may pass before they are done: it leaves them to other threads.
     Offload,
-    /// It may have to go on when others are done: the same, but if no thread can be had it runs them.
+    /// The wait may end when other futures are done: the same, but if no other thread is available it runs them.
     OffloadOrClaim,
 }
 
@@ -129,7 +130,7 @@ enum Meanwhile {
 pub(super) struct CompletionSet<S: Completable> {
     shared: Arc<Shared>,
     items: Vec<Option<S>>,
-    /// How many items are registered: all, once `new` is through.
+    /// How many items are registered: all of them once `new` has returned.
     registered: usize,
     /// The items before this one are done, or cannot be run by the waiting thread.
     looked_at: usize,
@@ -138,27 +139,27 @@ pub(super) struct CompletionSet<S: Completable> {
     /// What the last poll has subtracted from the balance.
     demand: isize,
     inline_wait: InlineWaitGuard,
-    /// The thread whose wait that is.
+    /// The thread to which `inline_wait` belongs.
     waited_on: Option<ThreadKey>,
     /// The wait under which the listeners are registered: this set's own, or that of the thread that polls it in place.
     entered_for: Option<u64>,
-    /// The items that the waiting side has to look at, as they may be polled in place, or run.
+    /// The items that the waiting side has to check, since they may be polled in place, or run.
     to_claim: VecDeque<usize>,
     /// Indices of futures that count as done because waiting for them would deadlock. They are no longer registered.
     refused: BTreeSet<usize>,
-    /// Whether the task that polls is among the items has been looked at.
+    /// Whether the items have been searched for the polling task itself.
     own_refused: bool,
     /// The tasks of a wait for any of them, for deadlock detection. Created on first use.
     left: Option<Arc<Left>>,
 }
 
-// None of the user's code runs between two changes that belong together: a panic of a waker, or of a task that is run in
-// place, finds and leaves the set whole.
+// No user code runs between two changes that belong together: a panic of a waker, or of a task that is run in place, leaves the
+// set consistent.
 impl<S: Completable + UnwindSafe> UnwindSafe for CompletionSet<S> {}
 impl<S: Completable + RefUnwindSafe> RefUnwindSafe for CompletionSet<S> {}
 
 impl<S: Completable> CompletionSet<S> {
-    /// Registers with every future of `items`; those that are done already are counted and on the stack at once.
+    /// Registers with every future of `items`; those that are already done are counted, and pushed onto the stack.
     pub(super) fn new(items: impl IntoIterator<Item = S>, failure_is_enough: bool) -> Self {
         let items: Vec<Option<S>> = items.into_iter().map(Some).collect();
         let shared = Arc::new_cyclic(|weak| Shared {
@@ -187,8 +188,8 @@ impl<S: Completable> CompletionSet<S> {
         };
         for (item, node) in set.items.iter_mut().zip(&set.shared.nodes) {
             let source = item.as_mut().expect("nothing was taken yet").source_mut();
-            // The registration holds a strong reference, which `notify` or `dissolve` gives up: the array outlives all
-            // that may use it (rule 2 of the waiter contract).
+            // The registration holds a strong reference, which `notify`, `refuse` or `dissolve` releases: the array outlives its
+            // users (rule 2 of the waiter contract).
             let registered = Arc::clone(&set.shared);
             match source.register(node.as_waiter()) {
                 Ok(()) => std::mem::forget(registered),
@@ -203,9 +204,9 @@ impl<S: Completable> CompletionSet<S> {
         self.items.len()
     }
 
-    /// Blocks until `count` futures are done (or one has failed, where that is enough), or the deadline has passed.
-    /// A queued task that the calling thread may run is run instead of waited for, unless the wait may have to end before the task
-    /// does: see [`Meanwhile`].
+    /// Blocks until `count` futures are done (or one has failed, where that is enough), or the deadline has passed. A queued task
+    /// that the calling thread may run is run instead of waited for, unless the wait may have to end before the task does: see
+    /// [`Meanwhile`].
     pub(super) fn wait_for(&mut self, count: usize, deadline: Option<Instant>) -> bool {
         loop {
             let is_met = self.wait_once(count, deadline);
@@ -249,7 +250,7 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
-    /// What was found out by another thread, and whom to wake, does not hold for this one.
+    /// Resets what was recorded for another thread, if the set has been moved to this one.
     fn waits_here(&mut self) {
         let here = current::key();
         if self.waited_on.replace(here) != Some(here) {
@@ -259,10 +260,10 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
-    /// There is no demand at the moment.
+    /// Called while the balance contains no demand.
     fn meanwhile(&self, demand: isize, deadline: Option<Instant>) -> Meanwhile {
         let all = demand == self.items.len() as isize;
-        // Where a failure is enough, it is all only if there is one left that may fail.
+        // If a failure is enough, the wait is for all only if a single future is left that may fail.
         let is_last = demand - self.shared.balance.load(Acquire) <= 1;
         match deadline {
             Some(_) => Meanwhile::Offload,
@@ -303,8 +304,8 @@ impl<S: Completable> CompletionSet<S> {
             return Poll::Ready(());
         }
         self.shared.set_waker(context.waker());
-        // Whoever has listed an item before the waker was there may have woken nobody. Not in a loop: a future that wakes itself may
-        // wait for what else the caller polls.
+        // A thread that listed an item before the waker was stored may have woken nothing. This does not loop: a future that
+        // wakes itself may wait for something else that the caller polls.
         if in_place.is_some() && !self.shared.pollable.lock().is_empty() {
             context.waker().wake_by_ref();
         }
@@ -317,11 +318,12 @@ impl<S: Completable> CompletionSet<S> {
         Poll::Pending
     }
 
-    /// Before it sleeps for good inside a task, the thread enters what it waits for. What it would wait for in vain counts as
-    /// done from then on: `None` if there is such a future, and so perhaps nothing left to sleep for.
+    /// Before it sleeps without a deadline inside a task, the thread enters what it waits for. Futures for which waiting would
+    /// deadlock count as done from then on: returns `None` if there are any, since the demand may be met then.
     fn enter(&mut self, all: bool) -> Option<Entered> {
         let (items, refused) = (&self.items, &self.refused);
-        // 0 for what is not waited for any more. What is done, and about to be counted, is still waited for: it comes.
+        // 0 for items that are no longer waited for. A future that is done and about to be counted is still waited for: its
+        // completion follows.
         let task = |index: usize| {
             let source = items[index].as_ref().map(S::source).filter(|_| !refused.contains(&index));
             source.map_or(0, |source| source.address())
@@ -347,7 +349,7 @@ impl<S: Completable> CompletionSet<S> {
         None
     }
 
-    /// If the task that polls waits for itself, it would do so in vain.
+    /// If the polling task is among the items, counts it as done: waiting for itself would deadlock.
     fn refuse_own(&mut self, waker: &Waker) {
         if std::mem::replace(&mut self.own_refused, true) {
             return;
@@ -360,7 +362,7 @@ impl<S: Completable> CompletionSet<S> {
         own.into_iter().for_each(|index| self.refuse(index));
     }
 
-    /// The future counts as done, and as failed, without being so: whoever asks for its result gets an error at once.
+    /// Counts the future as done, and as failed, although it is neither: its `result` returns an error at once.
     fn refuse(&mut self, index: usize) {
         let node = &self.shared.nodes[index];
         let Some(item) = &mut self.items[index] else { return };
@@ -379,8 +381,8 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
-    /// In a forked child: resolves what belongs to pools of the parent's, and says whether the demand is met then. There is no
-    /// demand at the moment, so nobody is woken.
+    /// In a forked child: resolves the futures of the parent's pools, and returns whether the demand is met then. There is no
+    /// demand at the moment, so nothing is woken.
     #[cold]
     fn meets_without_foreign(&self, demand: isize) -> bool {
         for item in self.items.iter().flatten() {
@@ -389,8 +391,8 @@ impl<S: Completable> CompletionSet<S> {
         self.shared.balance.load(Acquire) >= demand
     }
 
-    /// Runs the first task that is still queued and that this thread may run. Each is looked at once: a closure that could not be
-    /// claimed never can be, and a future that is woken later is on the list of those that may be polled.
+    /// Runs the first task that is still queued and that this thread may run. Each is checked once: a closure that could not be
+    /// claimed never can be, and a future that is woken later is put on the list `pollable`.
     fn claim_one(&mut self) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
             self.looked_at += 1;
@@ -402,7 +404,7 @@ impl<S: Completable> CompletionSet<S> {
         false
     }
 
-    /// What the waiting thread does whenever it looks, for what it waits for. True if it has run something.
+    /// Runs or offloads one task that this thread waits for. True if this thread has run one.
     fn act(&mut self, meanwhile: Meanwhile) -> bool {
         match meanwhile {
             Meanwhile::Claim => self.claim_woken(),
@@ -411,8 +413,9 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
-    /// Has the first task that could be claimed run by somebody else; if that is impossible, and it may, it runs it. True if it
-    /// has run it. What others see to is looked at again after the rest: a future that wakes itself can be claimed each time.
+    /// Offloads the first task that could be claimed to another thread; if that is impossible and `or_here` is set, runs it here.
+    /// True if it was run here. Offloaded items are checked again after the rest: a future that wakes itself can be claimed each
+    /// time.
     fn offload_one(&mut self, or_here: bool) -> bool {
         while let Some(item) = self.items.get(self.looked_at) {
             match Self::offload(item, &self.inline_wait, self.inline_wait.unpark(), or_here) {
@@ -445,8 +448,8 @@ impl<S: Completable> CompletionSet<S> {
         false
     }
 
-    /// The item has been run here. If it is a future that has been woken meanwhile, it is looked at again, after the others: one
-    /// that wakes itself might wait for them.
+    /// The item has been run here. If it is a future that has been woken in the meantime, it is checked again, after the others:
+    /// a future that wakes itself might wait for them.
     fn look_again(&self, index: usize) {
         let may_be_polled = |item: &S| item.source().is_future() && item.source().claimable().is_some();
         if self.items[index].as_ref().is_some_and(may_be_polled) {
@@ -467,7 +470,7 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
-    /// Lets the executor of the first task that is not done use this thread; says whether the demand is met then, if it did.
+    /// Lets the executor of the first unfinished task use this thread; if it did, returns whether the demand is met.
     fn drive_one(&mut self, demand: isize, deadline: Option<Instant>, mode: WaitMode) -> Option<bool> {
         while let Some(item) = self.items.get(self.helped_at) {
             match item.as_ref().map(S::source) {
@@ -481,14 +484,14 @@ impl<S: Completable> CompletionSet<S> {
         None
     }
 
-    /// For a thread that polls on behalf of a blocking wait: as `Source::poll_in_place`, with the items that it has not
-    /// looked at, or that may be polled since; each once.
+    /// For a thread that polls on behalf of a blocking wait: like `Source::poll_in_place`, for the items that have not been
+    /// checked, or have become pollable since; each once.
     fn offload_in_place(&mut self, wait: &InlineWait, demand: isize, waker: &Waker) {
         self.listen(wait, |source, listener| {
             source.listen(wait, listener);
             true
         });
-        // Before those that others see to.
+        // Ahead of the offloaded items.
         for index in self.shared.pollable.lock().drain(..).rev() {
             self.to_claim.push_front(index);
         }
@@ -500,7 +503,7 @@ impl<S: Completable> CompletionSet<S> {
             match Self::offload(&self.items[index], wait, waker, true) {
                 None => {}
                 Some(true) => self.look_again(index),
-                // Looked at again with the next poll, for which the waker is woken.
+                // Checked again at the next poll, for which the waker is woken.
                 Some(false) => {
                     self.to_claim.push_back(index);
                     return;
@@ -509,8 +512,8 @@ impl<S: Completable> CompletionSet<S> {
         }
     }
 
-    /// Registers a listener for all items that are not done, once for each wait, and looks at those items again for
-    /// which `enter` is true.
+    /// Registers a listener for all unfinished items, once for each wait, and schedules another check of the items for which
+    /// `enter` is true.
     fn listen(&mut self, wait: &InlineWait, enter: impl Fn(&dyn Source, Listener<'_>) -> bool) {
         if self.entered_for.replace(wait.key()) == Some(wait.key()) {
             return;
@@ -523,13 +526,13 @@ impl<S: Completable> CompletionSet<S> {
         self.to_claim = (0..self.items.len()).filter(is_to_be_claimed).collect();
     }
 
-    /// An item that the waiting side has to look at.
+    /// Returns the next item that the waiting side has to check.
     fn next_to_claim(&mut self) -> Option<usize> {
         if self.to_claim.is_empty() {
             self.to_claim.extend(self.shared.pollable.lock().drain(..));
         }
         let index = self.to_claim.pop_front()?;
-        // AcqRel: what the waker did before it listed the item is seen by the poll, or the item is listed again.
+        // AcqRel: the poll sees what the waking thread did before it listed the item, or the item is listed again.
         self.shared.nodes[index].listed.swap(false, AcqRel);
         Some(index)
     }
@@ -547,7 +550,7 @@ impl<S: Completable> CompletionSet<S> {
     fn sleep_for(&mut self, demand: isize, deadline: Option<Instant>, meanwhile: Meanwhile) -> bool {
         let listens = self.entered_for.is_some();
         *self.shared.sleeper.lock() = Some(Sleeper::Thread(Unparker::current()));
-        // Release: whoever lifts the balance to 0 finds the sleeper.
+        // Release: the thread that raises the balance to 0 finds the sleeper.
         self.shared.balance.fetch_sub(demand, AcqRel);
         while self.shared.balance.load(Acquire) < 0 {
             let acted = listens && !is_past(deadline) && self.act(meanwhile);
@@ -556,13 +559,13 @@ impl<S: Completable> CompletionSet<S> {
             }
         }
         self.inline_wait.pause();
-        // The demand is withdrawn; what came last counts.
+        // Withdraws the demand; a completion after the loop still counts.
         self.shared.balance.fetch_add(demand, AcqRel) >= 0
     }
 
-    /// The indices of what has completed since the last call, in the order of completion.
+    /// Adds to `to` the indices of the futures that have completed since the last call, in the order of completion.
     pub(super) fn drain(&mut self, to: &mut impl Extend<usize>) {
-        // Acquire pairs with the Release of `complete`: the links are whole.
+        // Acquire pairs with the Release of `complete`: the links are visible.
         let mut newest_first = self.shared.stack.swap(ptr::null_mut(), Acquire);
         let mut indices = Vec::new();
         // SAFETY: the stack holds nodes of `shared.nodes`, which lives as long as `self.shared`.
@@ -574,10 +577,11 @@ impl<S: Completable> CompletionSet<S> {
         to.extend(indices.into_iter().rev());
     }
 
-    /// Where a failure is enough, and one may have ended the wait: is it really one? Some values are made only when they are looked at,
-    /// and that may fail. If none has failed, the wait may have to go on: this says whether `count` futures are done.
+    /// If a failure is enough, and one may have ended the wait: whether it really failed. Some values are created only when they
+    /// are inspected, and that may fail. If none has failed, the wait may have to go on: returns whether `count` futures are
+    /// done.
     fn is_really_over(&mut self, count: usize) -> bool {
-        // AcqRel: what has completed before this is on the stack, and what completes from now on counts as enough again.
+        // AcqRel: what has completed before this is on the stack, and a failure from now on is enough again.
         if !self.shared.failure_is_enough || !self.shared.failed.swap(false, AcqRel) {
             return true;
         }
@@ -597,13 +601,13 @@ impl<S: Completable> CompletionSet<S> {
         self.items[index].take().expect("a future completes once")
     }
 
-    /// Ends the registrations, and gives back what has not been taken, in the original order.
+    /// Ends the registrations, and returns the items that have not been taken, in the original order.
     pub(super) fn dissolve(&mut self) -> impl Iterator<Item = S> + use<S> {
         for (item, node) in self.items.iter_mut().zip(&self.shared.nodes).take(self.registered) {
             let Some(item) = item.as_mut().filter(|_| !self.refused.contains(&node.index)) else { continue };
             if item.source_mut().unregister(node.as_waiter()).is_ok() {
-                // SAFETY: the registration is undone, so its strong reference, from `new`, is given up here. It is
-                // not the last one: `self` has its own.
+                // SAFETY: the registration is undone, so its strong reference, from `new`, is released here. It is not the last
+                // one: `self` has its own.
                 unsafe { Arc::decrement_strong_count(node.shared) };
             }
         }
@@ -619,7 +623,7 @@ impl<S: Completable> CompletionSet<S> {
 }
 
 impl<S: Completable> CompletionSet<S> {
-    /// As [`dissolve`](Self::dissolve), where nothing has been taken: what counts as done, and the rest.
+    /// Like [`dissolve`](Self::dissolve), for a set from which nothing was taken: returns what counts as done, and the rest.
     pub(super) fn partition(&mut self) -> (Vec<S>, Vec<S>) {
         let refused = self.refused.clone();
         let (mut done, mut not_done) = (Vec::new(), Vec::new());
@@ -648,7 +652,7 @@ impl Node {
         }
     }
 
-    /// The node as its future knows it; the pointer is good for the whole node.
+    /// The node as its future sees it; the pointer is valid for the whole node.
     fn as_waiter(&self) -> NonNull<Waiter> {
         NonNull::from(self).cast()
     }
@@ -656,7 +660,7 @@ impl Node {
     unsafe fn notify(waiter: NonNull<Waiter>, failed: bool, about_to_call: &dyn Fn()) {
         // SAFETY: `waiter` is the first field of a node (repr(C)), alive by the reference that its registration holds.
         let node = unsafe { waiter.cast::<Self>().as_ref() };
-        // SAFETY: that very reference, which `new` left to this call.
+        // SAFETY: that very reference, which `new` leaked for this call.
         let shared = unsafe { Arc::from_raw(node.shared) };
         shared.complete(node, failed, about_to_call);
     }
@@ -671,7 +675,7 @@ impl ItemListener for Shared {
 }
 
 impl Shared {
-    /// Puts an item on the list of those that may be polled; says whether it was not there.
+    /// Puts an item on the list `pollable`; returns whether it was not there yet.
     fn list(&self, index: usize) -> bool {
         // AcqRel: see `next_to_claim`.
         let is_new = !self.nodes[index].listed.swap(true, AcqRel);
@@ -686,7 +690,7 @@ impl Shared {
         let mut top = self.stack.load(Relaxed);
         loop {
             node.next.store(top, Relaxed);
-            // Release: the link is whole for whoever takes the stack.
+            // Release: the link is visible to the thread that takes the stack.
             match self.stack.compare_exchange_weak(top, node_ptr, Release, Relaxed) {
                 Ok(_) => break,
                 Err(changed) => top = changed,
@@ -694,15 +698,15 @@ impl Shared {
         }
         let first_failure = failed && self.failure_is_enough && !self.failed.swap(true, AcqRel);
         let weight = if first_failure { ENOUGH } else { 1 };
-        // Release: the stack is as it is for whoever sees the sum. Acquire: the sleeper is there.
+        // Release: a thread that sees the sum sees the stack. Acquire: the sleeper is visible.
         let before = self.balance.fetch_add(weight, AcqRel);
         if before < 0 && before + weight >= 0 {
             self.wake(about_to_call);
         }
     }
 
-    /// A waker is taken out: the poll that it leads to puts a new one in. A thread stays, as it may have been woken for
-    /// something that was over before, and sleep on.
+    /// A waker is removed: the poll that it causes stores a new one. A thread remains, since it may have been woken for an
+    /// earlier demand, and sleep on.
     fn wake(&self, about_to_call: &dyn Fn()) {
         let mut sleeper = self.sleeper.lock();
         match sleeper.take() {
@@ -716,7 +720,7 @@ impl Shared {
                 if !only_unparks(&waker) {
                     about_to_call();
                 }
-                // A waker is the runtime's code; if it panics, the resolver must not suffer.
+                // A waker is the runtime's code; its panic must not reach the resolver.
                 quiet::call(|| waker.wake());
             }
             None => {}
@@ -726,7 +730,7 @@ impl Shared {
     fn set_waker(&self, waker: &Waker) {
         let is_there = matches!(&*self.sleeper.lock(), Some(Sleeper::Waker(old)) if old.will_wake(waker));
         if !is_there {
-            // Cloning one and dropping another is the runtime's code, so it happens outside the lock.
+            // Cloning and dropping wakers is the runtime's code, so it happens outside the lock.
             let new = Sleeper::Waker(waker.clone());
             let old = self.sleeper.lock().replace(new);
             quiet::drop(old);

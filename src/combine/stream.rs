@@ -10,10 +10,11 @@ use super::as_completed::AsCompleted;
 use super::set::Completable;
 
 impl<F: Completable> AsCompleted<F> {
-    /// The same as a [`Stream`], for asynchronous code: what has not been yielded yet, as it completes.
+    /// Turns the iterator into a [`Stream`], for asynchronous code. It yields the futures that have not been yielded yet, as they
+    /// complete.
     ///
-    /// It is a type of its own because `Iterator::next` and `StreamExt::next` would be hard to tell apart. It can be dropped
-    /// at any time, also between a poll and the wake-up, which never blocks; and polled with another waker each time.
+    /// It is a type of its own because `Iterator::next` and `StreamExt::next` would be hard to tell apart. It can be dropped at
+    /// any time, also between a poll and the wake-up, without blocking, and polled with another waker each time.
     ///
     /// ```
     /// use std::future::poll_fn;
@@ -46,7 +47,7 @@ pub struct AsCompletedStream<F: Completable> {
     inner: AsCompleted<F>,
 }
 
-// The items lie on the heap, and are never pinned.
+// The items are on the heap, and are never pinned.
 impl<F: Completable> Unpin for AsCompletedStream<F> {}
 
 impl<F: Completable> AsCompletedStream<F> {

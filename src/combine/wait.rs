@@ -17,7 +17,7 @@ pub enum ReturnWhen {
 }
 
 impl ReturnWhen {
-    /// How many of so many futures have to be done.
+    /// How many of `futures` futures have to be done.
     pub(super) fn count(self, futures: usize) -> usize {
         match self {
             Self::FirstCompleted => futures.min(1),
@@ -30,7 +30,7 @@ impl ReturnWhen {
 #[derive(Debug)]
 #[must_use = "the futures are in here"]
 pub struct Waited<F> {
-    /// The futures that are done, and those that the call would have waited for in vain (see [`wait`]).
+    /// The futures that are done, and those for which waiting would deadlock (see [`wait`]).
     pub done: Vec<F>,
     /// The others. Their tasks go on.
     pub not_done: Vec<F>,
@@ -43,23 +43,22 @@ impl<F: Completable> Waited<F> {
     }
 }
 
-/// Blocks until the futures are as `return_when` says, or `timeout` has passed since this call (`None`: no limit), and
-/// sorts them into those that are done and those that are not. A time-out is not an error. No futures: returns at once.
+/// Blocks until `return_when` is satisfied, or `timeout` has passed since this call (`None`: no limit), and sorts them into those
+/// that are done and those that are not. A time-out is not an error. With no futures it returns at once.
 ///
-/// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs
-/// `(key, future)`. Called on a worker, it runs tasks of the same pool that are still queued instead of waiting for
-/// them (those of `futures`, no others), if it waits for all of them without a time-out. Otherwise it runs no task itself, so that
-/// it can return in time: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs the queued
-/// tasks, one after the other.
+/// Takes [`TaskFuture`](crate::TaskFuture)s or [`SharedFuture`](crate::SharedFuture)s of any executors, or pairs `(key, future)`.
+/// Called on a worker, it runs tasks of the same pool that are still queued instead of waiting for them (those of `futures`, no
+/// others), if it waits for all of them without a time-out. Otherwise it runs no task itself, so that it can return in time: if
+/// no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads) runs the queued tasks, one after the other.
 ///
-/// Called in a task, without a time-out, a future counts as done if waiting for it would deadlock: it belongs to the calling task,
-/// or to a cycle of tasks that wait for each other. (With `FirstCompleted`, it counts only if none of the others can complete.) It is in
-/// `done`, and asked for its result it says [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once; the task itself is not
-/// changed. Which circles are not found is said at [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock).
+/// Called in a task, without a time-out, a future counts as done if waiting for it would deadlock: it belongs to the calling
+/// task, or to a cycle of tasks that wait for each other. (With `FirstCompleted`, it counts only if none of the others can
+/// complete.) It is in `done`, and its `result` returns [`WouldDeadlock`](crate::TaskError::WouldDeadlock) at once; the task
+/// itself is not changed. [`TaskError::WouldDeadlock`](crate::TaskError::WouldDeadlock) says which cycles are not detected.
 ///
 /// [`wait_async`](crate::wait_async) is the same for asynchronous code.
 ///
-/// After Python's [`wait`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.wait).
+/// Modeled on Python's [`wait`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.wait).
 ///
 /// ```
 /// use concurrent_futures::{promise, wait, ReturnWhen};

@@ -8,14 +8,14 @@ use std::task::{Context, Poll, ready};
 use super::set::{Completable, CompletionSet};
 use super::wait::{ReturnWhen, Waited};
 
-/// [`wait`](crate::wait()) to be awaited: ready when the futures are as `return_when` says. No futures: ready at once.
+/// [`wait`](crate::wait()) as a future: ready when `return_when` is satisfied. With no futures it is ready at once.
 ///
-/// Polled by a spawned future, or by a [`block_on`](crate::block_on) inside a task, it counts the handle of that very task as done,
-/// as [`wait`](crate::wait()) does.
+/// Polled by a spawned future, or by a [`block_on`](crate::block_on) inside a task, it counts the handle of that very task as
+/// done, as [`wait`](crate::wait()) does.
 ///
 /// It has no time-out parameter, because timers belong to the runtime. Pass it to the runtime's time-out by reference; afterwards
-/// [`into_waited`](WaitAsync::into_waited) returns what is done and what is not. It can be dropped at any time, which never blocks;
-/// the tasks go on.
+/// [`into_waited`](WaitAsync::into_waited) returns what is done and what is not. It can be dropped at any time, which never
+/// blocks; the tasks go on.
 ///
 /// ```
 /// use concurrent_futures::{block_on, promise, wait_async, ReturnWhen};
@@ -54,11 +54,12 @@ pub struct WaitAsync<F: Completable> {
     ready: bool,
 }
 
-// The items lie on the heap, and are never pinned.
+// The items are on the heap, and are never pinned.
 impl<F: Completable> Unpin for WaitAsync<F> {}
 
 impl<F: Completable> WaitAsync<F> {
-    /// What is done by now, and what is not. Both lists are empty if the future has been ready, and has handed them out.
+    /// Returns which futures are done by now and which are not. Both lists are empty if this future was ready, and has returned
+    /// them.
     pub fn into_waited(mut self) -> Waited<F> {
         Waited::of(&mut self.set)
     }
@@ -69,7 +70,7 @@ impl<F: Completable> Future for WaitAsync<F> {
 
     /// # Panics
     ///
-    /// If it is polled again after it was ready.
+    /// If it is polled again after it has returned `Ready`.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Waited<F>> {
         let this = self.get_mut();
         assert!(!this.ready, "polled again after it was ready");

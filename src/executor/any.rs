@@ -1,4 +1,4 @@
-//! What code can ask of an executor without knowing which one it is.
+//! The operations that all executors support.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -10,8 +10,8 @@ use crate::future::TaskFuture;
 
 /// A pool of threads or of processes, for code that takes either.
 ///
-/// What both can run is what processes can: functions, and closures that capture nothing, with one argument, where argument
-/// and result have serde's traits. On threads nothing is encoded.
+/// Both run what processes can run: functions, and closures that capture nothing, with one argument, where argument and result
+/// implement serde's traits. Thread pools encode nothing.
 ///
 /// This trait is sealed: the executors of this crate implement it.
 ///
@@ -55,7 +55,7 @@ pub trait Executor: Sealed + Send + Sync {
         F: Fn(I::Item) -> R + Copy + Send + Sync + 'static,
         R: Serialize + DeserializeOwned + Send + 'static;
 
-    /// Ends the pool: it takes nothing new from now on, and `how` says what becomes of what it has.
+    /// Shuts the pool down: it accepts no new tasks from now on, and `how` determines what happens to those it has.
     ///
     /// # Errors
     ///
@@ -64,6 +64,6 @@ pub trait Executor: Sealed + Send + Sync {
     fn shutdown(&self, how: Shutdown) -> Result<(), ShutdownError>;
 }
 
-/// Only the executors of this crate are executors.
+/// Only the executors of this crate implement [`Executor`].
 #[allow(unreachable_pub)]
 pub trait Sealed {}

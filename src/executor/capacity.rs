@@ -9,18 +9,18 @@ use crate::lock::{Condvar, Mutex};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum QueuePolicy {
-    /// Blocks until there is room, or the pool is shut down. A worker of the pool itself does not block, as it might
-    /// be the one who has to make room: it runs the task in place.
+    /// Blocks until there is room, or the pool is shut down. A worker of the pool itself does not block, since it might be the
+    /// one that has to make room: it runs the task in place.
     #[default]
     Block,
-    /// Does not take the task: the future resolves to [`TaskError::QueueFull`](crate::TaskError::QueueFull) at once.
+    /// Rejects the task: the future resolves to [`TaskError::QueueFull`](crate::TaskError::QueueFull) at once.
     Fail,
     /// Runs the task in the calling thread (also where the executor's workers are processes); the future is done when
     /// `submit` returns.
     CallerRuns,
 }
 
-/// How many more tasks may be queued.
+/// The bound of a queue: how many more tasks may be queued.
 #[derive(Debug)]
 pub(crate) struct Capacity {
     pub(crate) policy: QueuePolicy,
@@ -34,7 +34,7 @@ struct Room {
     closed: bool,
 }
 
-/// The right to be queued. It travels in the task's closure, so it is given up when the task starts and when it is
+/// A permit for one queued task. It is part of the task's closure, so it is released when the task starts and when it is
 /// cancelled, whichever comes first.
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Capacity>);
@@ -67,7 +67,7 @@ impl Capacity {
         Some(Permit(Arc::clone(self)))
     }
 
-    /// Wakes everybody who waits for room: there will be none.
+    /// Wakes all threads that wait for room: no more tasks are accepted.
     pub(crate) fn close(&self) {
         self.room.lock().closed = true;
         self.changed.notify_all();

@@ -2,9 +2,9 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `any` | what code can ask of an executor without knowing which one it is |
+//! | `any` | the operations that all executors support |
 //! | `capacity` | the bound of a bounded queue |
-//! | `options` | the words in which a user speaks to any executor |
+//! | `options` | option types that both executors share |
 
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 mod any;

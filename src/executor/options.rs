@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::error::BuildError;
 
-/// The most workers that one executor can have: 32,768, which is above what Linux lets a process have by default.
+/// The most workers that one executor can have: 32,768, which is more threads than Linux allows a process by default.
 pub const MAX_WORKERS: usize = 32_768;
 
-/// Which of the queued tasks start first. Within one priority it is first in, first out.
+/// Which of the queued tasks start first. Within one priority the order is first in, first out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
     /// Starts when nothing else is queued.
@@ -19,37 +19,38 @@ pub enum Priority {
     High,
 }
 
-/// What the `shutdown` of an executor does with what is queued, and what it waits for. In every mode
-/// the executor takes nothing new from the moment of the call.
+/// What the `shutdown` of an executor does with what is queued, and what it waits for. In every mode the executor accepts no new
+/// tasks from the call on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Shutdown {
-    /// Runs everything that was submitted, spawned futures to their end included, then returns when the workers are gone. The
-    /// end of Python's `with` block.
+    /// Runs everything that was submitted, including spawned futures to completion, then returns when the workers have ended.
+    /// This corresponds to the end of Python's `with` block.
     #[default]
     Wait,
-    /// Returns at once; everything that was submitted still runs, and the workers end by themselves. Dropping the executor then does
-    /// not wait either.
+    /// Returns at once; everything that was submitted still runs, and the workers end by themselves. Dropping the executor then
+    /// does not wait either.
     NoWait,
-    /// Cancels what has not started, and spawned futures where they wait; lets the rest finish, and returns when the workers
-    /// are gone. A future that is being polled ends with that poll.
+    /// Cancels what has not started, and spawned futures where they wait; lets the rest finish, and returns when the workers have
+    /// ended. A future that is being polled ends with that poll.
     CancelPending,
-    /// Cancels as [`CancelPending`](Self::CancelPending), but returns without waiting for the rest, as [`NoWait`](Self::NoWait).
+    /// Cancels like [`CancelPending`](Self::CancelPending), but returns without waiting for the rest, like
+    /// [`NoWait`](Self::NoWait).
     CancelPendingNoWait,
     /// Like [`Wait`](Self::Wait), but for at most the given time. After that it behaves like
-    /// [`CancelPending`](Self::CancelPending), and the call returns an error that says how many workers were still busy. Threads go
-    /// on until their tasks end, as no thread can be stopped from outside; worker processes are ended (SIGTERM, and SIGKILL 50 ms
-    /// later).
+    /// [`CancelPending`](Self::CancelPending), and the call returns an error that says how many workers were still busy. Threads
+    /// go on until their tasks end, as no thread can be stopped from outside; worker processes are ended (SIGTERM, and SIGKILL 50
+    /// ms later).
     Within(Duration),
 }
 
 impl Shutdown {
-    /// Is what has not started cancelled at once?
+    /// Whether what has not started is cancelled at once.
     pub(crate) fn cancels(self) -> bool {
         matches!(self, Self::CancelPending | Self::CancelPendingNoWait)
     }
 
-    /// Does the call return when the workers are gone?
+    /// Whether the call waits until the workers have ended.
     pub(crate) fn waits(self) -> bool {
         !matches!(self, Self::NoWait | Self::CancelPendingNoWait)
     }

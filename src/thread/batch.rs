@@ -1,16 +1,16 @@
-//! The batch of a worker: which one it is, how often others have looked at it, and whether it is counted.
+//! The batch of a worker: its number, how often other workers have looked at it, and whether it is counted.
 //!
-//! `queues` counts the workers that have a batch. The worker counts itself before it takes one, and discounts itself when it takes no
-//! other. If the rest of a batch is put back, whoever does that discounts the worker, which may be at something long; unless
-//! it has begun another batch meanwhile: so each batch has a number.
+//! `queues` counts the workers that have a batch. A worker counts itself before it takes a batch, and discounts itself when it
+//! takes no other. Another worker that puts back the rest of the batch discounts the owner, which may be running a long task,
+//! unless the owner has begun another batch in the meantime; so each batch has a number.
 //!
-//! The tasks of a batch come into the worker's own queue one by one. Until all are there, nobody looks at the batch: what came after
-//! a look that puts it back would be in the queue of a worker that is not counted.
+//! The tasks of a batch are moved to the worker's own queue one by one. Until all are there, looks have no effect: tasks that
+//! arrived after the batch was put back would be in the queue of a worker that is not counted.
 
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 
-/// A batch that other workers have found unfinished this many times goes back to the queue. (Fewer under loom, to keep the models
-/// small.)
+/// A batch that other workers have found unfinished this many times is put back into the queue. (Fewer under loom, to keep the
+/// models small.)
 pub(super) const LOOKS: usize = if cfg!(loom) { 1 } else { 2 };
 
 /// The bits in which looks are counted.
@@ -23,14 +23,14 @@ const NUMBER: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// How many batches the worker has taken, times `NUMBER`; and two flags: it is counted, and has not got all of the newest batch.
-    /// While the latter is set nobody else changes the word.
+    /// The number of batches that the worker has taken, times `NUMBER`, and two flags: COUNTED, and FILLING while the newest
+    /// batch is incomplete. Once FILLING is set, no other thread changes the word until it is cleared.
     word: AtomicUsize,
-    /// How often the newest of them has been looked at: its number, and in the lowest bits how often.
+    /// How often the newest batch has been looked at: its number, and the count in the lowest bits.
     looks: AtomicUsize,
 }
 
-/// A batch that a worker has not finished for long.
+/// A batch that was not empty at `LOOKS` looks.
 pub(super) struct Overdue(usize);
 
 impl Batch {
@@ -38,14 +38,15 @@ impl Batch {
         Self { word: AtomicUsize::new(0), looks: AtomicUsize::new(0) }
     }
 
-    /// The worker, whose own queue is empty, is about to take another batch. True if it is to be counted: it was not yet.
+    /// The worker, whose own queue is empty, is about to take another batch. True if the caller must count it, since it was not
+    /// counted.
     pub(super) fn begin(&self) -> bool {
-        // Others only take COUNTED away.
+        // Other threads only clear COUNTED.
         let next = (self.word.load(Relaxed) | COUNTED | FILLING).wrapping_add(NUMBER);
         self.word.swap(next, SeqCst) & COUNTED == 0
     }
 
-    /// The worker has all of the batch in its own queue. Release: whoever looks from now on sees it there.
+    /// The worker has all of the batch in its own queue. Release: a thread that looks from now on sees it there.
     pub(super) fn filled(&self) {
         self.word.store(self.word.load(Relaxed) & !FILLING, Release);
     }
@@ -55,7 +56,7 @@ impl Batch {
         self.word.load(Relaxed) & COUNTED != 0 && self.word.fetch_and(!COUNTED, SeqCst) & COUNTED != 0
     }
 
-    /// Another worker looks at the batch, which is not empty: gives it, if it has been looked at so often that it is to go back.
+    /// Another worker looks at the batch, which is not empty. Returns the batch if it is overdue, and is to be put back.
     pub(super) fn look(&self) -> Option<Overdue> {
         let word = self.word.load(Acquire);
         if word & FILLING != 0 {
@@ -68,7 +69,7 @@ impl Batch {
         self.looks.fetch_update(Relaxed, Relaxed, look).is_err().then_some(Overdue(word))
     }
 
-    /// What was left of that batch has gone back. True if the worker is to be discounted: it has not begun another.
+    /// The rest of that batch has been put back. True if its worker is to be discounted, since it has not begun another.
     pub(super) fn gone_back(&self, Overdue(word): Overdue) -> bool {
         word & COUNTED != 0 && self.word.compare_exchange(word, word - COUNTED, SeqCst, Relaxed).is_ok()
     }

@@ -11,7 +11,7 @@ use crate::error::BuildError;
 use crate::executor::{Capacity, QueuePolicy, check_workers};
 use crate::unwind;
 
-/// Settings of a [`ThreadPoolExecutor`], made by [`ThreadPoolExecutor::builder`].
+/// Settings of a [`ThreadPoolExecutor`], created by [`ThreadPoolExecutor::builder`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,17 +42,17 @@ impl ThreadPoolBuilder {
     /// The smallest stack of a thread, in bytes. It is enough for a task of a debug build that panics while backtraces are on.
     pub const MIN_STACK_SIZE: usize = 64 << 10;
 
-    /// At most so many threads, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They start on demand. Without it:
-    /// [`io_workers()`](crate::io_workers), as in Python. Blocked workers may have
-    /// [spare threads](ThreadPoolExecutor#spare-threads) beside them.
+    /// Sets the maximum number of threads, 1 to [`MAX_WORKERS`](crate::MAX_WORKERS). They start on demand. The default is
+    /// [`io_workers()`](crate::io_workers), as in Python. Blocked workers may have [spare
+    /// threads](ThreadPoolExecutor#spare-threads) in addition.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = Some(workers);
         self
     }
 
-    /// Names the executor. Its threads are called `NAME_0`, `NAME_1` and so on (Linux shows the first 15 bytes). By default the name is
-    /// `ThreadPoolExecutor-N`, where N counts the executors of the process that have no name of their own. Python's
-    /// `thread_name_prefix`.
+    /// Sets the name of the executor. Its threads are called `NAME_0`, `NAME_1` and so on (Linux shows the first 15 bytes). The
+    /// default is `ThreadPoolExecutor-N`, where N counts the executors of the process that have no name of their own. Modeled on
+    /// Python's `thread_name_prefix`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -65,10 +65,10 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Runs in every thread before its first task. It is dropped, with what it captured, as soon as no thread will start any more:
-    /// when the pool is closed and its last thread has ended, or when the pool is broken or cancelled. If it panics, the executor is
-    /// broken: everything queued, and everything submitted later, fails with [`TaskError::Broken`](crate::TaskError::Broken); tasks
-    /// that are running in other threads finish.
+    /// Runs in every thread before its first task. It is dropped, with what it captured, as soon as no thread can start any more:
+    /// when the pool is closed and its last thread has ended, or when the pool is broken or cancelled. If it panics, the executor
+    /// is broken: everything queued, and everything submitted later, fails with [`TaskError::Broken`](crate::TaskError::Broken);
+    /// tasks that are running in other threads finish.
     ///
     /// It must not wait for tasks of its own pool: a thread that would run them runs the initializer first. (`result` of a
     /// queued closure works, as it runs the closure in place.)
@@ -77,16 +77,16 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Runs in every thread after its last task, if its initializer succeeded. A panic is reported by the panic hook and
-    /// goes no further. It is dropped like the [initializer](Self::initializer), but not before the last thread has run it.
+    /// Runs in every thread after its last task, if its initializer succeeded. A panic is reported by the panic hook and then
+    /// ignored. It is dropped like the [initializer](Self::initializer), but not before the last thread has run it.
     pub fn finalizer(mut self, f: impl Fn() + Send + Sync + 'static) -> Self {
         self.finalizer = Some(Arc::new(f));
         self
     }
 
-    /// Bounds the queue to `tasks` entries. Running tasks and futures that have been polled do not count. `policy` determines what
-    /// happens when the queue is full. Without it the queue is unbounded. Tasks of a `map` or a scope are not counted; bound a map
-    /// by its [`buffer`](crate::MapOptions::buffer).
+    /// Bounds the queue to `tasks` entries. Running tasks and futures that have been polled do not count. `policy` determines
+    /// what happens when the queue is full. Without it the queue is unbounded. Tasks of a `map` or a scope are not counted; bound
+    /// a map by its [`buffer`](crate::MapOptions::buffer).
     pub fn queue_capacity(mut self, tasks: usize, policy: QueuePolicy) -> Self {
         self.queue_capacity = Some((tasks, policy));
         self
@@ -99,11 +99,11 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Makes the executor. No thread is started before the first task.
+    /// Creates the executor. No thread is started before the first task.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if a setting makes no sense.
+    /// [`BuildError`], if a setting is invalid.
     pub fn build(self) -> Result<ThreadPoolExecutor, BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(default::io_workers);
         check_workers(max_workers)?;
@@ -125,7 +125,7 @@ impl ThreadPoolBuilder {
 
 fn next_name() -> String {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
-    // Relaxed: the number only has to be different from all others.
+    // Relaxed: the number only has to be unique.
     format!("ThreadPoolExecutor-{}", COUNTER.fetch_add(1, Relaxed))
 }
 

@@ -1,4 +1,4 @@
-//! What the handle of a pool and its workers share.
+//! The state that the handle of a pool and its workers share.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
@@ -24,14 +24,14 @@ use crate::spin;
 /// The initializer or finalizer of threads.
 pub(super) type Hook = Arc<dyn Fn() + Send + Sync>;
 
-/// What a pool was built with.
+/// The settings of a pool.
 pub(super) struct Config {
     pub(super) name: String,
     pub(super) stack_size: Option<usize>,
     pub(super) idle_timeout: Option<Duration>,
 }
 
-/// What each thread runs first and last. It gets a copy when it is started.
+/// What each thread runs first and last. A thread gets a copy when it is started.
 #[derive(Clone, Default)]
 pub(super) struct Hooks {
     pub(super) initializer: Option<Hook>,
@@ -40,12 +40,12 @@ pub(super) struct Hooks {
 
 pub(super) struct Core {
     pub(super) config: Config,
-    /// Empty as soon as no thread will start any more.
+    /// Empty as soon as no thread can start any more.
     hooks: Mutex<Hooks>,
     pub(super) queues: Shared,
     /// How many empty shells there are in the queues.
     pub(super) shells: &'static Shells,
-    /// How many there were after the last sweep. Locked by whoever sweeps.
+    /// How many there were after the last sweep. Locked during a sweep.
     swept: Mutex<usize>,
     pub(super) sleep: CachePadded<Sleep>,
     pub(super) max_workers: AtomicUsize,
@@ -54,9 +54,9 @@ pub(super) struct Core {
     pub(super) capacity: Option<Arc<Capacity>>,
     /// Spawned futures that have not ended.
     pub(super) unfinished: LiveFutures,
-    /// A worker sleeps longer than its idle timeout says, because of them.
+    /// A worker sleeps beyond its idle timeout because of `unfinished`.
     pub(super) someone_stays: AtomicBool,
-    /// The pool was shut down without waiting for its end: to drop it does not wait either.
+    /// The pool was shut down without waiting; dropping it does not wait either.
     pub(super) is_left_alone: AtomicBool,
     /// The process that the pool was built in.
     origin: Origin,
@@ -68,15 +68,14 @@ pub(super) struct Core {
     no_thread: Mutex<Option<TaskError>>,
 }
 
-/// What every task of a pool knows of it: its count of empty shells, which no other pool has at the same time.
+/// Identifies the pool of a task by its count of empty shells, which no other pool has at the same time.
 ///
-/// A task that is queued keeps its pool's core alive (the core ends only when nothing is queued), so a core with that
-/// count that the calling worker holds is the task's own.
+/// A core is not dropped while tasks are queued, so if the calling worker holds a core with that count, it is the task's own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct PoolId(&'static Shells);
 
 impl PoolId {
-    /// Was the pool built in another process, from which this one was forked?
+    /// Whether the pool was built in a process from which this one was forked.
     #[inline]
     pub(super) fn is_elsewhere(self) -> bool {
         fork::is_child() && fork::is_foreign(self.0.origin())
@@ -125,8 +124,8 @@ impl Sweep for Core {
     fn sweep_if_due(&self) {
         let Some(mut swept) = self.swept.try_lock() else { return };
         let count = self.shells.count();
-        // Those that a sweep does not find, since they are in the batches of workers, do not call for the next one. So each sweep
-        // handles at most twice as many entries as shells were left since the last one.
+        // Shells that a sweep does not find, since they are in the batches of workers, do not trigger the next one. So each sweep
+        // handles at most twice as many entries as shells were added since the last one.
         *swept = (*swept).min(count);
         if 2 * (count - *swept) > self.queues.len() {
             self.queues.sweep();
@@ -171,14 +170,14 @@ impl Core {
         PoolId(self.shells)
     }
 
-    /// Is this the process that the pool was built in? In a child that was forked from it there are no workers, and the locks may
-    /// be held by nobody: nothing of the pool may be touched there. One load.
+    /// Whether this is the process that the pool was built in. A forked child has no workers, and locks may be held by threads
+    /// that do not exist there, so the pool must not be used there. Costs one load.
     #[inline(always)]
     pub(super) fn is_here(&self) -> bool {
         self.origin.is_here()
     }
 
-    /// Why nothing new is taken, if so.
+    /// Why the pool accepts no new tasks; `None` if it does.
     pub(super) fn closed_because(&self) -> Option<TaskError> {
         if !self.is_here() {
             return Some(TaskError::WrongProcess);
@@ -194,7 +193,7 @@ impl Core {
         }
     }
 
-    /// Queues a closure, unless the pool is closed: then the future says so.
+    /// Queues a closure. If the pool is closed, the future is resolved to the reason.
     pub(super) fn submit<F, T>(&self, f: F, priority: Priority) -> TaskFuture<T>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -208,19 +207,19 @@ impl Core {
         future
     }
 
-    /// Queues a task, and sees to it that somebody will run it.
+    /// Queues a task, and notifies the workers.
     pub(super) fn push(&self, task: Task, priority: Priority) {
         self.push_unannounced(task, priority);
         self.notify();
     }
 
-    /// [`notify`](Self::notify) for one task of a batch, which is notified as a whole when it ends: cheap, and may miss a
-    /// worker that is falling asleep.
+    /// [`notify`](Self::notify) for one task of a batch; the caller notifies once more at the end of the batch. Cheap, but may
+    /// miss a worker that is falling asleep.
     pub(super) fn notify_roughly(&self) {
         self.sleep.wake_one_if_wanted(self.sleep.counts());
     }
 
-    /// Queues a task of a batch; the caller notifies.
+    /// Queues a task; the caller notifies.
     pub(super) fn push_unannounced(&self, task: Task, priority: Priority) {
         self.queues.push(task, priority);
     }
@@ -230,21 +229,21 @@ impl Core {
         fence(SeqCst);
         let counts = self.sleep.counts();
         if counts.is_refusing() {
-            // The pool was cancelled between the check for it and the push, and whoever emptied the queues may have missed
-            // this task; the workers may all be busy for long.
+            // The pool was cancelled between the check and the push, and the thread that emptied the queues may have missed this
+            // task; all workers may be busy for long.
             self.drain(|task| self.refuse(task, counts));
         } else if counts.asleep() > 0 {
             self.sleep.wake_one_if_wanted(counts);
         } else if counts.is_closed() && counts.threads() == 0 {
-            // The pool ended between the check for it and the push: nobody else will ever look.
+            // The pool ended between the check and the push: no other thread will find the task.
             self.refuse_queued(&TaskError::ShutDown);
         } else if counts.threads() < self.max_workers.load(Relaxed) {
             self.grow_if_short(counts);
         }
     }
 
-    /// [`notify`](Self::notify) for a future that was woken, perhaps in a thread that is none of the pool's. As long as it is
-    /// not finished there is a worker that will come across it, even if only to refuse it.
+    /// [`notify`](Self::notify) for a future that was woken, possibly on a thread outside the pool. As long as the future is
+    /// unfinished, there is a worker that will find it, even if only to refuse it.
     pub(super) fn notify_of_woken(&self) {
         fence(SeqCst);
         let counts = self.sleep.counts();
@@ -263,25 +262,25 @@ impl Core {
         self.me.upgrade()
     }
 
-    /// Like [`notify`](Self::notify), for work that was published earlier and has not been taken yet.
+    /// Starts a thread, if there may be more, for work that was published earlier and has not been taken yet.
     pub(super) fn grow_if_room(&self, counts: Counts) {
         if counts.threads() < self.max_workers() {
             self.grow_if_short(counts);
         }
     }
 
-    /// A thread has stopped being free; the word of `sleep` is as it was then.
+    /// A thread has stopped being free; `counts` is the word of `sleep` after that change.
     pub(super) fn stopped_being_free(&self, counts: Counts) {
         self.spares.watch.stopped_being_free(&self.sleep, counts);
     }
 
-    /// Is there more in all queues, the workers' own and the shared ones? In this order: what a worker fetches meanwhile is
-    /// missed, and that worker sees to it; the other way round it would count twice.
+    /// Whether all queues, the workers' own and the shared ones, hold more than `searching` entries. In this order: a task that a
+    /// worker fetches in between is missed, and that worker looks for more; in the other order it could be counted twice.
     fn is_waiting_more_than(&self, searching: usize) -> bool {
         let own = || {
             if self.anything_own() { self.registry.workers().map(|handle| handle.waiting()).sum::<usize>() } else { 0 }
         };
-        // Most often the shared queues are enough to tell, and then nobody asks all the workers.
+        // Usually the shared queues suffice, and the workers' queues are not read.
         self.queues.len() > searching || own() + self.queues.len() > searching
     }
 
@@ -290,7 +289,7 @@ impl Core {
         !self.queues.is_empty() || self.anything_own() && self.registry.workers().any(|handle| !handle.is_empty())
     }
 
-    /// May there be anything in the own queues of workers?
+    /// Whether there may be anything in the workers' own queues.
     pub(super) fn anything_own(&self) -> bool {
         self.queues.has_batches() || self.registry.anyone_joins()
     }
@@ -305,10 +304,10 @@ impl Core {
         (own + self.queues.len()).saturating_sub(self.shells.count())
     }
 
-    /// Starts a thread if more tasks wait than there are threads that will look for one.
+    /// Starts a thread if more tasks wait than threads are searching.
     #[cold]
     fn grow_if_short(&self, counts: Counts) {
-        // Nothing may be waiting any more: a worker that was searching was quick.
+        // A searching worker may have taken the task in the meantime.
         if !self.is_waiting_more_than(counts.searching()) {
             return;
         }
@@ -323,7 +322,7 @@ impl Core {
         }
     }
 
-    /// With other threads there, the tasks wait for them. Without, nobody would ever come.
+    /// If there are other threads, the tasks wait for them. Otherwise no thread would run them, so they fail.
     #[cold]
     fn start_failed(&self, error: io::Error) {
         fence(SeqCst);
@@ -339,8 +338,9 @@ impl Core {
         }
     }
 
-    /// Empties the shared queues, and those of the workers, of what has not started. Whoever pushes later than this looks
-    /// (SeqCst fence) sees why, and does the same for its own task. If a callback of a task forks, the child leaves the rest.
+    /// Removes every task that has not started from the shared queues and those of the workers. A thread that pushes after this
+    /// has checked the queues (SeqCst fence) sees the reason, and drains them itself. If a callback of a task forks, the child
+    /// leaves the rest.
     pub(super) fn drain(&self, mut each: impl FnMut(Task)) {
         fence(SeqCst);
         for priority in [Priority::High, Priority::Normal, Priority::Low] {
@@ -365,7 +365,7 @@ impl Core {
         self.drain(|task| task.fail(reason.clone()));
     }
 
-    /// What a worker does with a task instead of running it, while the pool is refusing.
+    /// Cancels or fails a task instead of running it, while the pool is refusing.
     pub(super) fn refuse(&self, task: Task, counts: Counts) {
         match self.reason(counts, TaskError::Cancelled) {
             TaskError::Cancelled => task.cancel(),
@@ -373,13 +373,13 @@ impl Core {
         }
     }
 
-    /// Takes nothing new; the workers end when the queues are empty.
+    /// Closes the pool: it accepts no new tasks, and the workers end when the queues are empty.
     pub(super) fn close(&self) {
         self.sleep.close();
         self.closed();
     }
 
-    /// Takes nothing new, and cancels what has not started.
+    /// Closes the pool, and cancels what has not started.
     pub(super) fn close_and_cancel(&self) {
         self.sleep.cancel();
         self.closed();
@@ -389,7 +389,7 @@ impl Core {
         }
     }
 
-    /// A worker's initializer failed: nothing can run any more.
+    /// A worker's initializer panicked: no task can run any more.
     pub(super) fn break_down(&self, cause: Cause) {
         let _ = self.broken.set(cause);
         if self.sleep.break_down() {
@@ -415,23 +415,23 @@ impl Core {
         self.hooks.lock().clone()
     }
 
-    /// Lets go of the hooks, and what they captured, if no thread will start any more: the pool is refusing, or closed and without a
-    /// thread (`Sleep::add_thread_below`). Called wherever that may have become so. Whether there is a thread is asked of the
-    /// registry: a worker that is about to end is not counted by `sleep` for a moment, and may stay after all.
+    /// Drops the hooks, and what they captured, if no thread can start any more: the pool is refusing, or closed and without a
+    /// thread (`Sleep::add_thread_below`). Called wherever that may have become true. The registry tells whether there is a
+    /// thread: `sleep` temporarily does not count a worker that is about to end, and that worker may stay after all.
     pub(super) fn drop_hooks_if_over(&self) {
         let counts = self.sleep.counts();
         if counts.is_refusing() || counts.is_closed() && !self.registry.is_active() && self.spares.count() == 0 {
-            // Outside the lock: destructors are the user's code.
+            // Outside the lock: destructors are user code.
             let hooks = std::mem::take(&mut *self.hooks.lock());
             quiet::drop(hooks);
         }
     }
 }
 
-/// The pool as a map sees it.
+/// The pool as the host of a map.
 pub(super) struct MapHost {
     core: Arc<Core>,
-    /// Why the pool took nothing when the map was made: what is cancelled is only what the pool had taken.
+    /// Why the pool accepted no tasks when the map was created: only accepted items count as cancelled.
     closed: Option<TaskError>,
 }
 
@@ -443,7 +443,7 @@ impl MapHost {
 
 impl Host for MapHost {
     fn start(&self, runner: Box<dyn FnOnce() + Send>) -> TaskFuture<()> {
-        // Nobody waits for a runner, and one that is refused drops its closure, which is how the map hears of it.
+        // A refused runner's closure is dropped, which tells the map; the result of a runner is not used.
         self.core.submit(runner, Priority::Normal)
     }
 

@@ -1,4 +1,4 @@
-//! How many workers, and the pool that is always there.
+//! Default numbers of workers, and the global pool.
 
 use super::ThreadPoolExecutor;
 use crate::fork::PerProcess;
@@ -7,7 +7,7 @@ use crate::spin;
 /// How many workers suit a CPU-bound job: one for each logical CPU that this process may use, cgroup quotas and CPU
 /// affinity included.
 ///
-/// A thread that computes keeps its CPU busy; one thread more than there are CPUs only makes them take turns.
+/// A CPU-bound thread keeps its CPU busy; with more threads than CPUs, threads only take turns.
 ///
 /// ```
 /// assert!(concurrent_futures::cpu_workers() >= 1);
@@ -19,11 +19,11 @@ pub fn cpu_workers() -> usize {
 /// How many workers suit an I/O-bound job, and the default of [`ThreadPoolExecutor`]: four more than there are CPUs, but
 /// no more than 32.
 ///
-/// A thread that waits for a disk or a server uses no CPU meanwhile, so more of them than CPUs keep more requests in
-/// flight. The formula is that of Python's
-/// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor):
-/// the 4 keep a small machine responsive, the 32 keep a large one from starting threads that nobody asked for. A job that
-/// spends nearly all its time waiting can use more: measure, as the `sizing` example does.
+/// A thread that waits for a disk or a server uses no CPU, so more threads than CPUs keep more requests in flight. The formula is
+/// that of Python's
+/// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor): the 4
+/// keep a small machine responsive, the limit of 32 avoids needless threads on a large one. A job that spends nearly all its time
+/// waiting can use more: measure, as the `sizing` example does.
 ///
 /// ```
 /// use concurrent_futures::{cpu_workers, io_workers};

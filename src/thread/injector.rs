@@ -2,50 +2,52 @@
 //!
 //! # Layout
 //!
-//! The queue is a list of blocks with [`CAPACITY`] slots each. A slot is an element, as a pointer, or null. `tail` and `head` are
-//! an index each, and the block that the index is in. Index `i` is that of slot `i % LAP` in block number `i / LAP`. The last
-//! index of each lap belongs to no slot: while an end has it, the thread that claimed the last slot of the block moves that end to
-//! the next block, and all others wait. So indexes only grow, and, being of 64 bits, they never come again.
+//! The queue is a list of blocks with [`CAPACITY`] slots each. A slot holds an element, as a pointer, or null. `tail` and `head`
+//! each consist of an index and the block that contains it. Index `i` refers to slot `i % LAP` in block number `i / LAP`. The
+//! last index of each lap has no slot: while an end is at that index, the thread that claimed the last slot of the block moves
+//! the end to the next block, and all others wait. So indexes only grow, and, being 64 bits wide, never wrap around.
 //!
-//! A producer claims a slot by a compare-exchange on the index of `tail`, and then stores the element in it. A consumer claims one
-//! or more slots of a block by a compare-exchange on the index of `head`. It takes the element out of each and stores null; where
-//! the producer has claimed the slot and not yet stored the element, it waits for that. Then it adds the number of these slots
-//! to the block's count of slots that are done.
+//! A producer claims a slot by a compare-exchange on the index of `tail`, and then stores the element in it. A consumer claims
+//! one or more slots of a block by a compare-exchange on the index of `head`. From each slot it takes the element, and stores
+//! null; if the producer that claimed the slot has not stored the element yet, the consumer waits for it. Then it adds the number
+//! of these slots to the block's count of done slots.
 //!
-//! The consumer whose addition makes that count `CAPACITY` retires the block: the block becomes the queue's *spare*, or is
-//! freed if there is one. A producer that needs a block takes the spare before it allocates. So nobody frees a block as long as
-//! no more blocks are retired than are needed. (It is not the memory that matters. A block would be freed by another thread than the
-//! one that allocated it, and allocators let the two wait for each other.)
+//! The consumer whose addition makes that count `CAPACITY` retires the block: the block becomes the queue's *spare*, or is freed
+//! if there is one. A producer that needs a block takes the spare before it allocates. So no block is freed unless more blocks
+//! are retired than producers need. (The purpose is not to save memory: a block would be freed by a thread other than the one
+//! that allocated it, and in allocators these two threads contend.)
 //!
 //! # Rules
 //!
-//! 1. A thread follows a pointer to a block only for a slot there that it has claimed and is not done with. A producer is done
-//!    with a slot when it stores the element; a consumer, when it adds the slot to the count of the block.
-//! 2. Who has claimed the last slot of a block links the next one (a producer), or reads the link (a consumer), before it is
-//!    done with that slot.
-//! 3. A pointer that is not null, in a slot, is an element that belongs to the queue, until a consumer that has claimed the slot
-//!    takes it and stores null.
-//! 4. A block that is not linked has one owner, which may change it and free it: the consumer that retires it, until it has
-//!    left it in `spare`; the producer that has made it, or has taken it from `spare`, until it links it.
+//! 1. A thread dereferences a pointer to a block only for a slot there that it has claimed and is not done with. A producer is
+//!    done with a slot when it stores the element; a consumer, when it adds the slot to the block's count.
+//! 2. The thread that has claimed the last slot of a block links the next block (a producer), or reads the link (a consumer),
+//!    before it is done with that slot.
+//! 3. A non-null pointer in a slot is an element that belongs to the queue, until a consumer that has claimed the slot takes it
+//!    and stores null.
+//! 4. A block that is not linked has one owner, which may change and free it: the consumer that retires it, until it has stored
+//!    it in `spare`; the producer that allocated it, or took it from `spare`, until it links it.
 //!
 //! # Why no thread touches a block that another one has retired
 //!
-//! *A claimed slot is in the block that was read for it.* A thread reads an index, then the block, and then claims: it moves the
-//! index from what it has read. The block is not one of an earlier lap, because each block is stored before the first index of its
-//! lap (Release; the index is read with Acquire). Nor is it one of a later lap: such a block is stored when the index has left the
-//! lap that the thread has read, and who reads that block (Acquire) finds the index changed. Then the compare-exchange fails, and
-//! the thread does not follow the pointer: that block may be retired, freed, or in use again.
+//! *A claimed slot is in the block that was read for it.* A thread reads an index, then the block, and then claims by a
+//! compare-exchange from the index that it has read. The block is not one of an earlier lap, because each block is stored before
+//! the first index of its lap (Release; the index is read with Acquire). Nor is it one of a later lap: such a block is stored
+//! after the index has left the lap that the thread has read, and a thread that reads that block (Acquire) finds the index
+//! changed. Then the compare-exchange fails, and the thread does not dereference the pointer: that block may be retired, freed,
+//! or in use again.
 //!
-//! *A claimed slot keeps its block.* A block is retired when consumers are done with all of its slots. A consumer is done with a slot
-//! after it has found the element there, so after the producer of that slot was done with it (Release; Acquire). So at
-//! that time nobody has claimed a slot there that he is not done with; and as all are claimed, nobody claims another until the
-//! block is linked again. The additions to the count are AcqRel, so all that was done for these slots happens before the
+//! *A claimed slot keeps its block.* A block is retired when consumers are done with all of its slots. A consumer is done with a
+//! slot after it has found the element there, that is, after the producer of that slot was done with it (Release; Acquire). So at
+//! that time no thread has claimed a slot there that it is not done with; and as all slots are claimed, no thread claims another
+//! until the block is linked again. The additions to the count are AcqRel, so everything done to these slots happens before the
 //! block is retired.
 //!
-//! *A block that is linked again is as good as new.* Its slots are null, for each consumer has stored null before it added to the
-//! count. Who retires the block resets its link and its count. All this comes before the block is left in `spare` (Release), so before
-//! it is taken from there (Acquire), and before it is linked and stored in `tail` (Release): who claims a slot there has read its
-//! address from one of these (Acquire). So no consumer finds an element of an earlier lap.
+//! *A block that is linked again is in its initial state.* Its slots are null, because each consumer has stored null before it
+//! added to the count. The consumer that retires the block resets its link and its count. This happens before the block is stored
+//! in `spare` (Release), hence before it is taken from there (Acquire), and before it is linked and stored in `tail` (Release): a
+//! thread that claims a slot there has read its address from one of these (Acquire). So no consumer finds an element of an
+//! earlier lap.
 
 #![allow(unsafe_code)]
 
@@ -62,23 +64,23 @@ use crossbeam::utils::CachePadded;
 use crate::future::Task;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*};
 
-/// How many slots a block has. With the link they fill eight cache lines. (Models have to come to an end.)
+/// How many slots a block has. With the link they fill eight cache lines. (Two under loom, to keep the models small.)
 const CAPACITY: usize = if cfg!(loom) { 2 } else { 63 };
 
-/// How many indexes there are for each block.
+/// The number of indexes per block.
 const LAP: u64 = CAPACITY as u64 + 1;
 
-/// How many slots there are before that of an index.
+/// The number of slots before an index.
 fn slots_before(index: u64) -> u64 {
     index - index / LAP
 }
 
-/// What fits into one pointer.
+/// A value that can be converted to and from one pointer.
 pub(super) trait Element: Send {
     fn into_raw(self) -> NonNull<()>;
 
     /// # Safety
-    /// `raw` comes from [`into_raw`](Self::into_raw), and goes into one such call.
+    /// `raw` must come from [`into_raw`](Self::into_raw), and may be passed to this function once.
     unsafe fn from_raw(raw: NonNull<()>) -> Self;
 }
 
@@ -124,21 +126,22 @@ impl End {
         Self { index: AtomicU64::new(0), block: AtomicPtr::new(block) }
     }
 
-    /// The index, and the block that it is in if the index is still the same when a slot is claimed.
+    /// Returns the index, and a block that contains it if the index is unchanged when a slot is claimed.
     fn read(&self) -> (u64, *mut Block) {
-        // In this order. Acquire: pairs with the stores of `advance`.
+        // The index first. Acquire pairs with the stores in `advance`.
         let index = self.index.load(Acquire);
         (index, self.block.load(Acquire))
     }
 
-    /// Claims so many slots from an index on, if the end is still there. SeqCst: a push comes before the look at who sleeps
-    /// that follows it, and nothing that was taken is missed by who looks where it is next (see `sleep` and `Lane`).
+    /// Claims `count` slots from `index` on, if the end is still at that index. SeqCst: a push is ordered before the check for
+    /// sleepers that follows it, and a thread that finds an element gone from here finds it where it was moved (see `sleep` and
+    /// `Lane`).
     fn claim(&self, index: u64, count: usize) -> bool {
         self.index.compare_exchange_weak(index, index + count as u64, SeqCst, Relaxed).is_ok()
     }
 
-    /// Moves the end, which has the last index of a lap, to the first one of the next. In this order, Release: see the head
-    /// of this file.
+    /// Moves the end from the last index of a lap to the first index of the next. The block is stored first, both with Release:
+    /// see the module documentation.
     fn advance(&self, next: *mut Block, index: u64) {
         self.block.store(next, Release);
         self.index.store(index, Release);
@@ -148,21 +151,21 @@ impl End {
 #[derive(Debug)]
 struct Head {
     end: End,
-    /// The index of the tail as a consumer has seen it, or an earlier one. To know that there is something before it nobody has
-    /// to read the tail, which producers change all the time.
+    /// An index of the tail that a consumer has read, not necessarily the newest. While the head is before it, consumers need not
+    /// read the tail, which producers change all the time.
     seen: AtomicU64,
 }
 
-/// The queue; see the head of this file.
+/// The queue; see the module documentation.
 #[derive(Debug)]
 pub(super) struct Injector<T: Element> {
     head: CachePadded<Head>,
     tail: CachePadded<End>,
-    /// A block that was retired, or null.
+    /// A retired block, or null.
     spare: CachePadded<AtomicPtr<Block>>,
     #[cfg(all(test, not(loom)))]
     counts: tests::Counts,
-    /// Elements go in and come out, in any thread: they are `Send`. There are no references to any.
+    /// Any thread may push and pop elements, since they are `Send`; the queue hands out no references to them.
     elements: PhantomData<fn(T) -> T>,
 }
 
@@ -192,7 +195,7 @@ impl<T: Element> Injector<T> {
             }
             let is_last = slot + 1 == CAPACITY;
             if is_last && fresh.is_none() {
-                // Before the slot is claimed, since all others wait from then on.
+                // Allocate before the slot is claimed: all other producers wait from then on.
                 fresh = Some(self.unused_block());
             }
             if !self.tail.claim(index, 1) {
@@ -204,14 +207,14 @@ impl<T: Element> Injector<T> {
             if let Some(next) = fresh.take_if(|_| is_last) {
                 let next = Box::into_raw(next);
                 self.tail.advance(next, index + 2);
-                // Rule 2. Release: what is in the new block.
+                // Rule 2. Release publishes the contents of the new block.
                 block.next.store(next, Release);
             }
-            // Release: the element, and the link.
+            // Release publishes the element and the link.
             block.slots[slot].store(element.as_ptr(), Release);
             break;
         }
-        // Another producer was faster.
+        // Another producer has claimed the last slot.
         if let Some(unused) = fresh {
             self.leave(unused);
         }
@@ -222,7 +225,7 @@ impl<T: Element> Injector<T> {
         self.claim(1)?.next()
     }
 
-    /// Takes the oldest element, and moves those that follow it to another queue: so many in all, or fewer.
+    /// Takes the oldest element, and moves those that follow it to `to`: at most `most` in all.
     pub(super) fn pop_batch(&self, to: &Deque<T>, most: usize) -> Option<T> {
         let mut claimed = self.claim(most)?;
         let first = claimed.next();
@@ -230,13 +233,14 @@ impl<T: Element> Injector<T> {
         first
     }
 
-    /// Claims at least one and at most so many slots for this thread.
+    /// Claims at least one and at most `most` slots for this thread; `None` if the queue is empty.
     fn claim(&self, most: usize) -> Option<Claimed<'_, T>> {
         let pause = Pause::new();
         loop {
             let (index, block) = self.head.end.read();
             let first = (index % LAP) as usize;
-            // Acquire: a tail that is known here is known to who sees the head behind it. So the tail is never seen before the head.
+            // Acquire: a thread that reads the head moved below sees a tail at least as new as this one. So the tail is never
+            // seen before the head.
             let mut tail = self.head.seen.load(Acquire);
             if tail < index + most as u64 {
                 // SeqCst: see `is_empty`.
@@ -259,7 +263,7 @@ impl<T: Element> Injector<T> {
             if end == CAPACITY {
                 // SAFETY: rule 1.
                 let link = unsafe { &(*block).next };
-                // Rule 2. Acquire: what is in the next block.
+                // Rule 2. Acquire: the contents of the next block are visible.
                 let next = pause.until(|| NonNull::new(link.load(Acquire)));
                 self.head.end.advance(next.as_ptr(), index + count as u64 + 1);
             }
@@ -268,7 +272,7 @@ impl<T: Element> Injector<T> {
     }
 
     fn unused_block(&self) -> Box<Block> {
-        // Acquire: all that was done with it.
+        // Acquire: everything done to the block is visible.
         match NonNull::new(self.spare.swap(ptr::null_mut(), Acquire)) {
             // SAFETY: rule 4.
             Some(spare) => unsafe { Box::from_raw(spare.as_ptr()) },
@@ -280,10 +284,10 @@ impl<T: Element> Injector<T> {
         }
     }
 
-    /// For the next who needs a block, which is as new.
+    /// Stores a block in its initial state for the next producer that needs one, or frees it if there is a spare.
     fn leave(&self, block: Box<Block>) {
         let block = Box::into_raw(block);
-        // Release: all that was done with it.
+        // Release publishes everything done to the block.
         if self.spare.compare_exchange(ptr::null_mut(), block, Release, Relaxed).is_err() {
             #[cfg(all(test, not(loom)))]
             self.counts.freed.fetch_add(1, Relaxed);
@@ -292,26 +296,26 @@ impl<T: Element> Injector<T> {
         }
     }
 
-    /// Is there nothing that no consumer has claimed? SeqCst: a worker that is about to sleep looks here, see `sleep`.
+    /// Whether consumers have claimed all elements. SeqCst: a worker that is about to sleep calls this, see `sleep`.
     pub(super) fn is_empty(&self) -> bool {
-        // In this order: both were the same when the second was read, for neither ever goes back.
+        // The head first: if the two are equal, they were equal when the tail was read, since neither ever decreases.
         let head = self.head.end.index.load(SeqCst);
         slots_before(head) == slots_before(self.tail.index.load(SeqCst))
     }
 
-    /// How many elements there are that no consumer has claimed.
+    /// The number of elements that no consumer has claimed.
     pub(super) fn len(&self) -> usize {
         loop {
             let tail = self.tail.index.load(SeqCst);
             let head = self.head.end.index.load(SeqCst);
-            // Then it was the tail when the head was read, too.
+            // Then the tail had this value when the head was read.
             if self.tail.index.load(SeqCst) == tail {
                 return (slots_before(tail) - slots_before(head)) as usize;
             }
         }
     }
 
-    /// [`len`](Self::len), or `enough` if there are so many or more: to see that may take no look at the tail.
+    /// The smaller of [`len`](Self::len) and `enough`, if possible without reading the tail.
     pub(super) fn len_up_to(&self, enough: usize) -> usize {
         let head = self.head.end.index.load(Acquire);
         let seen = self.head.seen.load(Acquire);
@@ -323,11 +327,11 @@ impl<T: Element> Injector<T> {
     }
 }
 
-/// Slots of one block which this thread has claimed as a consumer, and is not done with. They give their elements.
+/// Slots of one block that this thread has claimed as a consumer and is not done with. Yields their elements.
 struct Claimed<'a, T: Element> {
     queue: &'a Injector<T>,
     block: *mut Block,
-    /// What is left of them.
+    /// The first slot whose element has not been taken.
     next: usize,
     end: usize,
     count: usize,
@@ -344,7 +348,7 @@ impl<T: Element> Iterator for Claimed<'_, T> {
         // SAFETY: rule 1.
         let slot = unsafe { &(*self.block).slots[self.next] };
         self.next += 1;
-        // Acquire: the element, and all that its producer did here.
+        // Acquire: the element, and what its producer did before, are visible.
         let element = Pause::new().until(|| NonNull::new(slot.load(Acquire)));
         // Relaxed: the addition to the count publishes it.
         slot.store(ptr::null_mut(), Relaxed);
@@ -357,12 +361,12 @@ impl<T: Element> Drop for Claimed<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.for_each(drop);
-        // SAFETY: rule 1. AcqRel: all that was done with the slots before the block is retired.
+        // SAFETY: rule 1. AcqRel: everything done to the slots happens before the block is retired.
         let before = unsafe { &(*self.block).done }.fetch_add(self.count, AcqRel);
         if before + self.count == CAPACITY {
             // SAFETY: rule 4.
             let block = unsafe { Box::from_raw(self.block) };
-            // Relaxed: nobody else has the block, and `leave` publishes it.
+            // Relaxed: no other thread has the block, and `leave` publishes it.
             block.next.store(ptr::null_mut(), Relaxed);
             block.done.store(0, Relaxed);
             self.queue.leave(block);
@@ -375,17 +379,17 @@ impl<T: Element> Drop for Injector<T> {
         while let Some(element) = self.pop() {
             drop(element);
         }
-        // Of an empty queue both ends are in the same block. Relaxed: no other thread has the queue.
+        // In an empty queue both ends are in the same block. Relaxed: no other thread has the queue.
         for block in [self.head.end.block.load(Relaxed), self.spare.load(Relaxed)] {
             if !block.is_null() {
-                // SAFETY: nobody else has the queue, so nobody has claimed a slot, or ever will.
+                // SAFETY: no other thread has the queue, so no slot is claimed, or can be.
                 drop(unsafe { Box::from_raw(block) });
             }
         }
     }
 }
 
-/// Waits for another thread that is in the middle of something short.
+/// Waits for another thread to complete a short operation.
 #[cfg(not(loom))]
 struct Pause(crossbeam::utils::Backoff);
 
@@ -400,14 +404,14 @@ impl Pause {
         self.0.snooze();
     }
 
-    /// Another thread was faster.
+    /// A compare-exchange of another thread succeeded first.
     #[cold]
     fn lost(&self) {
         self.0.spin();
     }
 }
 
-/// As above. loom would go on for ever to try how often two threads can wait in turn before a third one goes on.
+/// As above, but bounded: loom would otherwise explore endless alternating waits of two threads before a third proceeds.
 #[cfg(loom)]
 struct Pause(std::cell::Cell<usize>);
 

@@ -1,16 +1,16 @@
-//! `join`: two closures, at once if somebody is free, else one after the other.
+//! `join`: runs two closures, in parallel if a worker is free, else one after the other.
 //!
-//! The second closure is offered as a job on the caller's stack: no allocation, and nothing to be freed. The caller runs the first
-//! closure, then takes the second back if nobody has begun it. If another worker has, the caller helps that worker, and only that
-//! one: it takes jobs from the *thief's* queue. Those are parts of the very job that the caller waits for, because a worker steals
-//! only when its own queue of jobs is empty; so whatever locks the caller holds, it runs nothing that it was not waiting for
-//! anyway. (Leapfrogging: Wagner and Calder, 1993.)
+//! The second closure is offered as a job on the caller's stack: no allocation is needed. The caller runs the first closure, then
+//! takes the second back if no worker has taken it. If a worker (the *thief*) has, the caller helps that worker, and only that
+//! one, by taking jobs from its queue. Those are parts of the very job that the caller waits for, because a worker steals only
+//! when its own queue of jobs is empty; so, whatever locks the caller holds, it runs only what it waits for anyway.
+//! (Leapfrogging: Wagner and Calder, 1993.)
 //!
 //! This module is an unsafe island. Its rules:
-//! 1. A [`JobRef`] points to a [`StackJob`] that does not move or die before it is taken back or its latch says that it
-//!    has ended.
+//! 1. A [`JobRef`] points to a [`StackJob`] that is not moved or dropped before it is taken back or its latch says that it has
+//!    ended.
 //! 2. A `JobRef` is executed or given back at most once: the deque gives each entry to one taker.
-//! 3. Whoever does so does not touch the job after setting its latch.
+//! 3. The thread that does so does not access the job after setting its latch.
 
 #![allow(unsafe_code)]
 
@@ -29,7 +29,7 @@ use crate::quiet;
 use crate::spin;
 use crate::unwind::AbortOnUnwind;
 
-/// A job of some stack, its type hidden.
+/// A type-erased pointer to a job on the stack of a thread.
 pub(super) struct JobRef {
     job: *const (),
     execute: unsafe fn(*const (), &Worker),
@@ -55,7 +55,7 @@ impl JobRef {
 const OPEN: u8 = 0;
 const SLEEPING: u8 = 1;
 const SET: u8 = 2;
-/// Somebody took the job and gave it back: the owner runs it.
+/// A worker took the job and gave it back: the owner runs it.
 const RETURNED: u8 = 3;
 
 const NOBODY: usize = usize::MAX;
@@ -66,7 +66,7 @@ struct StackJob<F, R> {
     latch: AtomicU8,
     /// The number of the worker that took the job.
     thief: AtomicUsize,
-    /// On whose stack this is; that worker cannot end before the latch is set.
+    /// The worker on whose stack this job is; it cannot end before the latch is set.
     owner: *const Worker,
 }
 
@@ -86,19 +86,19 @@ where
     }
 
     /// # Safety
-    /// Rules 1 and 2 are the caller's from here on.
+    /// The caller must uphold rules 1 and 2.
     unsafe fn as_job_ref(&self) -> JobRef {
         JobRef { job: (&raw const *self).cast(), execute: Self::execute, give_back: Self::give_back }
     }
 
     unsafe fn execute(this: *const (), worker: &Worker) {
-        // A panic that left this function would leave the owner waiting for ever.
+        // If a panic escaped from this function, the owner would wait forever.
         let abort = AbortOnUnwind;
         // SAFETY: rule 1.
         let this = unsafe { &*this.cast::<Self>() };
-        // Release: the owner may look into the worker's queue of jobs from now on.
+        // Release: the owner may take from the worker's queue of jobs from now on.
         this.thief.store(worker.number, Release);
-        // SAFETY: rule 2: nobody else takes the closure.
+        // SAFETY: rule 2: no other thread takes the closure.
         let f = unsafe { (*this.f.get()).take() }.expect("a job is executed once");
         let running = current::Running::enter(ptr::from_ref(this).addr());
         let result = catch_unwind(AssertUnwindSafe(f));
@@ -115,12 +115,12 @@ where
         unsafe { &*this.cast::<Self>() }.end(RETURNED);
     }
 
-    /// Tells the owner how it ended; rule 3 from here on.
+    /// Tells the owner how the job ended; rule 3 applies from here on.
     fn end(&self, how: u8) {
-        // SAFETY: the owner is in `join` as long as the latch is open. After that it may be gone, so the handle that wakes
-        // it is taken before.
+        // SAFETY: the owner is in `join` as long as the latch is open. After that it may have ended, so the handle that wakes it
+        // is cloned before.
         let owner = unsafe { (*self.owner).thread.clone() };
-        // AcqRel: hands the result over, and sees that the owner sleeps.
+        // AcqRel: publishes the result, and sees whether the owner sleeps.
         if self.latch.swap(how, AcqRel) == SLEEPING {
             owner.unpark();
         }
@@ -134,7 +134,7 @@ where
     /// Helps the thief, then spins, then sleeps, until the job has ended.
     fn wait(&self, worker: &Worker) {
         while !self.has_ended() {
-            // The thief is in the parent, and has a copy of this job.
+            // In a forked child there is no thief: it runs the parent's copy of this job.
             assert!(worker.core.is_here(), "nothing can be joined: {}", TaskError::WrongProcess);
             if self.help(worker) || spin::until(|| self.has_ended()) || self.help(worker) {
                 continue;
@@ -148,11 +148,11 @@ where
         }
     }
 
-    /// Runs one job of whoever took this one, if there is one to take.
+    /// Runs one job from the thief's queue, if there is one.
     fn help(&self, worker: &Worker) -> bool {
         let Some(job) = worker.steal_job_from(self.thief.load(Acquire)) else { return false };
-        // As long as this job has not ended, the thief's queue holds only parts of it. If it has, the thief may have gone on
-        // to something else, and this is part of that: not for us.
+        // As long as this job has not ended, the thief's queue holds only parts of it. If it has ended, the taken job may be part
+        // of other work, and is given back.
         if self.has_ended() {
             job.give_back()
         } else {
@@ -175,14 +175,14 @@ where
     worker.own.jobs.push(unsafe { job.as_job_ref() });
     worker.core.notify();
     let first = catch_unwind(AssertUnwindSafe(a));
-    // What is on top now is the own job, if anything is: all that `a` offered has been taken back or stolen, and thieves
+    // The newest job in the queue, if any, is this one: all jobs that `a` offered have been taken back or stolen, and thieves
     // take the oldest first.
     let taken_back = worker.own.jobs.pop();
     if taken_back.is_none() {
         job.wait(worker);
     }
     worker.join_ends();
-    // Both have run before anything goes on: whoever called may rely on the second closure as much as on the first.
+    // Both closures run, even if the first panics: the caller may rely on the second as much as on the first.
     let second = match job.result.into_inner() {
         Some(second) => second,
         None => {
@@ -197,8 +197,8 @@ where
     }
 }
 
-/// Resumes a panic. What the other closure left is dropped before: a destructor that panicked during the unwinding would
-/// abort the process.
+/// Resumes a panic. The other closure's result is dropped before: a destructor that panicked during the unwinding would abort the
+/// process.
 fn go_on(panic: Box<dyn Any + Send>, other: impl Sized) -> ! {
     quiet::drop(other);
     resume_unwind(panic)

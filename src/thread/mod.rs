@@ -2,13 +2,13 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `builder`, `options`, `stats`, `shutdown`, `default` | what the user sees beside the pool itself |
+//! | `builder`, `options`, `stats`, `shutdown`, `default` | the public API besides the pool itself |
 //! | `core` | what the handle and the workers share: submit, notify, close |
 //! | `queues`, `batch` | where tasks wait, and what a worker takes in advance |
 //! | `injector` | the queue that all threads submit to |
 //! | `worker` | a thread that finds work and runs it |
-//! | `sleep` | when a worker sleeps, and who wakes it |
-//! | `registry` | which threads there are, and when they are gone |
+//! | `sleep` | when a worker sleeps, and what wakes it |
+//! | `registry` | which threads there are, and when they have ended |
 //! | `spares`, `watch` | threads that run one task for a blocked worker; when one is needed |
 //! | `spawn` | futures that the workers poll |
 //! | `scope`, `join` | closures that borrow |
@@ -56,26 +56,26 @@ use crate::stack;
 /// A pool of threads that run closures, each behind a [`TaskFuture`].
 ///
 /// Threads start on demand, up to a limit, and are reused. Tasks of one [`Priority`] start first in, first out, those submitted
-/// from inside other tasks included. With one worker that is exact. With several, each worker takes up to 16 tasks at a time; if one
-/// of these runs for long, other workers take over the rest: so a task is overtaken at most [64](Self::OVERTAKES_PER_WORKER) times
-/// for each worker, however long others run. (Not counted is the time for which the system suspends a worker while it takes tasks
-/// from the queue: these tasks wait for it.) A task that waits for another task of the same pool runs it in place if it is still
-/// queued, so waiting inside tasks cannot exhaust the pool; it never runs anything that it does not wait for. (For waits with a
-/// time-out, or for any of several, see [below](#spare-threads).)
+/// from inside other tasks included. With one worker the order is exact. With several, each worker takes up to 16 tasks at a
+/// time; if one of these runs for long, other workers take over the rest: so a task is overtaken at most
+/// [64](Self::OVERTAKES_PER_WORKER) times per worker, however long others run. (Exception: if the operating system suspends a
+/// worker while it takes tasks from the queue, these tasks wait for it.) A task that waits for another task of the same pool runs
+/// it in place if it is still queued, so waiting inside tasks cannot exhaust the pool; it never runs anything that it does not
+/// wait for. (For waits with a time-out, or for any of several, see [below](#spare-threads).)
 ///
-/// **Dropping the pool is the end of Python's `with` block**: it runs everything that was submitted, then joins the
-/// threads. Dropped while the thread unwinds from a panic, it cancels what has not started first; dropped inside one of
-/// its own tasks, it does not wait. [`shutdown`](Self::shutdown) offers the other ways.
+/// **Dropping the pool corresponds to the end of Python's `with` block**: it runs everything that was submitted, then joins the
+/// threads. A drop while the thread unwinds from a panic first cancels what has not started; a drop inside one of the pool's own
+/// tasks does not wait. [`shutdown`](Self::shutdown) offers other ways.
 ///
-/// **A pool belongs to the process that built it.** After `fork` the child has no worker threads: there everything that is asked of
-/// the pool fails at once with [`TaskError::WrongProcess`], futures of its tasks included, and dropping it does nothing. The
-/// parent's pool goes on undisturbed. A task that forks has to end the child itself (`_exit`, `exec`): if the task returns in the
-/// child, the child ends there, without callbacks or destructors, with exit code 0, or 101 if it panicked. The same holds for all
-/// other code that a worker calls: an item of a map, a done-callback, a waker, a destructor. The child may build pools of its own.
+/// **A pool belongs to the process that built it.** After `fork` the child has no worker threads: there every operation on the
+/// pool, and on futures of its tasks, fails at once with [`TaskError::WrongProcess`], and dropping it does nothing. The parent's
+/// pool is not affected. A task that forks has to end the child itself (`_exit`, `exec`): if the task returns in the child, the
+/// child ends there, without callbacks or destructors, with exit code 0, or 101 if it panicked. The same holds for all other code
+/// that a worker calls: an item of a map, a done-callback, a waker, a destructor. The child may build pools of its own.
 ///
-/// After Python's
-/// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor).
-/// With `panic = "abort"` a panicking task ends the process, as everywhere in Rust.
+/// Modeled on Python's
+/// [`ThreadPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ThreadPoolExecutor). With
+/// `panic = "abort"` a panicking task ends the process, as everywhere in Rust.
 ///
 /// ```
 /// use concurrent_futures::ThreadPoolExecutor;
@@ -99,30 +99,30 @@ use crate::stack;
 /// for belongs to the same pool and is still queued, and no worker is free to take it, the pool starts a *spare thread*. It runs
 /// the initializer, that one task, and the finalizer, and ends. (If the wait needs another task within 1 ms, it runs that one
 /// first.) There is at most one for each blocked wait, and at most as many as [`max_workers`](ThreadPoolBuilder::max_workers), so
-/// at most twice as many threads as workers. [`stats`](Self::stats) tells how many there are.
+/// at most twice as many threads as workers. [`stats`](Self::stats) reports how many there are.
 ///
-/// If no spare thread can be started, a wait with a time-out ends when the time is up, and all others run the task in place (after
-/// 100 ms at most, if a spare thread of an earlier wait is still at its task). This happens when `max_workers` spare threads are
-/// already running and a task on one of them starts another wait with a time-out. Wait without a time-out in tasks that are waited
-/// for with a time-out.
+/// If no spare thread can be started, a wait with a time-out ends when the time is up, and all others run the task in place
+/// (after 100 ms at most, if a spare thread of an earlier wait is still running its task). This happens when `max_workers` spare
+/// threads are already running and a task on one of them starts another wait with a time-out. To avoid this, use no time-outs in
+/// tasks that are themselves waited for with a time-out.
 pub struct ThreadPoolExecutor {
     core: Arc<Core>,
 }
 
-// No code of the user's runs under a lock of the pool, and locks are not poisoned: a panic finds and leaves the pool whole.
+// No user code runs under a lock of the pool, and locks are not poisoned: a panic cannot leave the pool inconsistent.
 impl UnwindSafe for ThreadPoolExecutor {}
 impl RefUnwindSafe for ThreadPoolExecutor {}
 
 impl ThreadPoolExecutor {
-    /// The maximum number of times a queued task can be overtaken, per worker. At most this many tasks times the largest number of
-    /// workers the pool has had, all submitted after its own `submit` returned, are taken from the queue before it.
+    /// The maximum number of times a queued task can be overtaken, per worker. At most this many tasks times the largest number
+    /// of workers the pool has had, all submitted after its own `submit` returned, are taken from the queue before it.
     ///
-    /// That is between tasks of one [`Priority`]. Tasks that are run where somebody waits for them, closures of
-    /// [`join`](Self::join), items of a [`map`](Self::map) and later polls of a [spawned](Self::spawn) future do not count: they
-    /// do not come from the queue, or come there again.
+    /// This applies to tasks of one [`Priority`]. Tasks that a waiting thread runs in place, closures of [`join`](Self::join),
+    /// items of a [`map`](Self::map) and later polls of a [spawned](Self::spawn) future do not count: they are not taken from the
+    /// queue, or were queued again.
     pub const OVERTAKES_PER_WORKER: usize = queues::OVERTAKES_PER_WORKER;
 
-    /// A pool of at most so many threads, everything else as by default.
+    /// Creates a pool of at most `max_workers` threads, with default settings.
     ///
     /// # Errors
     ///
@@ -131,19 +131,18 @@ impl ThreadPoolExecutor {
         Self::builder().max_workers(max_workers).build()
     }
 
-    /// Settings for a pool.
+    /// Returns a builder with default settings.
     pub fn builder() -> ThreadPoolBuilder {
         ThreadPoolBuilder::default()
     }
 
     /// Submits a closure, and returns a handle to its result at once.
     ///
-    /// The closure may be large: above 2 KiB it is put into the heap before it goes anywhere.
+    /// A closure larger than 2 KiB is boxed before it is queued.
     ///
-    /// It never panics, and blocks only if the pool was built with a bounded queue that is full
-    /// ([`QueuePolicy::Block`]). On a pool that is shut down or broken, or if no thread could be started to run the task,
-    /// the future is resolved already, to the reason: [`TaskError::ShutDown`], [`TaskError::Broken`],
-    /// [`TaskError::Spawn`].
+    /// Never panics, and blocks only with [`QueuePolicy::Block`] and a full queue. On a pool that is shut down or broken, or if
+    /// no thread could be started to run the task, the future is already resolved to the reason: [`TaskError::ShutDown`],
+    /// [`TaskError::Broken`], [`TaskError::Spawn`].
     ///
     /// ```
     /// use concurrent_futures::ThreadPoolExecutor;
@@ -175,7 +174,7 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// Like [`submit`](Self::submit), but never blocks, and gives the closure back if the pool does not take it.
+    /// Like [`submit`](Self::submit), but never blocks, and returns the closure if the pool does not accept it.
     ///
     /// ```
     /// use concurrent_futures::{Shutdown, ThreadPoolExecutor};
@@ -203,8 +202,8 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// Submits many closures at once: cheaper than one by one, because the workers are told once. Handles come in the
-    /// order of the closures. The bound of a bounded queue applies to each of them.
+    /// Submits many closures at once: cheaper than one by one, because the workers are notified less often. The handles are in
+    /// the order of the closures. The bound of a bounded queue applies to each closure.
     ///
     /// ```
     /// use concurrent_futures::ThreadPoolExecutor;
@@ -236,7 +235,7 @@ impl ThreadPoolExecutor {
         if self.core.capacity.is_some() || self.core.closed_because().is_some() {
             return closures.map(|f| self.submit(f)).collect();
         }
-        // Whatever the input does (it may panic, or end late), what was pushed is announced.
+        // Notifies of the tasks that were pushed, even if the input panics.
         struct Notify<'a>(&'a Arc<Core>);
         impl Drop for Notify<'_> {
             fn drop(&mut self) {
@@ -250,31 +249,31 @@ impl ThreadPoolExecutor {
             let (task, future) = task(f, id);
             self.core.push_unannounced(task, Priority::Normal);
             futures.push(future);
-            // The first few are told one by one, so that as many workers as there are start at once.
+            // Each of the first `max_workers` tasks is announced, so that all workers start at once.
             if n < self.core.max_workers.load(Relaxed) { self.core.notify() } else { self.core.notify_roughly() }
         }
         drop(notify);
         futures
     }
 
-    /// Runs a future on the workers: they poll it whenever it was woken, from wherever. While it waits it occupies nobody, so a
-    /// pool of one thread runs any number of futures, like an event loop; and beside closures, in the order in which either are
-    /// ready to go on. No runtime is needed, and the future can be woken from any runtime. What does not work outside of its
-    /// runtime (tokio's own timers and sockets panic there) belongs on that runtime; the handles of this crate can be awaited there
-    /// as well.
+    /// Runs a future on the workers: they poll it whenever it is woken, from any thread. While it waits it occupies no worker, so
+    /// a pool of one thread runs any number of futures, like an event loop. Futures and closures share one queue, in the order in
+    /// which they become ready. No runtime is needed, and the future can be woken from any runtime. Futures that need a
+    /// particular runtime (tokio's timers and sockets panic outside of it) belong on that runtime; the handles of this crate can
+    /// be awaited there as well.
     ///
-    /// The handle is that of any task: block on it, `.await` it, collect it with others. [`cancel`](TaskFuture::cancel) also
-    /// ends a future that has begun, at the `.await` at which it is suspended: it is dropped there and then. A panic is
-    /// [`TaskError::Panicked`]. A future that nobody can wake any more, because the last of its wakers was dropped, resolves
-    /// to [`TaskError::Abandoned`]. A future that awaits its own handle gets [`TaskError::WouldDeadlock`] from it; two that await each
-    /// other wait for ever.
+    /// The handle is like that of any task: block on it, `.await` it, or pass it to [`wait`](crate::wait()).
+    /// [`cancel`](TaskFuture::cancel) also ends a future that has begun: it is dropped at the `.await` at which it is suspended.
+    /// A panic resolves it to [`TaskError::Panicked`]. A future that can no longer be woken, because the last of its wakers was
+    /// dropped, resolves to [`TaskError::Abandoned`]. A future that awaits its own handle gets [`TaskError::WouldDeadlock`] from
+    /// it; two that await each other never complete.
     ///
-    /// The future may be large: above 2 KiB it is put into the heap before it goes anywhere.
+    /// A future larger than 2 KiB is boxed before it is queued.
     ///
-    /// Never panics. Blocks only on a bounded queue ([`queue_capacity`](ThreadPoolBuilder::queue_capacity)) with
-    /// [`QueuePolicy::Block`] that is full: a future counts as queued until its first poll. Where `submit` would run the
-    /// closure in the calling thread, the first poll happens there. On a pool that is shut down or broken, the future is
-    /// resolved already. See [`Shutdown`] for what becomes of futures that wait when the pool ends.
+    /// Never panics. Blocks only with [`QueuePolicy::Block`] and a full queue
+    /// ([`queue_capacity`](ThreadPoolBuilder::queue_capacity)); a future counts as queued until its first poll. Where `submit`
+    /// would run the closure in the calling thread, the first poll happens there. On a pool that is shut down or broken, the
+    /// handle is already resolved. See [`Shutdown`] for what happens to futures that are waiting when the pool is shut down.
     ///
     /// ```
     /// use concurrent_futures::{promise, ThreadPoolExecutor};
@@ -306,9 +305,9 @@ impl ThreadPoolExecutor {
     /// All items are taken, and work starts, at the call. Items that take very little time are run several at a time.
     /// Dropping the iterator half-way cancels the items that have not started.
     ///
-    /// After Python's
-    /// [`Executor.map`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Executor.map) in
-    /// version 3.16. For two inputs, `zip` them.
+    /// Modeled on Python's
+    /// [`Executor.map`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.Executor.map) in version
+    /// 3.16. For two inputs, `zip` them.
     ///
     /// ```
     /// use concurrent_futures::ThreadPoolExecutor;
@@ -329,7 +328,7 @@ impl ThreadPoolExecutor {
         self.map_with(MapOptions::new(), f, items).expect("the default options are valid")
     }
 
-    /// [`map`](Self::map) with options: chunk size, a bound on what is in flight, a time-out, results as they come.
+    /// [`map`](Self::map) with options: chunk size, a bound on what is in flight, a time-out, results as they complete.
     ///
     /// # Errors
     ///
@@ -344,13 +343,13 @@ impl ThreadPoolExecutor {
         Map::new(Arc::new(MapHost::new(&self.core)), options, f, items.into_iter())
     }
 
-    /// A task that can be given a name or a priority before it is submitted.
+    /// Returns a task that can be given a name or a priority before it is submitted.
     pub fn task<F>(&self, f: F) -> ThreadTask<'_, F> {
         ThreadTask::new(self, f)
     }
 
-    /// Runs `f`, which may submit closures that borrow from the caller to the scope that it is given, and returns when
-    /// `f` and all these tasks have ended. The shape is that of [`std::thread::scope`].
+    /// Calls `f` with a scope, to which it may submit closures that borrow from the caller, and returns when `f` and all these
+    /// tasks have ended. The interface is that of [`std::thread::scope`].
     ///
     /// ```
     /// use concurrent_futures::ThreadPoolExecutor;
@@ -368,8 +367,7 @@ impl ThreadPoolExecutor {
     ///
     /// # Panics
     ///
-    /// If `f` panics; or if a task panicked whose handle was dropped instead of asked for its result. All tasks have ended
-    /// by then.
+    /// If `f` panics, or if a task panicked whose handle was dropped without taking its result. All tasks have ended by then.
     pub fn scope<'env, F, T>(&'env self, f: F) -> T
     where
         F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
@@ -380,8 +378,8 @@ impl ThreadPoolExecutor {
     /// Runs both closures, at the same time if a worker is free, and returns both results. If no worker is free, the overhead is
     /// very small, so `join` suits divide-and-conquer algorithms. Nested joins run depth first.
     ///
-    /// Called outside the pool, it runs on a worker, and blocks until both have ended. Both closures are run always, the second
-    /// one also if the first has panicked.
+    /// Called outside the pool, it runs on a worker, and blocks until both have ended. Both closures are always run, the second
+    /// one even if the first has panicked.
     ///
     /// ```
     /// use concurrent_futures::ThreadPoolExecutor;
@@ -403,8 +401,8 @@ impl ThreadPoolExecutor {
     ///
     /// # Panics
     ///
-    /// If one of the closures panics, with its payload (the first one's, if both do), when both have ended; what the other one
-    /// returned is dropped before. If the pool cannot run anything: shut down, broken, or no thread could be started.
+    /// If a closure panics: after both have ended, with its payload (the first one's, if both panic); the other's result is
+    /// dropped before. If the pool cannot run tasks: it is shut down or broken, or no thread could be started.
     pub fn join<A, B, RA, RB>(&self, a: A, b: B) -> (RA, RB)
     where
         A: FnOnce() -> RA + Send,
@@ -444,7 +442,7 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// Changes how many threads there may be. Additional threads start when there is work for them; surplus threads end once they
+    /// Changes the maximum number of threads. Additional threads start when there is work for them; surplus threads end once they
     /// are not running a task.
     ///
     /// ```
@@ -476,8 +474,8 @@ impl ThreadPoolExecutor {
         Ok(())
     }
 
-    /// Ends the pool: it takes nothing new from now on, and `how` says what becomes of what it has. Can be called any
-    /// number of times, from any thread; all callers that wait return when the threads are gone.
+    /// Shuts the pool down: it accepts no new tasks from now on, and `how` determines what happens to those it has. Can be called
+    /// any number of times, from any thread; all callers that wait return when the threads have ended.
     ///
     /// ```
     /// use concurrent_futures::{Shutdown, ThreadPoolExecutor};
@@ -498,8 +496,8 @@ impl ThreadPoolExecutor {
         shutdown::shut_down(&self.core, how)
     }
 
-    /// True once the pool has been shut down, in whatever way: tasks that are submitted fail with [`TaskError::ShutDown`]. It may
-    /// still be working on those it has.
+    /// True once the pool has been shut down, in any way: newly submitted tasks fail with [`TaskError::ShutDown`]. It may still
+    /// be running earlier ones.
     ///
     /// ```
     /// use concurrent_futures::{Shutdown, ThreadPoolExecutor};
@@ -514,8 +512,8 @@ impl ThreadPoolExecutor {
         matches!(self.core.closed_because(), Some(TaskError::ShutDown))
     }
 
-    /// True once the pool is broken, since its initializer has panicked: its tasks have failed with [`TaskError::Broken`], which says
-    /// why, and so does every task that is submitted.
+    /// True once the pool is broken because its initializer has panicked: queued tasks have failed with [`TaskError::Broken`],
+    /// which contains the reason, and newly submitted tasks fail likewise.
     pub fn is_broken(&self) -> bool {
         matches!(self.core.closed_because(), Some(TaskError::Broken(_)))
     }
@@ -550,7 +548,7 @@ impl ThreadPoolExecutor {
         }
     }
 
-    /// `wrap` is applied when nothing can go wrong any more, so that what comes back otherwise is the bare closure.
+    /// `wrap` is applied only when the task is accepted, so that an error contains the bare closure.
     fn try_submit_with<F, G, T>(
         &self,
         f: F,
@@ -572,7 +570,7 @@ impl ThreadPoolExecutor {
     }
 }
 
-/// A closure in the heap, called there: as its own type it would be moved to the stack first.
+/// A boxed closure that is called in place: as its concrete type it would be moved to the stack first.
 fn into_dyn<F, T>(f: Box<F>) -> Box<dyn FnOnce() -> T + Send>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -612,7 +610,7 @@ impl crate::executor::Executor for ThreadPoolExecutor {
 impl Drop for ThreadPoolExecutor {
     fn drop(&mut self) {
         if !self.core.is_here() {
-            // What is left of the pool in a forked child stays as it is, for ever: what is queued is the parent's to run or to drop.
+            // A forked child leaks the pool: the queued tasks are the parent's to run or to drop.
             mem::forget(Arc::clone(&self.core));
             return;
         }
@@ -620,7 +618,7 @@ impl Drop for ThreadPoolExecutor {
             return;
         }
         let how = if std::thread::panicking() { Shutdown::CancelPending } else { Shutdown::Wait };
-        // Inside one of its own tasks it closes, and cannot wait: that is what the error would say.
+        // Inside one of its own tasks the pool is closed but not waited for, which is what the ignored error says.
         let _ = self.shutdown(how);
     }
 }

@@ -1,5 +1,4 @@
-//! Models of the sleep protocol under loom: the rules of `sleep`, with counters in the place of queues. `ci/loom.sh`
-//! runs them.
+//! Models of the sleep protocol under loom: the rules of `sleep`, with counters instead of queues. `ci/loom.sh` runs them.
 
 mod injector;
 
@@ -15,7 +14,7 @@ use super::sleep::{Sleep, Sleeper, Woken};
 use super::watch::Watch;
 use crate::future::models::Alarm;
 
-/// A pool reduced to its protocol: a count of tasks that wait, and of those that were run.
+/// A pool reduced to its protocol: the number of waiting tasks, and of tasks that were run.
 struct Model {
     sleep: Sleep,
     waiting: AtomicUsize,
@@ -71,7 +70,7 @@ impl Model {
     }
 }
 
-/// A lost wake-up would leave the worker asleep for ever, which loom reports as a deadlock.
+/// A lost wake-up would leave the worker asleep forever, which loom reports as a deadlock.
 #[test]
 fn submit_against_falling_asleep() {
     loom::model(|| {
@@ -103,7 +102,7 @@ fn close_against_falling_asleep() {
     });
 }
 
-/// Two workers, of which the searching one takes the first task: the second task must find somebody.
+/// Two workers, of which the searching one takes the first task: the second task must reach a worker.
 #[test]
 fn two_workers_and_two_tasks() {
     let mut builder = loom::model::Builder::new();
@@ -148,7 +147,7 @@ fn a_worker_that_has_a_batch_is_counted() {
         };
         let (batch, count, own) = &*shared;
         for _ in 0..3 {
-            // Whatever is left has been run.
+            // The worker has run the rest of its batch.
             own.swap(0, SeqCst);
             if batch.begin() {
                 count.fetch_add(1, SeqCst);
@@ -166,8 +165,8 @@ fn a_worker_that_has_a_batch_is_counted() {
     });
 }
 
-/// A lane reduced to the order of its accesses: a task that is on its way from the back to the front is never missed by a worker that
-/// looks whether it may sleep, nor by one that takes.
+/// A lane reduced to the order of its accesses: a task that is being moved from the back to the front is not missed by a worker
+/// that checks whether it may sleep, nor by one that takes a task.
 #[test]
 fn a_task_on_its_way_to_the_front_is_seen() {
     loom::model(|| {
@@ -205,8 +204,8 @@ fn a_task_on_its_way_to_the_front_is_seen() {
     });
 }
 
-/// What a thread that waits for a queued task, and must not run it, has to do with the others: `Sleep` and `Watch` as they
-/// are, with a flag in the place of the queue.
+/// A thread that waits for a queued task that it must not run, and the workers: the real `Sleep` and `Watch`, with a flag instead
+/// of the queue.
 struct Watched {
     sleep: Sleep,
     watch: Watch,
@@ -228,8 +227,8 @@ impl Watched {
         self.queued.swap(false, AcqRel)
     }
 
-    /// As `Offload::decide`: until somebody else has the task, or nobody is free. Then this thread may start another one
-    /// that takes it.
+    /// As `Offload::decide`: waits until another thread has the task, or no worker is free. In the latter case this thread may
+    /// start one that takes it.
     fn wait(&self) {
         let alarm = Alarm::new();
         let waker = Waker::from(Arc::clone(&alarm));
@@ -263,7 +262,7 @@ fn the_free_worker_takes_something_else() {
     });
 }
 
-/// The same with two workers that are free: the last one that takes something else tells.
+/// The same with two workers that are free: the last one that takes something else wakes the watcher.
 #[test]
 fn two_free_workers_take_something_else() {
     let mut builder = loom::model::Builder::new();
@@ -283,7 +282,7 @@ fn two_free_workers_take_something_else() {
     });
 }
 
-/// The free worker is one too many, and ends.
+/// The free worker is surplus, and ends.
 #[test]
 fn the_free_worker_ends() {
     loom::model(|| {

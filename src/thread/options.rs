@@ -9,7 +9,7 @@ use crate::error::SubmitError;
 use crate::executor::Priority;
 use crate::future::{LARGE, TaskFuture};
 
-/// A task that is not submitted yet: made by [`ThreadPoolExecutor::task`], to be given a name or a priority.
+/// A task that has not been submitted yet, created by [`ThreadPoolExecutor::task`]. It can be given a name and a priority.
 ///
 /// ```
 /// use concurrent_futures::{Priority, ThreadPoolExecutor};
@@ -32,13 +32,13 @@ impl<'pool, F> ThreadTask<'pool, F> {
         Self { pool, f, name: None, priority: Priority::default() }
     }
 
-    /// A name to be found by: it is in the error if the task panics.
+    /// Sets a name, which is part of the error if the task panics.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// When the task starts relative to others that are queued. Without it: [`Priority::Normal`].
+    /// Sets the priority relative to other queued tasks. The default is [`Priority::Normal`].
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
@@ -65,7 +65,7 @@ impl<'pool, F> ThreadTask<'pool, F> {
     ///
     /// # Errors
     ///
-    /// As there; the closure comes back.
+    /// As for [`ThreadPoolExecutor::try_submit`]; the error contains the closure.
     pub fn try_submit<T>(self) -> Result<TaskFuture<T>, SubmitError<F>>
     where
         F: FnOnce() -> T + Send + 'static,

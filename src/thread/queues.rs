@@ -1,29 +1,29 @@
-//! Where tasks wait: shared queues by priority, and the batch that each worker has taken from one of them.
+//! Where tasks wait: one shared queue per priority, and the batch that each worker has taken from one of them.
 //!
 //! # First in, first out, up to a bound
 //!
-//! Every task goes to the back of the lane of its priority. Workers take from the front of it: one task, or, where many wait,
-//! a *batch* of at most [`LONGEST_BATCH`], of which the worker starts one task after the other. So a task can be overtaken
-//! only while it lies in the batch of a worker that is at something long. Such a batch is put back in front of the lane, as follows.
+//! Every task is pushed to the back of the lane of its priority. Workers take from the front: one task, or, if many wait, a
+//! *batch* of at most [`LONGEST_BATCH`] tasks, which the worker runs one after the other. So a task can be overtaken only while
+//! it is in the batch of a worker that runs a long task. Such a batch is put back in front of the lane, as follows.
 //!
-//! A lane has two parts, `front` and `back`, and all that is in `front` is older than what is in `back`. Nobody takes from
-//! `back` while there is anything in `front`, and from `front` tasks are taken one by one. While any worker has a batch, every
-//! worker, each time before it takes from the lane, *looks* at one other worker, in turn. A batch that was not empty at
-//! [`LOOKS`] looks in a row goes to `front`.
+//! A lane has two parts, `front` and `back`; everything in `front` is older than everything in `back`. No worker takes from
+//! `back` while `front` is not empty, and tasks are taken from `front` one by one. While any worker has a batch, every worker,
+//! each time before it takes from the lane, *looks* at one other worker, in turn. A batch that was not empty at [`LOOKS`] looks
+//! in a row is moved to `front`.
 //!
-//! So a task T is overtaken at most [`OVERTAKES_PER_WORKER`] times for each worker:
-//! - What was submitted after T lies behind T in the lane. To start before T, it has to be taken after T was, and before T is back
-//!   or starts. So it is enough to bound how often workers take from the lane meanwhile: each time at most `LONGEST_BATCH`
-//!   tasks.
-//! - The worker that took T had counted its batch before, so from then on all other workers look for batches, except once each if
-//!   they had checked just before. With W workers that is at most W times.
-//! - With each look somebody takes from the lane at most once. After W looks the worker that has T has been looked at, after
-//!   `LOOKS` x W looks so often that its batch goes to `front`. What comes to lie before T there was taken before T was back.
-//! - Whoever puts a batch back may meet the next one, of which the worker has only a part in its queue as yet. What comes there later
-//!   was not submitted before T, perhaps, and may start before it. A task is in a batch once, so that is less than one batch.
-//! - Together: (`LOOKS` + 2) x `LONGEST_BATCH` tasks for each worker.
+//! So a task T is overtaken at most [`OVERTAKES_PER_WORKER`] times per worker:
+//! - Tasks submitted after T are behind T in the lane. To start before T, a task must be taken after T was taken, and before T is
+//!   put back or starts. So it suffices to bound how often workers take from the lane in that time: each time at most
+//!   `LONGEST_BATCH` tasks.
+//! - The worker that took T had counted its batch before, so from then on all other workers look at batches before they take,
+//!   except once each if they had checked just before. With W workers these exceptions occur at most W times.
+//! - Each look is followed by at most one take from the lane. After W looks the worker that has T has been looked at once, and
+//!   after `LOOKS` x W looks its batch is moved to `front`. Tasks placed before T there had been taken before T was put back.
+//! - A worker that puts a batch back may find the owner's next batch, only part of which is in the owner's queue yet. The rest
+//!   may have been submitted after T, and may start before it. A task is in a batch once, so this is less than one batch.
+//! - In total: (`LOOKS` + 2) x `LONGEST_BATCH` tasks per worker.
 //!
-//! A sweep ([`Shared::sweep`]) moves what is alive from `back` to `front`, and a worker that ends puts its batch there. Neither
+//! A sweep ([`Shared::sweep`]) moves live tasks from `back` to `front`, and a worker that ends puts its batch there. Neither
 //! changes the order.
 
 use std::collections::VecDeque;
@@ -38,7 +38,7 @@ use super::injector::Injector;
 use crate::executor::Priority;
 use crate::future::Task;
 
-/// How often a task is overtaken at most, for each worker.
+/// The maximum number of times a task is overtaken, per worker.
 pub(super) const OVERTAKES_PER_WORKER: usize = 64;
 
 /// The most tasks that a worker takes from the shared queue at once.
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     low: Lane,
     /// How many workers have a batch.
     batches: CachePadded<AtomicUsize>,
-    /// How many looks there have been.
+    /// The number of looks so far.
     looks: CachePadded<AtomicUsize>,
 }
 
@@ -77,14 +77,14 @@ impl Shared {
         self.of(priority).pop()
     }
 
-    /// How many tasks a worker should take at once: more, the more there are for each worker. Of a few tasks none is taken
-    /// in advance, so that these start in their order whoever takes them.
+    /// How many tasks a worker should take at once, in proportion to the queued tasks per worker. If few are queued it is 1, so
+    /// that these start in order, whichever workers take them.
     pub(super) fn share(&self, workers: usize) -> usize {
         (self.normal.back.len_up_to(2 * workers * LONGEST_BATCH) / (2 * workers)).clamp(1, LONGEST_BATCH)
     }
 
-    /// Takes one task, and moves some more to the worker's own queue, which is empty; `share` is how many in all. The worker
-    /// has counted itself by [`begin_batch`](Self::begin_batch).
+    /// Takes one task, and moves up to `share - 1` more to the worker's own queue, which is empty. The worker must have counted
+    /// itself by [`begin_batch`](Self::begin_batch).
     pub(super) fn pop_batch(&self, own: &Deque<Task>, share: usize) -> Option<Task> {
         if self.normal.is_returned() {
             return self.normal.pop();
@@ -92,20 +92,20 @@ impl Shared {
         self.normal.back.pop_batch(own, share)
     }
 
-    /// Puts what is left of a batch back in front, as long as `take` gives something. It is told when nobody takes from `back`
-    /// any more.
+    /// Puts the rest of a batch back in front, calling `take` until it returns `None`. `take` is first called after workers have
+    /// been directed from `back` to `front`.
     pub(super) fn put_back(&self, take: impl FnMut() -> Option<Task>) {
         self.normal.put_back(take);
     }
 
-    /// Does any worker have a batch? Acquire pairs with the Release of `begin_batch`: whoever has taken from the lane after
-    /// a worker that has one sees it.
+    /// Whether any worker has a batch. Acquire pairs with `begin_batch`: a thread that has taken from the lane after a worker
+    /// with a batch sees that worker counted.
     #[inline]
     pub(super) fn has_batches(&self) -> bool {
         self.batches.load(Acquire) > 0
     }
 
-    /// A worker is about to take a batch. SeqCst, as for everything that is looked at before a worker sleeps.
+    /// A worker is about to take a batch. SeqCst, like everything that is checked before a worker sleeps.
     pub(super) fn begin_batch(&self) {
         self.batches.fetch_add(1, SeqCst);
     }
@@ -114,7 +114,7 @@ impl Shared {
         self.batches.fetch_sub(1, Release);
     }
 
-    /// At which worker to look next, of so many.
+    /// The number of the worker to look at next, out of `workers`.
     pub(super) fn next_look(&self, workers: usize) -> usize {
         // Relaxed: each number is given to one worker.
         self.looks.fetch_add(1, Relaxed) % workers.max(1)
@@ -128,12 +128,12 @@ impl Shared {
         self.of(priority).is_empty()
     }
 
-    /// How many entries there are, empty shells included.
+    /// The number of entries, empty shells included.
     pub(super) fn len(&self) -> usize {
         self.high.len() + self.normal.len() + self.low.len()
     }
 
-    /// Takes out the empty shells of tasks that were claimed or cancelled.
+    /// Removes the empty shells of tasks that were claimed or cancelled.
     pub(super) fn sweep(&self) {
         for lane in [&self.high, &self.normal, &self.low] {
             // Dropped after the lane is unlocked.
@@ -153,10 +153,9 @@ impl Shared {
 /// The tasks of one priority, in their order.
 #[derive(Debug)]
 struct Lane {
-    /// What was put back, or has survived a sweep.
+    /// Tasks that were put back, or moved here by a sweep.
     front: Mutex<VecDeque<Task>>,
-    /// How much there is in front, or more: never 0 while anything is there or on its way from elsewhere. It changes
-    /// under the lock.
+    /// At least the length of `front`; never 0 while tasks are in `front` or being moved there. Changes under the lock.
     returned: AtomicUsize,
     back: Injector<Task>,
 }
@@ -180,7 +179,7 @@ impl Lane {
                 }
             }
             let task = self.back.pop();
-            // What is not at the back any more may be on its way to the front.
+            // A task that is no longer in `back` may be on its way to `front`.
             if task.is_some() || !self.is_returned() {
                 return task;
             }
@@ -197,7 +196,7 @@ impl Lane {
 
     fn settle(&self, mut front: MutexGuard<'_, VecDeque<Task>>) {
         if front.is_empty() {
-            // It may have been long.
+            // Frees the buffer, which may be large.
             *front = VecDeque::new();
         }
         self.returned.store(front.len(), Release);
@@ -206,24 +205,24 @@ impl Lane {
     #[cold]
     fn put_back(&self, take: impl FnMut() -> Option<Task>) {
         let mut front = self.front.lock();
-        // SeqCst: before anything is taken from where it is now, see `is_empty`.
+        // SeqCst: ordered before the tasks are taken from where they are now, see `is_empty`.
         self.returned.store(front.len() + 1, SeqCst);
         let leftover: Vec<Task> = std::iter::from_fn(take).collect();
         leftover.into_iter().rev().for_each(|task| front.push_front(task));
         self.settle(front);
     }
 
-    /// Moves everything to the front, and gives the shells.
+    /// Moves live tasks to the front, and returns the shells.
     fn sweep(&self) -> Vec<Task> {
         if self.is_empty() {
             return Vec::new();
         }
         let mut front = self.front.lock();
-        // SeqCst: as above.
+        // SeqCst: as in `put_back`.
         self.returned.store(front.len() + 1, SeqCst);
         let mut shells = Vec::new();
         let mut alive = VecDeque::new();
-        // What is pushed meanwhile is not waited for.
+        // Stops at the current length, so that concurrent pushes cannot prolong the sweep.
         let behind = self.back.len();
         let back = std::iter::from_fn(|| self.back.pop()).take(behind);
         for task in front.drain(..).chain(back) {
@@ -234,7 +233,7 @@ impl Lane {
         shells
     }
 
-    /// The back first: what has gone from there to the front is seen there then.
+    /// The back first: a task that has been moved from there to the front is then seen in the front.
     fn is_empty(&self) -> bool {
         self.back.is_empty() && !self.is_returned()
     }
@@ -249,7 +248,7 @@ pub(super) fn steal<T>(from: &Stealer<T>) -> Option<T> {
     until_settled(|| from.steal())
 }
 
-/// `Retry` means that somebody else made progress, so this ends.
+/// `Retry` means that another thread made progress, so this ends.
 fn until_settled<T>(mut attempt: impl FnMut() -> Steal<T>) -> Option<T> {
     loop {
         match attempt() {

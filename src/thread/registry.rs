@@ -1,8 +1,8 @@
-//! The threads of a pool: who is there, under which number, and when they are all gone.
+//! The threads of a pool: which there are, their numbers, and when all have ended.
 //!
-//! What others see of a worker lies in a place of its own, a [`WorkerHandle`], which belongs to its number: it is made for the first thread
-//! of that number, taken over by the next one, and goes with the pool. So a thread starts and ends at a cost that does not
-//! depend on how many there are, and nobody who looks at others needs a lock or a copy of a list.
+//! What other workers see of a worker is a [`WorkerHandle`], which belongs to its number: it is created for the first thread with
+//! that number, reused by the next one, and dropped with the pool. So the cost of starting and ending a thread does not depend on
+//! the number of threads, and access to the handles needs no lock and no copy of a list.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -30,11 +30,11 @@ pub(super) struct WorkerHandle {
     pub(super) counters: Counters,
     /// The worker's own ends of its queues, while no thread has the number.
     ends: Mutex<Option<Ends>>,
-    /// The batch that it has taken last.
+    /// The batch that the worker took last.
     pub(super) batch: Batch,
 }
 
-/// The ends of a worker's own queues that are for it alone.
+/// The ends of a worker's own queues that only the worker uses.
 pub(super) struct Ends {
     /// The batch that it has taken, first in, first out.
     pub(super) tasks: Deque<Task>,
@@ -55,7 +55,7 @@ impl WorkerHandle {
         }
     }
 
-    /// For the thread that has got the number.
+    /// Called by the thread that got the number.
     pub(super) fn take_ends(&self) -> Ends {
         self.ends.lock().take().expect("a number has one thread at a time")
     }
@@ -64,7 +64,7 @@ impl WorkerHandle {
         *self.ends.lock() = Some(ends);
     }
 
-    /// How much is in its own queues.
+    /// The number of entries in the worker's own queues.
     pub(super) fn waiting(&self) -> usize {
         self.tasks.len() + self.jobs.len()
     }
@@ -76,10 +76,10 @@ impl WorkerHandle {
 
 type Chunk = Box<[OnceLock<Arc<WorkerHandle>>]>;
 
-/// The places of all workers by their number, in chunks, each twice as long as the one before, that never move.
+/// The places of all workers, by number, in chunks that never move; each chunk is twice as long as the one before.
 struct Places {
     chunks: [OnceLock<Chunk>; CHUNKS],
-    /// So many places, from number 0 on, have been used.
+    /// The number of places, from number 0 on, that have been used.
     used: CachePadded<AtomicUsize>,
 }
 
@@ -92,19 +92,19 @@ impl Places {
         Self { chunks: [const { OnceLock::new() }; CHUNKS], used: CachePadded::new(AtomicUsize::new(0)) }
     }
 
-    /// In which chunk a number is, and where in it.
+    /// The chunk of a number, and the position in that chunk.
     fn locate(number: usize) -> (usize, usize) {
         let chunk = (number / FIRST_CHUNK + 1).ilog2();
         (chunk as usize, number - FIRST_CHUNK * ((1 << chunk) - 1))
     }
 
-    /// Makes the place for a number, if it is the first time. The numbers come one after the other.
+    /// Creates the place for a number on its first use. New numbers are consecutive.
     fn make(&self, number: usize) {
         let (chunk, at) = Self::locate(number);
         let chunk = self.chunks[chunk].get_or_init(|| (0..FIRST_CHUNK << chunk).map(|_| OnceLock::new()).collect());
         chunk[at].get_or_init(|| Arc::new(WorkerHandle::new(number)));
         if number >= self.used.load(Relaxed) {
-            // Release: whoever sees the number finds the place.
+            // Release: a thread that sees the number finds the place.
             self.used.store(number + 1, Release);
         }
     }
@@ -128,20 +128,20 @@ pub(super) struct Registry {
     joins: CachePadded<AtomicUsize>,
     /// Signalled when the last thread ends.
     emptied: Condvar,
-    /// Held by whoever joins threads, so that of several callers none returns before they are gone.
+    /// Held while threads are joined, so that no caller of several returns before all threads have ended.
     joining: Mutex<()>,
 }
 
 struct Table {
-    /// The numbers below `next` that no thread has, started or about to be.
+    /// The numbers below `next` that no running or starting thread has.
     free: BinaryHeap<Reverse<usize>>,
     next: usize,
     handles: Vec<JoinHandle<()>>,
-    /// How many threads there are, or are being started.
+    /// The number of threads, including those being started.
     threads: usize,
     /// How many threads are being started, and have no handle yet.
     starting: usize,
-    /// How many of the threads may still find something to do.
+    /// How many of the threads may still run tasks.
     active: usize,
 }
 
@@ -165,8 +165,8 @@ impl Table {
         self.free.push(Reverse(number));
     }
 
-    /// Threads that have ended need no joining; keeping their handles would keep their stacks. They are looked for when they may
-    /// be half of all, so at a constant cost for each.
+    /// Threads that have ended need no joining; keeping their handles would keep their stacks. The handles are scanned only when
+    /// more than half may be of ended threads, so at an amortized constant cost per thread.
     fn forget_ended(&mut self) {
         if self.handles.len() > 2 * self.threads {
             self.handles.retain(|handle| !handle.is_finished());
@@ -186,8 +186,8 @@ impl Registry {
         }
     }
 
-    /// Starts a thread by `spawn`, under the lowest free number, if `wanted`. A pool that was closed before this call sees
-    /// no new thread, and one that is closed later waits for it.
+    /// Starts a thread by `spawn`, under the lowest free number, if `wanted` returns true. `wanted` decides under the lock
+    /// whether a closed pool gets a thread; a shutdown that waits waits for that thread too.
     pub(super) fn start(
         &self,
         wanted: impl FnOnce() -> bool,
@@ -204,7 +204,7 @@ impl Registry {
             self.places.make(number);
             number
         };
-        // Not under the lock, which is the first thing that the new thread wants.
+        // Outside the lock, since starting a thread may take long.
         let spawned = spawn(number);
         let mut table = self.table.lock();
         table.starting -= 1;
@@ -234,7 +234,7 @@ impl Registry {
         self.table.lock().active -= 1;
     }
 
-    /// Is there a thread that may still find something to do?
+    /// Whether there is a thread that may still run tasks.
     pub(super) fn is_active(&self) -> bool {
         self.table.lock().active > 0
     }
@@ -246,7 +246,7 @@ impl Registry {
         self.tell_if_empty(&table);
     }
 
-    /// What is to be seen of all workers that there are, and of those that were. Those have empty queues.
+    /// The handles of all workers, including those that have ended; the queues of the latter are empty.
     pub(super) fn workers(&self) -> impl Iterator<Item = &Arc<WorkerHandle>> {
         self.places.iter()
     }
@@ -255,12 +255,12 @@ impl Registry {
         self.places.get(number)
     }
 
-    /// How many places there are: the most threads that the pool has had at the same time.
+    /// The number of places: the most threads that the pool has had at the same time.
     pub(super) fn places(&self) -> usize {
         self.places.used.load(Acquire)
     }
 
-    /// A worker enters a `join`, the first one on its stack. SeqCst, as for everything that is looked at before a worker sleeps.
+    /// A worker enters a `join`, the first one on its stack. SeqCst, like everything that is checked before a worker sleeps.
     pub(super) fn join_begins(&self) {
         self.joins.fetch_add(1, SeqCst);
     }
@@ -269,26 +269,27 @@ impl Registry {
         self.joins.fetch_sub(1, Release);
     }
 
-    /// May there be jobs in the queues of workers?
+    /// Whether there may be jobs in the queues of workers.
     pub(super) fn anyone_joins(&self) -> bool {
         self.joins.load(SeqCst) > 0
     }
 
-    /// What all workers, past and present, have done.
+    /// The sum of the counters of all workers, past and present.
     pub(super) fn counters(&self) -> Counters {
         let sum = Counters::default();
         self.workers().for_each(|handle| sum.add(&handle.counters));
         sum
     }
 
-    /// Blocks until no thread is left, or the deadline; says whether none is left. All of them have been joined then.
+    /// Blocks until no thread is left or the deadline has passed; returns whether none is left. Then all of them have been
+    /// joined.
     pub(super) fn wait_until_empty(&self, deadline: Option<Instant>) -> bool {
         let mut table = self.table.lock();
         if !self.emptied.wait_while(&mut table, deadline, |table| !table.is_empty()) {
             return false;
         }
         drop(table);
-        // The threads have only the destructors of their thread-locals left, which may ask for the table.
+        // The threads have only destructors of thread-locals left to run, which may lock the table.
         let _joining = self.joining.lock();
         let handles = std::mem::take(&mut self.table.lock().handles);
         for handle in handles {

@@ -1,11 +1,11 @@
 //! Tasks that borrow from the caller's stack.
 //!
-//! This module is an unsafe island: it gives an executor closures that do not live for ever. What makes that right:
-//! 1. Every task of a scope is counted before it is queued, and discounted (`Owner::released`) when its closure is gone
-//!    and the executor's side will not touch its result again.
+//! This module is an unsafe island: it gives an executor closures that are not `'static`. This is sound because:
+//! 1. Every task of a scope is counted before it is queued, and discounted (`Owner::released`) when its closure has been dropped
+//!    and the executor will not access its result again.
 //! 2. [`scope`] does not return, nor unwind, before the count is 0.
-//! 3. A result that is left in a task is dropped by its handle, at the latest (`cell::release_handle`); a handle whose
-//!    result borrows cannot outlive what it borrows, as its type says so.
+//! 3. A result that is left in a task is dropped by its handle, at the latest (`cell::release_handle`); a handle whose result
+//!    borrows cannot outlive what it borrows, by its type.
 
 #![allow(unsafe_code)]
 
@@ -30,7 +30,7 @@ use crate::executor::Priority;
 use crate::future::{LARGE, Owner, Source, SpareHost, TaskFuture, Unparker, borrowing_task, park};
 use crate::unwind::{self, AbortOnUnwind};
 
-/// Where tasks that borrow are submitted; made by [`ThreadPoolExecutor::scope`].
+/// Submits tasks that borrow; created by [`ThreadPoolExecutor::scope`].
 pub struct Scope<'scope, 'env: 'scope> {
     pool: &'env ThreadPoolExecutor,
     data: Arc<Data>,
@@ -47,14 +47,14 @@ struct Data {
     thread: Unparker,
     /// How many tasks have been submitted.
     submitted: AtomicUsize,
-    /// The handles that were dropped before their task was done: what the end of the scope waits for, and may claim. Their
-    /// lifetime, `'scope`, is erased; the scope does not end before the list is empty for good.
+    /// The handles that were dropped before their task was done: the end of the scope waits for these tasks, and may claim them.
+    /// Their lifetime, `'scope`, is erased; the scope does not end before the list is empty for the last time.
     detached: Mutex<BinaryHeap<Entry<'static>>>,
-    /// The first panic of a task whose result nobody took.
+    /// The first panic of a task whose result was not taken.
     panic: Mutex<Option<TaskPanic>>,
 }
 
-/// What a task knows of its scope. The task holds a strong reference behind the pointer until it is released.
+/// A task's pointer to its scope. It stands for a strong reference until the task is released.
 #[derive(Clone, Copy)]
 struct ScopeOwner {
     pool: PoolId,
@@ -92,9 +92,9 @@ impl Owner for ScopeOwner {
     }
 
     fn released(self) {
-        // SAFETY: `submit` leaked this reference for this call, which comes once (rule 1).
+        // SAFETY: `submit` leaked this reference for this call, which happens once (rule 1).
         let data = unsafe { Arc::from_raw(self.data) };
-        // Release pairs with the Acquire of `wait`: all that the task did is over for whoever sees the count.
+        // Release pairs with the Acquire in `wait`: a thread that sees the count sees everything that the task did.
         if data.tasks.fetch_sub(1, Release) == 1 {
             data.thread.unpark();
         }
@@ -104,10 +104,10 @@ impl Owner for ScopeOwner {
 /// The result of a task of a scope. Like a [`TaskFuture`], but bound to the scope: dropping it leaves the task to the end
 /// of the scope, which waits for it.
 ///
-/// Do not leak it (`mem::forget`) on a worker of the same pool: the end of the scope cannot run a queued task whose handle
-/// is gone, and waits for another worker to do so.
+/// Do not leak it (`mem::forget`) on a worker of the same pool: the end of the scope cannot run a queued task whose handle was
+/// leaked, and waits for another worker to do so.
 ///
-/// It dereferences to `TaskFuture` for all that does not consume the handle (`cancel`, `is_done`, ...).
+/// It dereferences to `TaskFuture` for all methods that do not consume the handle (`cancel`, `is_done`, ...).
 #[must_use = "dropping it leaves the task to the end of the scope; a panic of the task then becomes the scope's"]
 pub struct ScopedFuture<'scope, T: Send + 'scope> {
     future: Option<TaskFuture<T>>,
@@ -117,8 +117,8 @@ pub struct ScopedFuture<'scope, T: Send + 'scope> {
     scope: PhantomData<&'scope mut &'scope ()>,
 }
 
-/// A handle in the list of those that were dropped. The greatest is the one that was submitted first: the end of the scope
-/// takes them in that order, in whatever order they were dropped.
+/// An entry in the list of dropped handles. The greatest is the one that was submitted first: the end of the scope takes them in
+/// the order of submission, not of dropping.
 struct Entry<'scope> {
     number: usize,
     handle: Box<dyn Detached + 'scope>,
@@ -144,19 +144,19 @@ impl PartialEq for Entry<'_> {
 
 impl Eq for Entry<'_> {}
 
-// What changes behind a shared reference changes in one step, or under a lock under which none of the user's code runs: a
-// panic finds and leaves it whole. Only the lifetimes are behind `&mut`, to be invariant.
+// State behind shared references changes atomically, or under a lock that is not held while user code runs, so a panic cannot
+// leave it inconsistent. Only the lifetimes are behind `&mut`, for invariance.
 impl UnwindSafe for Scope<'_, '_> {}
 impl RefUnwindSafe for Scope<'_, '_> {}
-// The same, and the result is as good as in a `TaskFuture`.
+// As above; for the result the same holds as in a `TaskFuture`.
 impl<T: Send + UnwindSafe> UnwindSafe for ScopedFuture<'_, T> {}
 impl<T: Send + RefUnwindSafe> RefUnwindSafe for ScopedFuture<'_, T> {}
 
-/// A handle that nobody holds any more.
+/// A handle that the user has dropped.
 trait Detached: Send {
     fn is_done(&self) -> bool;
 
-    /// Claims the task or waits for it, and gives its panic, if that is how it ended.
+    /// Claims the task or waits for it; returns its panic, if it panicked.
     fn finish(self: Box<Self>) -> Option<TaskPanic>;
 }
 
@@ -201,11 +201,10 @@ where
 }
 
 impl<'scope> Scope<'scope, '_> {
-    /// Submits a closure that may borrow what outlives the scope. As [`ThreadPoolExecutor::submit`], except that a bound
-    /// on the queue does not apply. A scope that ends on a worker of the pool runs what is still queued of it there, in the
-    /// order in which it was submitted.
+    /// Submits a closure that may borrow what outlives the scope. Like [`ThreadPoolExecutor::submit`], except that a bound on the
+    /// queue does not apply. A scope that ends on a worker of the pool runs its queued tasks there, in the order of submission.
     ///
-    /// What is declared inside the scope may end before it, so it cannot be borrowed, only moved:
+    /// A value declared inside the scope may be dropped before the scope ends, so it can be moved but not borrowed:
     ///
     /// ```compile_fail,E0373
     /// let pool = concurrent_futures::ThreadPoolExecutor::new(1).unwrap();
@@ -235,7 +234,7 @@ impl<'scope> Scope<'scope, '_> {
         let future = match core.closed_because() {
             Some(reason) => TaskFuture::ready(Err(reason)),
             None => {
-                // Relaxed: the count is read by this scope's own thread, or behind the Release of `released`.
+                // Relaxed: the count is read by this scope's own thread, or after the Release in `released`.
                 self.data.tasks.fetch_add(1, Relaxed);
                 let owner = ScopeOwner { pool: self.data.pool, data: Arc::into_raw(Arc::clone(&self.data)) };
                 // SAFETY: rules 1 and 2 of this module.
@@ -252,12 +251,12 @@ impl<'scope> Scope<'scope, '_> {
         // Unwinding out of here would let the tasks outlive what they borrow.
         let abort = AbortOnUnwind;
         loop {
-            // Acquire pairs with the Release of `released`. Read before the list: a task that is discounted has dropped the
+            // Acquire pairs with the Release of `released`. Read before the list is: a task that is discounted has dropped the
             // handles that it held, and finishing a handle may submit.
             let tasks = self.data.tasks.load(Acquire);
             if tasks > 0 && self.data.pool.is_elsewhere() {
-                // The tasks run in the parent, on the parent's memory. Nobody here touches what they borrow, but what they were
-                // to do to it is not done.
+                // The tasks run in the parent, on the parent's memory. No thread here accesses what they borrow, but their work
+                // is not done here.
                 mem::forget(abort);
                 panic!("the tasks of this scope are not done: {}", TaskError::WrongProcess);
             }
@@ -274,7 +273,7 @@ impl<'scope> Scope<'scope, '_> {
 }
 
 impl Data {
-    /// Keeps a panic for the end of the scope; the first one counts.
+    /// Keeps the first panic for the end of the scope.
     fn note(&self, panic: Option<TaskPanic>) {
         let Some(panic) = panic else { return };
         let mut first = self.panic.lock();
@@ -283,34 +282,34 @@ impl Data {
             return;
         }
         drop(first);
-        // Outside the lock: the destructor of a payload is the user's code.
+        // Outside the lock: the destructor of a payload is user code.
         drop(panic);
     }
 
-    /// Ends the first submitted of the handles that were dropped; false if there is none.
+    /// Finishes the dropped handle that was submitted first; false if there is none.
     fn finish_one_detached(&self) -> bool {
         let Some(detached) = self.detached.lock().pop() else { return false };
         self.finish(detached.handle);
         true
     }
 
-    /// A result that nobody took is dropped here; if its destructor panics, that is the scope's panic too.
+    /// Drops the task's result; if its destructor panics, that is noted as a panic too.
     fn finish(&self, detached: Box<dyn Detached + '_>) {
         self.note(unwind::catch(|| detached.finish()).unwrap_or_else(Some));
     }
 
-    /// Takes a handle over that was dropped before its task was done.
+    /// Takes over a handle that was dropped before its task was done.
     ///
     /// # Safety
-    /// The handle is one of this scope, which has not ended.
+    /// The handle must be of this scope, which must not have ended.
     unsafe fn detach(&self, entry: Entry<'_>) {
         // SAFETY: only the lifetime changes. The scope, which is what the handle may borrow from, ends after
         // `finish_one_detached` has found the list empty for the last time.
         let entry = unsafe { mem::transmute::<Entry<'_>, Entry<'static>>(entry) };
         let mut done = Vec::new();
         let mut detached = self.detached.lock();
-        // Those that are done by now are let go whenever the list is full: it stays in proportion to what is queued and
-        // running, at a constant cost each.
+        // Handles that are done are removed whenever the list is full: its length stays proportional to the unfinished tasks, at
+        // an amortized constant cost per handle.
         if detached.len() == detached.capacity() {
             let (ended, running): (Vec<_>, Vec<_>) = detached.drain().partition(|other| other.handle.is_done());
             *detached = running.into();
@@ -330,12 +329,12 @@ impl<'scope, T: Send + 'scope> ScopedFuture<'scope, T> {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As for [`TaskFuture::result`].
     pub fn result(mut self) -> Result<T, TaskError> {
         self.take().result()
     }
 
-    /// Like [`result`](Self::result), but for at most so long: see [`TaskFuture::result_timeout`].
+    /// Like [`result`](Self::result), but waits for at most `timeout`: see [`TaskFuture::result_timeout`].
     ///
     /// # Errors
     ///
@@ -388,7 +387,7 @@ impl<'scope, T: Send + 'scope> Drop for ScopedFuture<'scope, T> {
         if entry.handle.is_done() {
             self.data.finish(entry.handle);
         } else if self.data.pool.is_elsewhere() {
-            // A forked child, which is inside of that very task: see `wait`.
+            // A forked child, which is inside that very task: see `wait`.
             drop(entry);
         } else {
             // SAFETY: a `ScopedFuture` cannot outlive its scope, and this one is alive.

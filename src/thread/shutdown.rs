@@ -8,7 +8,7 @@ use super::worker;
 use crate::error::ShutdownError;
 use crate::executor::Shutdown;
 
-/// Closes the pool and waits as told.
+/// Closes the pool and waits as `how` specifies.
 pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError> {
     if !core.is_here() {
         return Err(ShutdownError::WrongProcess);
@@ -41,6 +41,6 @@ pub(super) fn shut_down(core: &Core, how: Shutdown) -> Result<(), ShutdownError>
     core.close_and_cancel();
     let (_, busy) = core.registry.counters().read();
     let running = busy as usize + core.spares.count();
-    // One that was between two tasks when the count was taken is still there, and has at most to find its end.
+    // A worker between two tasks was not counted as busy but has not ended either, so at least 1 is reported.
     Err(ShutdownError::TimedOut { running: running.max(1), waited: start.elapsed() })
 }

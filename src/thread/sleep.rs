@@ -1,27 +1,27 @@
-//! When a worker sleeps, and who wakes it.
+//! When a worker sleeps, and what wakes it.
 //!
 //! # States
 //!
-//! A worker is *busy* (it runs a task), *searching* (it looks for one, or has just been started or woken to do so), or
-//! *asleep*. [`Sleep`] counts the last two, and all the threads, in one word.
+//! A worker is *busy* (it runs a task), *searching* (it looks for one, or has just been started or woken to do so), or *asleep*.
+//! [`Sleep`] counts searching and sleeping workers, and all threads, in one atomic word.
 //!
 //! # Rules
 //!
-//! 1. Whoever makes work available publishes it first, then reads the word (SeqCst fence between). It wakes a sleeper
-//!    only if nobody is searching: a burst of ten thousand submits wakes one worker, not ten thousand times one.
-//! 2. A worker that stops searching because it found something, and sees that there is more, wakes the next one (SeqCst
-//!    fence between). So the woken ones multiply as long as there is work.
-//! 3. A worker that falls asleep counts itself as asleep first, then looks for work once more (SeqCst between).
-//! 4. The most recent sleeper is woken first: its cache is the warmest, and the surplus ones reach their idle timeout.
+//! 1. A thread that makes work available publishes it first, then reads the word (SeqCst fence between). It wakes a sleeper only
+//!    if no worker is searching: a burst of ten thousand submits wakes one worker, once.
+//! 2. A worker that stops searching because it found work, and sees more work, wakes another one (SeqCst fence between). So the
+//!    number of busy workers grows while there is work.
+//! 3. A worker that is about to sleep first counts itself as asleep, then looks for work once more (SeqCst between).
+//! 4. The most recent sleeper is woken first: its cache is the warmest, and surplus workers sleep until their idle timeout.
 //!
 //! # No wake-up is lost
 //!
-//! Say work W is published while some worker sleeps and nobody ever takes W. Its publisher read the word after
-//! publishing. If it saw no searcher and a sleeper, it woke that sleeper, which then searches and finds W or something
-//! else, in which case rule 2 passes the duty on. If it saw a searcher S: S's own next change of the word comes later in
-//! the order of SeqCst operations than the publisher's read, so whatever S does next, it looks after it: if S falls
-//! asleep, rule 3 makes it find W; if S finds other work, rule 2 makes it look for more, and W is there. If it saw
-//! neither a searcher nor a sleeper, every worker was busy then, and each will search before it sleeps.
+//! Suppose that work W is published while a worker sleeps, and that no worker ever takes W. The publisher read the word after
+//! publishing W. If it saw no searcher and a sleeper, it woke that sleeper, which then searches and finds W, or finds other work
+//! and looks for more by rule 2. If it saw a searcher S, the next change of the word by S follows the publisher's read in the
+//! order of SeqCst operations, and S looks for work after that change: if S falls asleep, rule 3 makes it find W; if S finds
+//! other work, rule 2 makes it look for more, and W is there. If it saw neither a searcher nor a sleeper, every worker was busy,
+//! and each searches before it sleeps.
 
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering::*, fence};
@@ -39,7 +39,7 @@ const BROKEN: u64 = 1 << 50;
 const WATCHED: u64 = 1 << 51;
 const FIELD: u64 = 0xffff;
 
-/// The word at one moment.
+/// A snapshot of the word.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counts(u64);
 
@@ -52,12 +52,12 @@ impl Counts {
         ((self.0 / SEARCHING) & FIELD) as usize
     }
 
-    /// No thread of the pool will come across what is queued: all of them are busy.
+    /// All workers are busy: none is searching or asleep.
     pub(super) fn is_nobody_free(self) -> bool {
         self.asleep() == 0 && self.searching() == 0
     }
 
-    /// Somebody wants to be told when nobody is free (see `watch`).
+    /// A waiting thread is to be woken when no worker is free (see `watch`).
     pub(super) fn is_watched(self) -> bool {
         self.0 & WATCHED != 0
     }
@@ -66,12 +66,12 @@ impl Counts {
         ((self.0 / THREADS) & FIELD) as usize
     }
 
-    /// Nothing new is taken.
+    /// The pool accepts no new tasks.
     pub(super) fn is_closed(self) -> bool {
         self.0 & CLOSED != 0
     }
 
-    /// What is queued must not be run: it is to be cancelled, or failed where the pool is broken.
+    /// Queued tasks must not run: they are cancelled, or fail if the pool is broken.
     pub(super) fn is_refusing(self) -> bool {
         self.0 & (CANCELLING | BROKEN) != 0
     }
@@ -81,7 +81,7 @@ impl Counts {
     }
 }
 
-/// The place where one worker sleeps.
+/// The wake-up flag and the unparker of one worker.
 #[derive(Debug)]
 pub(super) struct Sleeper {
     thread: Unparker,
@@ -89,13 +89,13 @@ pub(super) struct Sleeper {
 }
 
 impl Sleeper {
-    /// Made by the worker itself.
+    /// Called on the worker's own thread.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { thread: Unparker::current(), woken: AtomicBool::new(false) })
     }
 
     fn wake(&self) {
-        // Release pairs with the Acquire of `sleep`: what the waker did is visible to the woken.
+        // Release pairs with the Acquire in `sleep`: the woken worker sees what the waking thread did.
         self.woken.store(true, Release);
         self.thread.unpark();
     }
@@ -104,7 +104,7 @@ impl Sleeper {
 #[derive(Debug)]
 pub(super) struct Sleep {
     word: AtomicU64,
-    /// Who sleeps, most recent last. The count of sleepers changes only under this lock.
+    /// The sleeping workers, most recent last. The count of sleepers changes only under this lock.
     asleep: Mutex<Vec<Arc<Sleeper>>>,
 }
 
@@ -113,19 +113,20 @@ impl Sleep {
         Self { word: AtomicU64::new(0), asleep: Mutex::new(Vec::new()) }
     }
 
-    /// SeqCst: the rules of the module speak of one order of all accesses to this word.
+    /// SeqCst: the rules of this module assume a single order of all accesses to the word.
     pub(super) fn counts(&self) -> Counts {
         Counts(self.word.load(SeqCst))
     }
 
-    /// A thread is about to be started, to search, if there are fewer than `max`: says whether. A pool that is closed gets
-    /// no first thread any more; while it works off what it has, it may still need more.
+    /// Counts a new, searching thread if there are fewer than `max` threads; returns whether it did. A refusing pool, and a
+    /// closed pool without threads, get none; a closed pool with threads may start more for its queued tasks.
     pub(super) fn add_thread_below(&self, max: usize) -> bool {
         let wanted = |counts: Counts| !counts.is_refusing() && (!counts.is_closed() || counts.threads() > 0);
         self.add_thread_if(|counts| wanted(counts) && counts.threads() < max)
     }
 
-    /// A thread that was about to end stays, if it was the last one: says whether. Also in a pool that is closed.
+    /// Counts a thread that was about to end again, as searching, if no other is left; returns whether it did. Applies to closed
+    /// pools too.
     pub(super) fn keep_last_thread(&self) -> bool {
         self.add_thread_if(|counts| counts.threads() == 0)
     }
@@ -135,14 +136,14 @@ impl Sleep {
         self.word.fetch_update(SeqCst, SeqCst, add).is_ok()
     }
 
-    /// A searching thread is about to end (or could not be started). Returns the word as it is then.
+    /// Discounts a searching thread that is about to end or could not be started. Returns the new word.
     pub(super) fn remove_thread(&self) -> Counts {
         let gone = THREADS + SEARCHING;
         Counts(self.word.fetch_sub(gone, SeqCst) - gone)
     }
 
-    /// [`remove_thread`](Self::remove_thread), if there are more than `max`. Of several threads that are one too many
-    /// together, one goes.
+    /// [`remove_thread`](Self::remove_thread), but only if there are more than `max` threads. If there is one surplus thread and
+    /// several threads call this, one call succeeds.
     pub(super) fn remove_thread_above(&self, max: usize) -> Option<Counts> {
         let gone = THREADS + SEARCHING;
         let above = |word| (Counts(word).threads() > max).then(|| word - gone);
@@ -153,15 +154,14 @@ impl Sleep {
         self.word.fetch_add(SEARCHING, SeqCst);
     }
 
-    /// The caller looks for more work next (rule 2); the fence puts that look after the change of the word. Returns the word
-    /// as it is then.
+    /// The caller looks for more work next (rule 2); the fence orders that after the change of the word. Returns the new word.
     pub(super) fn stop_searching(&self) -> Counts {
         let before = self.word.fetch_sub(SEARCHING, SeqCst);
         fence(SeqCst);
         Counts(before - SEARCHING)
     }
 
-    /// From now on who stops being free tells those who watch, if it was the last one. Returns the word as it is then.
+    /// Sets WATCHED: the last worker that stops being free then wakes the watchers. Returns the new word.
     pub(super) fn watch(&self) -> Counts {
         Counts(self.word.fetch_or(WATCHED, SeqCst) | WATCHED)
     }
@@ -178,13 +178,12 @@ impl Sleep {
         self.word.fetch_or(CLOSED | CANCELLING, SeqCst);
     }
 
-    /// Says whether this call broke the pool first.
+    /// Returns whether this call was the first to break the pool.
     pub(super) fn break_down(&self) -> bool {
         !Counts(self.word.fetch_or(CLOSED | BROKEN, SeqCst)).is_broken()
     }
 
-    /// Wakes a sleeper, unless somebody is searching and will see to it (rule 1). `counts` was read after the work was
-    /// published.
+    /// Wakes a sleeper, unless a worker is searching (rule 1). `counts` must have been read after the work was published.
     pub(super) fn wake_one_if_wanted(&self, counts: Counts) {
         if counts.asleep() > 0 && counts.searching() == 0 {
             self.wake_one();
@@ -212,8 +211,8 @@ impl Sleep {
         woken.iter().for_each(|sleeper| sleeper.wake());
     }
 
-    /// Puts a searching worker to sleep, unless `found` says that there is something to do after all. Returns when it
-    /// has been woken, when `found`, or at the deadline, and says which; the worker is searching again in all cases.
+    /// Puts a searching worker to sleep, unless `found` returns true. Returns why the worker woke up: it was called, `found`
+    /// returned true, or the deadline passed. The worker is counted as searching again in all cases.
     pub(super) fn sleep(
         &self,
         sleeper: &Arc<Sleeper>,
@@ -239,7 +238,7 @@ impl Sleep {
         }
     }
 
-    /// Takes a worker off the list of sleepers; false if a waker has done so already, and will call it.
+    /// Removes a worker from the list of sleepers; false if a waking thread has already done so, and will wake it.
     fn get_up(&self, sleeper: &Arc<Sleeper>) -> bool {
         let mut asleep = self.asleep.lock();
         let Some(at) = asleep.iter().rposition(|other| Arc::ptr_eq(other, sleeper)) else { return false };

@@ -1,8 +1,8 @@
-//! Spare threads: each runs a task for a thread of the pool that waits for it and must not run it itself (see
-//! `future::offload`), and ends, unless the same wait has another one for it within a moment.
+//! Spare threads: each runs one task for a thread of the pool that waits for the task and must not run it itself (see
+//! `future::offload`), and then ends, unless the same wait gives it another task within a short time.
 //!
-//! A spare thread is a [`Worker`](super::worker::Worker) that looks for no work: it has no queue, nobody steals from it, and
-//! the counts of `sleep` do not include it. There are at most as many as the pool may have workers.
+//! A spare thread is a [`Worker`](super::worker::Worker) that does not search for work: no other thread sees its queues, and the
+//! counts of `sleep` do not include it. There are at most `max_workers` of them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,8 +22,8 @@ use super::worker;
 use crate::future::{Claimed, Offload, SpareHost, StartSpare, Wakers};
 use crate::quiet;
 
-/// How long a wait that could run a task in place first waits for a spare thread whose own wait has ended. The end of that wait
-/// has often just unblocked its task.
+/// How long a wait that could run a task in place first waits for the end of a spare thread whose own wait has ended. The end of
+/// that wait has often just unblocked the spare thread's task.
 const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) struct Spares {
@@ -31,7 +31,7 @@ pub(super) struct Spares {
     table: Mutex<Table>,
     /// Signalled when a spare thread ends.
     ended: Condvar,
-    /// Held by whoever joins threads, so that of several callers none returns before they are gone.
+    /// Held while threads are joined, so that no caller of several returns before all threads have ended.
     joining: Mutex<()>,
 }
 
@@ -41,21 +41,21 @@ struct Table {
     running: BTreeMap<u64, Running>,
     /// How many running spare threads belong to waits that have ended.
     orphans: usize,
-    /// How many of those that run have no task any more. Such a thread is counted here before the result of its task is out:
-    /// whoever sees the result and waits again knows that there will be room.
+    /// How many of the running threads have no task any more. A thread is counted here before the result of its task is
+    /// published: a thread that sees the result and waits again knows that there will be room.
     leaving: usize,
     threads: Vec<JoinHandle<()>>,
-    /// Who is to be woken when a spare thread has ended, or goes on although it was about to end; by the key of the wait.
+    /// The wakers to wake when a spare thread has ended, or continues although it was about to end; by the key of the wait.
     short: BTreeMap<u64, Wakers>,
-    /// What the spare threads that have ended did.
+    /// The sum of the counters of spare threads that have ended.
     past: Counters,
 }
 
-/// How a spare thread is given what it is to run.
+/// Sends a spare thread the task to run.
 type Give = mpsc::SyncSender<Claimed>;
 type Spawned = (JoinHandle<()>, Give);
 
-/// There is no thread; nobody else changes the table for the time being.
+/// No spare thread could be started. Holds the lock, so that no other thread changes the table.
 struct Full<'a> {
     /// A spare thread is about to end.
     one_leaves: bool,
@@ -77,7 +77,7 @@ impl Spares {
         self.table.lock().running.len()
     }
 
-    /// What all spare threads, past and present, have done.
+    /// How many tasks all spare threads, past and present, have completed.
     pub(super) fn completed(&self) -> u64 {
         let table = self.table.lock();
         let sum = Counters::default();
@@ -90,7 +90,8 @@ impl Spares {
         sum.read().0
     }
 
-    /// Starts a thread by `spawn`, if there are fewer than `max`, or soon will be and the caller has `patience`.
+    /// Starts a thread by `spawn`, if fewer than `max` are running. If all are running tasks, some of them for waits that have
+    /// ended, first waits up to `patience` for one to end.
     fn start(
         &self,
         max: usize,
@@ -128,7 +129,7 @@ impl Spares {
         self.table.lock().leaving += 1;
     }
 
-    /// It has got another one. Who relies on its end, and on that of no other thread, may have to run its task in place.
+    /// It has got another task. If no other thread is leaving, waits that relied on its end may have to run their task in place.
     pub(super) fn stays(&self) {
         let leaving = {
             let mut table = self.table.lock();
@@ -140,10 +141,10 @@ impl Spares {
         }
     }
 
-    /// Who could not have a thread may try again.
+    /// Wakes the waits that could not get a spare thread, so that they try again.
     pub(super) fn wake_short(&self) {
         let short = std::mem::take(&mut self.table.lock().short);
-        // Wakers are the user's code.
+        // Wakers are user code.
         short.into_values().flatten().for_each(|waker| quiet::call(|| waker.wake()));
     }
 
@@ -161,7 +162,8 @@ impl Spares {
         self.wake_short();
     }
 
-    /// Blocks until no spare thread is left, or the deadline; says whether none is left. All of them have been joined then.
+    /// Blocks until no spare thread is left or the deadline has passed; returns whether none is left. Then all of them have been
+    /// joined.
     pub(super) fn wait_until_empty(&self, deadline: Option<Instant>) -> bool {
         let mut table = self.table.lock();
         if !self.ended.wait_while(&mut table, deadline, |table| !table.running.is_empty()) {
@@ -195,7 +197,7 @@ impl SpareHost for Core {
 
     fn start_spare(&self, offload: &Arc<Offload>, or_here: bool, waker: &mut Option<Waker>) -> StartSpare {
         let Some(me) = self.myself() else { return StartSpare::Impossible };
-        // As long as the pool does not refuse, these are all that it has: a task that is claimed runs behind the initializer.
+        // Unless the pool is refusing, its hooks have not been dropped, so a claimed task runs after the initializer.
         let hooks = self.hooks();
         let start = |handle| worker::start_spare(me, handle, Arc::clone(offload), hooks.clone());
         let patience = if or_here { GRACE } else { Duration::ZERO };

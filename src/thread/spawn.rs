@@ -11,7 +11,7 @@ use crate::error::TaskError;
 use crate::executor::{Priority, QueuePolicy};
 use crate::future::{LiveFutures, Owner, Scheduler, Shells, SpareHost, Task, TaskFuture, spawned};
 
-/// Hands a future to the pool. Of a bounded queue it needs a permit until its first poll.
+/// Submits a future to the pool. With a bounded queue it holds a permit until its first poll.
 pub(super) fn spawn<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
 where
     F: Future + Send + 'static,
@@ -48,7 +48,7 @@ where
     handle
 }
 
-/// The first poll happens in the calling thread, so nothing is queued. What is woken later is queued without a permit.
+/// Polls the future once in the calling thread, so nothing is queued. When it is woken later it is queued without a permit.
 fn poll_here<F>(core: &Arc<Core>, future: F) -> TaskFuture<F::Output>
 where
     F: Future + Send + 'static,
@@ -64,7 +64,7 @@ where
             task.run_nested();
         }
     });
-    // There may be no thread yet, and the pool may have been ended between the check for it and here.
+    // There may be no thread yet, and the pool may have ended since the check.
     fence(SeqCst);
     let counts = core.sleep.counts();
     if counts.is_refusing() || counts.is_closed() && counts.threads() == 0 {
@@ -90,8 +90,8 @@ impl Scheduler for Core {
             return mem::forget(task);
         }
         self.push_unannounced(task, Priority::Normal);
-        // The worker that has just polled it looks for work next, and calls others if there is more. To wake somebody else
-        // for it would make it wander.
+        // The worker that has just polled the future searches for work next, and wakes others if there is more. Waking another
+        // worker would move the future between threads.
         if !(yielded && worker::is_about_to_search(self.id())) {
             self.notify_of_woken();
         }
@@ -122,8 +122,8 @@ impl Scheduler for Core {
     }
 
     fn all_finished(&self) {
-        // SeqCst: the list was changed before. Whoever stays, or does not end, because of the list looks at it after it has
-        // said that it is asleep.
+        // SeqCst: the list was changed before. A worker that stays because of the list checks it after it has set `someone_stays`
+        // and counted itself as asleep.
         fence(SeqCst);
         let stayed = self.someone_stays.load(SeqCst) && self.someone_stays.swap(false, SeqCst);
         if stayed || self.sleep.counts().is_closed() {

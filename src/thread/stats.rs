@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Counts of one worker. Only that worker writes them, so they are plain loads and stores (Relaxed: a statistic).
+/// The counters of one worker. Only that worker writes them, so plain loads and stores suffice (Relaxed: statistics).
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     completed: AtomicU64,
@@ -22,26 +22,26 @@ impl Counters {
         self.completed.store(self.completed.load(Relaxed) + 1, Relaxed);
     }
 
-    /// For sums: `self` is nobody's but the caller's.
+    /// Adds `other` to `self`, which only the caller may use.
     pub(super) fn add(&self, other: &Self) {
         self.completed.store(self.completed.load(Relaxed) + other.completed.load(Relaxed), Relaxed);
         self.busy.store(self.busy.load(Relaxed) + other.busy.load(Relaxed), Relaxed);
     }
 
-    /// How many tasks were done, and how many are at the moment being run.
+    /// The number of completed tasks, and of running tasks.
     pub(super) fn read(&self) -> (u64, u64) {
         (self.completed.load(Relaxed), self.busy.load(Relaxed))
     }
 }
 
 impl ThreadPoolStats {
-    /// What a forked child has of its parent's pool.
+    /// The statistics of a parent's pool in a forked child.
     pub(super) const NOTHING: Self =
         Self { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0, spare_threads: 0, spawned: 0 };
 }
 
-/// A snapshot of a [`ThreadPoolExecutor`](crate::ThreadPoolExecutor). The numbers are read one after the other while the
-/// pool goes on, so they need not add up; when nothing happens they are exact.
+/// A snapshot of a [`ThreadPoolExecutor`](crate::ThreadPoolExecutor). The numbers are read one after the other while the pool
+/// runs, so they may be inconsistent; they are exact while nothing changes.
 ///
 /// ```
 /// use concurrent_futures::ThreadPoolExecutor;
@@ -61,13 +61,13 @@ pub struct ThreadPoolStats {
     pub workers: usize,
     /// How many of them are running a task.
     pub busy: usize,
-    /// How many tasks are queued. Tasks that were cancelled, or run by a waiter, are not.
+    /// How many tasks are queued. Tasks that were cancelled, or run by a waiter, do not count.
     pub queued: usize,
-    /// How many tasks have finished, successfully or not. A [`map`](crate::ThreadPoolExecutor::map) counts as a few tasks, however
-    /// many items it has.
+    /// How many tasks have finished, successfully or not. A [`map`](crate::ThreadPoolExecutor::map) counts as a few tasks,
+    /// however many items it has.
     pub completed: u64,
-    /// How many [spare threads](crate::ThreadPoolExecutor#spare-threads) there are: at most as many as there may be workers. Each was
-    /// started for a wait, and may outlast it.
+    /// How many [spare threads](crate::ThreadPoolExecutor#spare-threads) there are, at most `max_workers`. Each was started for a
+    /// wait, and may outlast it.
     pub spare_threads: usize,
     /// How many [spawned](crate::ThreadPoolExecutor::spawn) futures have not ended: queued, polled or waiting.
     pub spawned: usize,

@@ -1,16 +1,17 @@
-//! Who waits for a queued task that it must not run itself, relies on a worker that is free, and wants to be told when there
-//! is none any more (see `future::offload`).
+//! The wakers of threads that wait for a queued task, must not run it themselves, and rely on a free worker. They are woken when
+//! no worker is free any more (see `future::offload`).
 //!
-//! 1. Whoever watches puts its waker on the list first, then sets WATCHED in the word of `sleep`, and sees in the same step
-//!    whether anybody is free. If not, it takes its waker back, and does something else about its task.
-//! 2. Whoever stops being free changes the word, and sees in the same step whether anybody else is free, and WATCHED. If
-//!    nobody is, it takes the whole list and wakes it.
-//! 3. WATCHED is cleared under the lock of the list, when the list is empty.
+//! 1. A thread that watches puts its waker on the list first, then sets WATCHED in the word of `sleep`, and sees in the same step
+//!    whether any worker is free. If not, it removes its waker, and handles its task in another way.
+//! 2. A worker that stops being free changes the word, and sees in the same step whether any other worker is free, and whether
+//!    WATCHED is set. If none is free and it is set, the worker takes the whole list and wakes it.
+//! 3. WATCHED is cleared under the lock of the list, when the list is empty or is taken.
 //!
-//! No wake-up is lost: all these are changes of one word, so they have an order. Say that somebody has watched, saw a free
-//! worker, and is still on the list. The change by which the last free worker stops being free comes after the change that
-//! has set WATCHED. So it sees WATCHED, unless it was cleared in between; but then the list was empty, after the waker was put
-//! there. A worker that sleeps with a task in the queue is woken by the rules of `sleep`, so it is right to count it as free.
+//! No wake-up is lost: all these are changes of one word, so they are totally ordered. Suppose that a thread watches, saw a free
+//! worker, and is still on the list. The change by which the last free worker stops being free follows the change that set
+//! WATCHED. So that worker sees WATCHED, unless it was cleared in between; but then the list was emptied after the waker was
+//! added, a contradiction. A worker that sleeps while a task is queued is woken by the rules of `sleep`, so counting it as free
+//! is correct.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -31,7 +32,7 @@ impl Watch {
         Self { list: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Takes the waker and keeps it, if somebody is free; says whether somebody is. (A waker that is there already is left to
+    /// Takes the waker and keeps it, if a worker is free; returns whether one is. (A waker that is on the list already is left to
     /// the caller.)
     pub(super) fn watch(&self, sleep: &Sleep, key: u64, waker: &mut Option<Waker>) -> bool {
         let mut list = self.list.lock();
@@ -52,7 +53,7 @@ impl Watch {
         false
     }
 
-    /// The word of `sleep` is like this after a thread has stopped being free.
+    /// A thread has stopped being free; `counts` is the word of `sleep` after that change.
     pub(super) fn stopped_being_free(&self, sleep: &Sleep, counts: Counts) {
         if counts.is_watched() && counts.is_nobody_free() {
             self.wake_all(sleep);
@@ -66,11 +67,11 @@ impl Watch {
             sleep.unwatch();
             std::mem::take(&mut *list)
         };
-        // Wakers are the user's code.
+        // Wakers are user code.
         woken.into_values().flatten().for_each(|waker| quiet::call(|| waker.wake()));
     }
 
-    /// Gives back what is kept for a wait.
+    /// Removes and returns the wakers of a wait.
     pub(super) fn forget(&self, sleep: &Sleep, key: u64) -> Wakers {
         let mut list = self.list.lock();
         let gone = list.remove(&key).unwrap_or_default();

@@ -25,27 +25,27 @@ use crate::spin::{self, ONE_WAKE_UP, SpinBudget};
 use crate::unwind::{self, AbortOnUnwind};
 
 thread_local! {
-    /// The worker that this thread is.
+    /// The worker that runs on this thread.
     static CURRENT: Cell<*const Worker> = const { Cell::new(ptr::null()) };
     /// The pool whose worker this thread was: destructors of thread-locals may still run.
     static FORMER: Cell<Option<PoolId>> = const { Cell::new(None) };
-    /// The pools whose futures this thread, which may be nobody's worker, is dropping.
+    /// The pools whose futures this thread, not necessarily a worker, is polling or dropping (see `inside`).
     static INSIDE: RefCell<Vec<PoolId>> = const { RefCell::new(Vec::new()) };
 }
 
 pub(super) struct Worker {
     pub(super) core: Arc<Core>,
     pub(super) number: usize,
-    /// Its ends of its own queues; the others see them, and more, in its place.
+    /// This worker's ends of its queues; other workers use its `WorkerHandle`.
     pub(super) own: Ends,
     handle: Arc<WorkerHandle>,
-    /// A spare thread, which looks for no work, and which the others know nothing of.
+    /// A spare thread: it does not search for work, and is not in the registry.
     is_spare: bool,
     sleeper: Arc<Sleeper>,
     pub(super) thread: Unparker,
-    /// Counted as searching in `core.sleep`.
+    /// Whether the worker is counted as searching in `core.sleep`.
     searching: Cell<bool>,
-    /// The task that is being run is in the counters.
+    /// Whether the running task is in the counters already.
     counted: Cell<bool>,
     /// How many `join`s are on this thread's stack.
     joins: Cell<usize>,
@@ -54,11 +54,11 @@ pub(super) struct Worker {
 
 /// Why a worker that found nothing should end.
 enum End {
-    /// The pool takes nothing any more.
+    /// The pool is closed, and has nothing left to run.
     Closed,
-    /// The pool has been resized, and has more workers than it should.
+    /// The pool has been resized, and has more workers than `max_workers`.
     Surplus,
-    /// There was nothing to do for as long as the idle timeout says.
+    /// The worker was idle for the whole idle timeout.
     Idle,
 }
 
@@ -68,14 +68,14 @@ enum Work {
     Job(JobRef),
 }
 
-/// Starts a thread for the pool, unless it has enough, or more threads search by now than the caller saw: whoever finds a
-/// task looks for more, so that will do. The thread is counted before it runs.
+/// Starts a thread for the pool, unless it has `max_workers` threads, or more threads are searching than in `seen`: a searching
+/// thread that finds a task looks for more, so no other is needed. The thread is counted before it runs.
 pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
     let wanted = || {
         let helped = core.sleep.counts().searching() > seen.searching();
         !helped && core.sleep.add_thread_below(core.max_workers.load(Relaxed))
     };
-    // Before it is decided: a pool lets go of its hooks only when no thread would start any more.
+    // Read before the decision: a pool drops its hooks only when no thread can start any more.
     let hooks = core.hooks();
     let started = core.registry.start(wanted, |number| {
         let mut builder = thread::Builder::new().name(format!("{}_{number}", core.config.name));
@@ -93,8 +93,8 @@ pub(super) fn start(core: &Arc<Core>, seen: Counts) -> io::Result<()> {
     started
 }
 
-/// Starts a thread that runs what it is sent for the wait that `offload` is of, in the place of the calling worker, and ends.
-/// `hooks` are those of the pool.
+/// Starts a spare thread for the wait of `offload`: it runs the task that is sent to it, in place of the calling worker, and
+/// ends. `hooks` are those of the pool.
 pub(super) fn start_spare(
     core: Arc<Core>,
     handle: Arc<WorkerHandle>,
@@ -117,8 +117,7 @@ pub(super) fn current_pool() -> Option<PoolId> {
     with_current(|worker| worker.core.is_here().then(|| worker.core.id())).flatten()
 }
 
-/// True if the calling thread is a worker of the pool, or was one and is about to end; or if it is dropping a future of the
-/// pool.
+/// True if the calling thread is a worker of the pool, or was one and is about to end; or if it runs [`inside`] the pool.
 pub(super) fn belongs_to(pool: PoolId) -> bool {
     let inside = || INSIDE.try_with(|inside| inside.borrow().contains(&pool)).unwrap_or(false);
     current_pool().or(FORMER.get()) == Some(pool) || inside()
@@ -143,11 +142,11 @@ pub(super) fn inside(pool: PoolId, f: &mut dyn FnMut()) {
     f();
 }
 
-/// Runs `f` with the worker that the calling thread is, if it is one.
+/// Runs `f` with the calling thread's worker, if the thread is a worker.
 #[allow(unsafe_code)]
 pub(super) fn with_current<R>(f: impl FnOnce(&Worker) -> R) -> Option<R> {
-    // SAFETY: `main` sets the pointer to a worker on its stack, and resets it before that worker goes; the pointer is
-    // thread-local, so no other thread follows it.
+    // SAFETY: `main` and `spare_main` set the pointer to a worker on their stack, and reset it before that worker is dropped; the
+    // pointer is thread-local, so no other thread dereferences it.
     unsafe { CURRENT.get().as_ref() }.map(f)
 }
 
@@ -158,8 +157,8 @@ impl Worker {
         current::begin_to_serve();
         let worker = Self::enter(core, number);
         CURRENT.set(&raw const worker);
-        // Whatever is the user's is caught where it is called. A panic of this module's own would leave `CURRENT` behind, and tasks
-        // that nobody runs.
+        // Panics of user code are caught where it is called. A panic of this module itself would leave `CURRENT` dangling, and
+        // tasks that no thread runs.
         let abort = AbortOnUnwind;
         if worker.initialize(&hooks) {
             worker.run();
@@ -203,7 +202,7 @@ impl Worker {
         }
     }
 
-    /// The life of a spare thread, which nobody sees the queues of.
+    /// The main function of a spare thread, whose queues no other thread sees.
     fn spare_main(
         core: Arc<Core>,
         handle: Arc<WorkerHandle>,
@@ -254,7 +253,8 @@ impl Worker {
         mem::forget(abort);
     }
 
-    /// On a spare thread. It `leave`s before the result is out, unless there is more for it to do.
+    /// Runs a task on a spare thread. Calls `leave` before the result is published, unless another task is waiting for this
+    /// thread.
     fn run_claimed(&self, claimed: Claimed, offload: &Arc<Offload>, leave: &dyn Fn()) {
         self.counted.set(false);
         let about_to_publish = |publishing| {
@@ -280,7 +280,7 @@ impl Worker {
         outcome.is_ok()
     }
 
-    /// Something of the user's has forked, and has returned in the child as well: the child must not go on as a worker.
+    /// If user code has forked and has returned in the child as well, ends the child: it must not go on as a worker.
     #[inline]
     pub(super) fn end_forked_child(&self, panicked: bool) {
         if !self.core.is_here() {
@@ -294,7 +294,7 @@ impl Worker {
         }
     }
 
-    /// The loop of a worker's life.
+    /// The main loop of a worker.
     fn run(&self) {
         loop {
             #[cfg(all(test, not(loom)))]
@@ -316,8 +316,8 @@ impl Worker {
         }
     }
 
-    /// Where work is looked for, in this order. What the own queue holds was taken from the shared one, so it is older than the
-    /// rest of that.
+    /// Looks for work, in this order. Tasks in the worker's own queue were taken from the shared one, so they are older than the
+    /// rest of it.
     fn find(&self) -> Option<Work> {
         let shared = &self.core.queues;
         shared
@@ -335,7 +335,7 @@ impl Worker {
         if shared.has_batches() {
             self.look_at_another();
         }
-        // The only worker that the pool may have takes nothing in advance: so its order is exactly first in, first out.
+        // With `max_workers` of 1 no task is taken in advance, so the order is exactly first in, first out.
         let workers = self.max_workers();
         let share = if workers == 1 { 1 } else { shared.share(workers) };
         if share == 1 {
@@ -350,14 +350,14 @@ impl Worker {
         task
     }
 
-    /// This worker's queue of tasks is empty.
+    /// Discounts this worker's batch; its queue of tasks is empty.
     fn end_batch(&self) {
         if self.handle.batch.end() {
             self.core.queues.end_batch();
         }
     }
 
-    /// Looks at the next worker in turn. If it has been at the same batch for long, the rest of that goes back.
+    /// Looks at the next worker in turn. If its batch is overdue, puts the rest of the batch back.
     #[cold]
     fn look_at_another(&self) {
         let (shared, registry) = (&self.core.queues, &self.core.registry);
@@ -399,7 +399,7 @@ impl Worker {
         }
     }
 
-    /// It has ended: nothing of it is in the queue of jobs any more.
+    /// A `join` has ended: its job is not in the queue any more.
     pub(super) fn join_ends(&self) {
         self.joins.set(self.joins.get() - 1);
         if self.joins.get() == 0 {
@@ -407,11 +407,11 @@ impl Worker {
         }
     }
 
-    /// Looks on, awake at first and then asleep, until there is work or a reason to end.
+    /// Searches, awake at first and then asleep, until there is work or a reason to end.
     fn search(&self) -> Result<Work, End> {
         self.start_searching();
         loop {
-            // SeqCst: this look comes after the announcement that this worker searches (see `sleep`).
+            // SeqCst: orders the search after this worker is counted as searching (see `sleep`).
             fence(SeqCst);
             if let Some(work) = self.find() {
                 return Ok(work);
@@ -456,19 +456,19 @@ impl Worker {
         self.is_surplus().then_some(End::Surplus)
     }
 
-    /// Is this the last worker, and are there futures which somebody has to poll when they are woken? Then it does not end,
-    /// however long it has nothing to do.
+    /// Whether this is the last worker and there are unfinished futures, which a worker has to poll when they are woken. Then it
+    /// does not end, however long it is idle.
     fn must_stay(&self) -> bool {
         let alone = || self.core.sleep.counts().threads() == 1;
         let stays = self.core.config.idle_timeout.is_some() && self.is_needed_by_futures() && alone();
         if stays {
-            // SeqCst: before the last look at the list, see `all_finished`.
+            // SeqCst: ordered before the last check of the list, see `all_finished`.
             self.core.someone_stays.store(true, SeqCst);
         }
         stays
     }
 
-    /// In a broken pool nothing is polled any more.
+    /// A broken pool polls no futures.
     fn is_needed_by_futures(&self) -> bool {
         !self.core.unfinished.is_empty() && !self.core.sleep.counts().is_broken()
     }
@@ -477,13 +477,13 @@ impl Worker {
         self.core.sleep.counts().threads() > self.max_workers()
     }
 
-    /// Work was found: no longer searching, and if there is more, somebody else is wanted (rule 2 of `sleep`).
+    /// Work was found: stops searching, and wakes another worker if there is more (rule 2 of `sleep`).
     fn begin(&self) {
         self.stop_searching();
         self.wake_more();
     }
 
-    /// If there is more than this worker has in hand, and somebody who could take it, tells them.
+    /// Notifies the pool if there is more work, and a worker that could be woken or started for it.
     fn wake_more(&self) {
         let counts = self.core.sleep.counts();
         let could_be_more = counts.asleep() > 0 || counts.threads() < self.max_workers();
@@ -514,13 +514,13 @@ impl Worker {
         }
     }
 
-    /// While there could be more workers, one counts as searching from the moment its result is out: whoever sees the
-    /// result and submits again finds it free, and starts or wakes no other.
+    /// If another worker could be woken or started, counts this one as searching before its result is published: a thread that
+    /// sees the result and submits again finds this worker free, and starts or wakes no other.
     fn about_to_publish(&self, publishing: bool) {
         if !publishing {
             self.handle.counters.busy();
             self.stop_searching();
-            // Whoever submitted meanwhile may have relied on this worker.
+            // A thread that submitted in the meantime may have relied on this worker.
             self.wake_more();
             return;
         }
@@ -550,8 +550,7 @@ impl Worker {
         self.handle.counters.done();
     }
 
-    /// Ends the life of a worker that is one too many; false if it is not, or if work turned up that nobody else might
-    /// see.
+    /// Discounts this worker if it is surplus; false if it is not, or if work appeared that no other worker might see.
     fn leave_if_surplus(&self) -> bool {
         if !self.is_surplus() {
             return false;
@@ -566,15 +565,14 @@ impl Worker {
         }
     }
 
-    /// Ends the life of a worker; false if work turned up meanwhile that nobody else might see.
+    /// Discounts this worker, which is about to end; false if work appeared that no other worker might see.
     fn leave(&self) -> bool {
         self.start_searching();
         self.core.stopped_being_free(self.core.sleep.remove_thread());
         self.left()
     }
 
-    /// Rule 3 of `sleep`, as if this were falling asleep for good: this worker is not counted any more, so now it has
-    /// to look once more.
+    /// Rule 3 of `sleep`, for a worker that ends: it is not counted any more, so it has to look for work once more.
     fn left(&self) -> bool {
         if !self.own.tasks.is_empty() {
             self.core.queues.put_back(|| self.own.tasks.pop());
@@ -593,7 +591,7 @@ impl Worker {
         true
     }
 
-    /// The initializer has failed: what is queued fails with it.
+    /// The initializer has panicked: queued tasks fail.
     fn refuse_all(&self) {
         let counts = self.core.sleep.counts();
         self.core.drain(|task| self.core.refuse(task, counts));
@@ -610,14 +608,14 @@ mod tests {
 
     static UNWINDS: AtomicBool = AtomicBool::new(false);
 
-    /// Called where the scheduler runs nothing that is the user's.
+    /// Called where the scheduler runs no user code.
     pub(super) fn unwind_if_told() {
         if UNWINDS.load(SeqCst) {
             panic!("the scheduler panics, as a test wants it");
         }
     }
 
-    /// Without the guard the thread would end, its task never, and whoever waits for the pool would wait for ever.
+    /// Without the guard the thread would end, but its task would not, and threads that wait for the pool would hang.
     #[test]
     fn a_panic_of_the_scheduler_ends_the_process() {
         const CHILD: &str = "CONCURRENT_FUTURES_TEST_CHILD";
@@ -631,7 +629,7 @@ mod tests {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args([name, "--exact", "--nocapture"]).env(CHILD, "1");
         let mut child = child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-        // A watchdog: nothing waits for it.
+        // A deadline, so that the test cannot hang.
         let deadline = Instant::now() + std::time::Duration::from_secs(30);
         let status = loop {
             match child.try_wait().unwrap() {

@@ -17,21 +17,21 @@ use crate::quiet;
 use crate::stack::{self, NoRoom};
 use crate::unwind;
 
-/// What a map needs of the executor it runs on.
+/// What a map needs from the executor it runs on.
 pub(crate) trait Host: Send + Sync + 'static {
-    /// Queues a runner. Dropping it unrun is how a refusal or a cancellation is told.
+    /// Queues a runner. To report a refusal or a cancellation, the executor drops the runner without running it.
     fn start(&self, runner: Box<dyn FnOnce() + Send>) -> TaskFuture<()>;
 
-    /// Why a runner has been dropped unrun, to be asked while it is being dropped.
+    /// Why a runner is dropped without having run; called while it is being dropped.
     fn why_dropped(&self) -> TaskError;
 
-    /// How many runners make sense.
+    /// The maximum useful number of runners.
     fn workers(&self) -> usize;
 
-    /// Why nothing more should be begun, if so.
+    /// Why no more chunks may be started; `None` if they may.
     fn refusal(&self) -> Option<TaskError>;
 
-    /// Does the executor belong to another process, from which this one was forked?
+    /// Whether the executor belongs to a process from which this one was forked.
     fn is_elsewhere(&self) -> bool;
 
     /// May the calling thread, which is about to wait, work on the lane?
@@ -53,15 +53,15 @@ pub(super) struct Job<A, R, F> {
     ordered: bool,
     /// The input may never end.
     endless: bool,
-    /// Nobody wants the results any more. Changes under the lock of the track.
+    /// The results are no longer needed. Changes under the lock of the track.
     cancelled: AtomicBool,
     track: Mutex<Track<A, R>>,
-    /// Signalled when the chunk that `awaited` asks for is there, and by the waker of a consumer that offloads.
+    /// Signalled when the chunk named by `awaited` is available, and by the waker of a consumer that offloads.
     arrived: Condvar,
 }
 
 struct Track<A, R> {
-    /// Inputs that nobody has begun: stretches of consecutive items under the index of the first.
+    /// Inputs that no thread has taken: stretches of consecutive items, by the index of the first.
     waiting: BTreeMap<usize, vec::IntoIter<A>>,
     /// How many there are in all stretches.
     unbegun: usize,
@@ -71,13 +71,13 @@ struct Track<A, R> {
     runners: usize,
     /// The runners that may still be queued: they are cancelled when the map ends, and a consumer that offloads has them run.
     queued: Vec<TaskFuture<()>>,
-    /// How many of the runners are at a chunk, and so not about to take another.
+    /// How many of the runners are working on a chunk, and so not about to take another.
     busy: usize,
-    /// What the consumer sleeps for.
+    /// The index that the consumer sleeps for.
     awaited: Option<usize>,
-    /// The consumer is a worker that must not work on the lane: it sees to it that somebody runs the runners.
+    /// The consumer is a worker that must not work on the lane: it offloads queued runners to other threads.
     offloads: bool,
-    /// It is to look again whether somebody does.
+    /// The consumer has to check again for runners to offload.
     look_again: bool,
 }
 
@@ -139,14 +139,14 @@ impl Pace {
     const QUICK: Duration = Duration::from_micros(50);
     /// A chunk that takes more gives the rest of its items back.
     const SLOW: Duration = Duration::from_micros(500);
-    /// Every so many items the clock is read.
+    /// The clock is read once per this many items.
     const CHECK: usize = 32;
 
     fn new(chunk_size: Option<usize>) -> Self {
         Self { size: chunk_size.unwrap_or(1), fixed: chunk_size.is_some() }
     }
 
-    /// Short chunks near the end keep all workers busy until it.
+    /// Chunks get shorter near the end, so that all workers stay busy until the end.
     fn next(&self, unbegun: usize, workers: usize) -> usize {
         if self.fixed { self.size } else { self.size.min(unbegun / (2 * workers)).max(1) }
     }
@@ -187,7 +187,7 @@ where
         })
     }
 
-    /// What a runner does.
+    /// The main loop of a runner.
     fn run(&self) {
         let mut pace = Pace::new(self.chunk_size);
         let mut begun = false;
@@ -198,14 +198,14 @@ where
         }
     }
 
-    /// The next chunk. Without one, the runner is signed off in the same step, so an input that is put in later finds
-    /// either a runner that will see it or none.
+    /// Takes the next chunk. If there is none, the runner signs off under the same lock, so a later input finds either a runner
+    /// that will see it or none.
     fn claim_or_leave(&self, pace: &Pace, begun: bool) -> Option<Chunk<A>> {
         if let Some(reason) = self.host.refusal() {
             self.give_up(reason);
             return None;
         }
-        // What is urgent does not wait for the end of a map; and an endless map would keep its workers for ever.
+        // Urgent tasks do not wait for the end of a map, and an endless map would keep its workers forever.
         let makes_room = begun && (self.host.is_urgent_waiting() || self.endless && self.host.is_other_waiting());
         let mut track = self.track.lock();
         if !makes_room {
@@ -222,7 +222,7 @@ where
         None
     }
 
-    /// A runner ends for a reason. If it was the last one, the inputs that it leaves behind fail for that reason.
+    /// Signs a runner off for `reason`. If it was the last one, the inputs that are left fail for that reason.
     fn give_up(&self, reason: TaskError) {
         let mut track = self.track.lock();
         track.runners -= 1;
@@ -291,7 +291,7 @@ where
         self.start_runners(missing);
     }
 
-    /// An item has forked, and has returned in the child as well: the rest of the map is the parent's to do.
+    /// If an item has forked and has returned in the child as well, ends the child: the rest of the map runs in the parent.
     #[inline]
     fn end_forked_child(&self, panicked: bool) {
         if fork::is_child() && self.host.is_elsewhere() {
@@ -299,7 +299,7 @@ where
         }
     }
 
-    /// Between two items: is the map gone, or has the chunk taken too long?
+    /// Called between two items: whether the map was cancelled, or the chunk has taken too long.
     fn is_interrupted(&self, done: usize, pace: &Pace, start: Instant) -> bool {
         done > 0 && (self.cancelled.load(Relaxed) || pace.is_slow(done, start))
     }
@@ -312,7 +312,7 @@ where
         }
     }
 
-    /// Counts the runners that the unbegun inputs call for and that are not there yet: the caller starts them.
+    /// Counts and returns the additional runners that the unbegun inputs need: the caller starts them.
     fn sign_on(&self, track: &mut Track<A, R>) -> usize {
         let chunks = track.unbegun.div_ceil(self.chunk_size.unwrap_or(1));
         let idle = track.runners - track.busy;
@@ -333,7 +333,7 @@ where
         self.tell_who_offloads(&mut self.track.lock());
     }
 
-    /// There are inputs that nobody has begun, and a runner in the queue.
+    /// Tells a consumer that offloads to check again for queued runners.
     fn tell_who_offloads(&self, track: &mut Track<A, R>) {
         if track.offloads {
             track.look_again = true;
@@ -361,8 +361,7 @@ where
         (waker, inline_wait)
     }
 
-    /// Has a runner that is still queued run by somebody else than the consumer, which must not do so itself. False if that
-    /// is impossible.
+    /// Offloads a queued runner to another thread than the consumer, which must not run it itself. False if that is impossible.
     fn offload(&self, inline_wait: &InlineWaitGuard, waker: &Waker, or_here: bool) -> bool {
         // Not under the lock, which the waker takes.
         let mut queued = std::mem::take(&mut self.track.lock().queued);
@@ -385,7 +384,7 @@ where
     }
 }
 
-/// A runner in the executor's queue, signed on. Dropped unrun, it signs off with the executor's reason.
+/// A runner in the executor's queue, signed on. If it is dropped without having run, it signs off with the executor's reason.
 struct Runner<A, R, F>(Option<Arc<Job<A, R, F>>>)
 where
     A: Send + 'static,
@@ -443,7 +442,7 @@ where
         let mut offloading: Option<(Waker, InlineWaitGuard)> = None;
         let mut track = self.track.lock();
         let may_work = deadline.is_none() && (self.ordered || track.end - next == 1);
-        // A consumer that may have to go on before a chunk is done, at its deadline or because another one is done, does not
+        // A consumer that may have to return before a chunk is done, at its deadline or because another chunk is done, does not
         // work on it.
         track.offloads = !may_work && self.host.may_help();
         track.look_again = true;
@@ -473,7 +472,7 @@ where
                     continue;
                 }
                 if looks {
-                    // Results may have come while the lock was not held, and nobody was to be woken.
+                    // Results may have arrived while the lock was not held and `awaited` was not set.
                     continue;
                 }
             }
@@ -487,7 +486,7 @@ where
 
     fn cancel(&self) {
         let mut track = self.track.lock();
-        // Relaxed: whoever adds to the track reads it under the lock, and between items a moment later will do.
+        // Relaxed: code that adds to the track reads it under the lock, and between items a delayed read does no harm.
         self.cancelled.store(true, Relaxed);
         let dropped = (track.take_all(), std::mem::take(&mut track.done));
         let queued = std::mem::take(&mut track.queued);

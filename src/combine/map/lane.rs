@@ -7,7 +7,7 @@ use crate::error::TaskError;
 
 /// The consumer's view of a map; it hides the type of the function.
 pub(crate) trait Lane<A, R>: Send + Sync {
-    /// Is this a forked child, and the lane its parent's? Then nothing else is called.
+    /// Whether this is a forked child and the lane belongs to the parent. Then no other method is called.
     fn is_elsewhere(&self) -> bool;
 
     /// Takes the next inputs.
@@ -16,11 +16,11 @@ pub(crate) trait Lane<A, R>: Send + Sync {
     /// The chunk that begins with item `next` (any chunk, if unordered); `None` at the deadline.
     fn next_chunk(&self, next: usize, deadline: Option<Instant>) -> Option<Results<R>>;
 
-    /// Nobody wants the results any more.
+    /// Cancels what has not started: the results are no longer needed.
     fn cancel(&self);
 }
 
-/// The results of consecutive items. As long as all of them are good, their values are all that is kept.
+/// The results of consecutive items. As long as all of them have succeeded, only the values are stored.
 pub(crate) enum Results<R> {
     Good(Vec<R>),
     Mixed(Vec<Result<R, TaskError>>),
@@ -31,7 +31,7 @@ impl<R> Results<R> {
         Self::Good(Vec::with_capacity(items))
     }
 
-    /// So many items have failed for the same reason.
+    /// The results of `items` items that have failed for the same reason.
     pub(crate) fn failed(items: usize, error: &TaskError) -> Self {
         Self::Mixed((0..items).map(|_| Err(error.clone())).collect())
     }
@@ -74,7 +74,7 @@ impl<R> IntoIterator for Results<R> {
     }
 }
 
-/// One of the two is empty. In the usual case one comparison tells that there is another item.
+/// One of the two is empty. Usually one comparison tells whether there is another item.
 pub(crate) struct IntoIter<R> {
     good: vec::IntoIter<R>,
     mixed: vec::IntoIter<Result<R, TaskError>>,

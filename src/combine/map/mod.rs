@@ -1,14 +1,14 @@
-//! `map` over an executor: results in order, or as they come, with a bound on what is in flight if one is set.
+//! `map` over an executor: results in order, or as they complete, with a bound on what is in flight if one is set.
 //!
 //! A map is one *lane* that both sides work on. The consumer's side puts inputs in at the back; *runners*, of which at
 //! most one per worker is in the executor's queue or running, take chunks from the front, run them, and put the
 //! results back under the index of their first item. So inputs start in order, a slow item holds up only its chunk,
 //! and a map of a million items costs the executor a handful of tasks.
 //!
-//! How long a chunk is follows what the items cost (`Pace`): one at first, twice as many each time a chunk was
-//! quick, and a chunk that turns out slow gives back what it has not begun. A consumer that is itself a worker of the
-//! executor works on the lane too instead of waiting for items that nobody has begun; unless it may have to go on before they
-//! are done, at a deadline or because others are done first: then it has a queued runner run by a spare thread.
+//! The length of a chunk adapts to the cost of the items (`Pace`): one item at first, twice as many each time a chunk was quick,
+//! and the unbegun rest of a slow chunk is put back. A consumer that is itself a worker of the executor works on unbegun items
+//! instead of waiting for them, unless it may have to return before they are done, at a deadline or because others are done
+//! first: then it offloads a queued runner to a spare thread.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -32,7 +32,7 @@ pub(crate) use lane::{Lane, Results};
 
 use job::Job;
 
-/// How a [`map_with`](crate::ThreadPoolExecutor::map_with) runs.
+/// Options of [`map_with`](crate::ThreadPoolExecutor::map_with).
 ///
 /// ```
 /// use concurrent_futures::{MapOptions, ThreadPoolExecutor};
@@ -55,7 +55,7 @@ pub struct MapOptions {
 }
 
 impl MapOptions {
-    /// What [`map`](crate::ThreadPoolExecutor::map) does: chunks of automatic size, no bound, no time-out, in order.
+    /// The options of [`map`](crate::ThreadPoolExecutor::map): chunks of automatic size, no bound, no time-out, in order.
     pub fn new() -> Self {
         Self { chunk_size: None, buffer: None, timeout: None, ordered: true }
     }
@@ -67,9 +67,9 @@ impl MapOptions {
         self
     }
 
-    /// At most so many items are taken from the input before their results have been handed out. Inputs are then taken
-    /// in `next`, in the consumer's thread, so they may be endless, and slow consumers slow the work down. Without it,
-    /// the whole input is taken at the call.
+    /// Sets how many items at most are taken from the input before their results have been yielded. Inputs are then taken in
+    /// `next`, in the consumer's thread, so the input may be endless, and a slow consumer slows the work down. By default the
+    /// whole input is taken at the call.
     pub fn buffer(mut self, items: usize) -> Self {
         self.buffer = Some(items);
         self
@@ -77,15 +77,15 @@ impl MapOptions {
 
     /// When `timeout` has passed since the call, `next` yields results that are already available, then one
     /// [`TaskError::TimedOut`]; items that have not started are cancelled, and the iterator ends. A consumer that is a worker of
-    /// the same pool then works on no items itself: if no worker is free, a [spare thread](crate::ThreadPoolExecutor#spare-threads)
-    /// does.
+    /// the same pool then works on no items itself: if no worker is free, a [spare
+    /// thread](crate::ThreadPoolExecutor#spare-threads) does.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// `false`: results come as they are ready, not in the order of the input. A consumer that is a worker of the same pool works
-    /// on the last item only, as with [`timeout`](Self::timeout).
+    /// With `false`, results are yielded as they complete, not in the order of the input. A consumer that is a worker of the same
+    /// pool works on the last item only, as with [`timeout`](Self::timeout).
     pub fn ordered(mut self, ordered: bool) -> Self {
         self.ordered = ordered;
         self
@@ -100,7 +100,7 @@ impl MapOptions {
     }
 }
 
-// What a lane of another kind has to know.
+// For other kinds of lanes.
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
 impl MapOptions {
     pub(crate) fn fixed_chunk_size(&self) -> Option<usize> {
@@ -121,11 +121,11 @@ impl Default for MapOptions {
 /// How many inputs are taken before the first of them can start.
 const FIRST_BLOCK: usize = 64;
 
-/// How many inputs are put in at a time at most. A chunk is never longer.
+/// How many inputs are put in at a time at most, rounded up to whole chunks. Chunks of automatic size are never longer.
 const LONGEST_BLOCK: usize = 8192;
 
-/// The results of a map, in the order of the input (or as they come: [`MapOptions::ordered`]). Each item is a
-/// `Result`: a failed one does not end the map.
+/// The results of a map, in the order of the input (or as they complete: [`MapOptions::ordered`]). Each item is a `Result`: a
+/// failed one does not end the map.
 ///
 /// Work starts at the call, not at the first `next`. Dropping the iterator half-way cancels the items that have not
 /// started.
@@ -140,7 +140,7 @@ pub struct Map<I: Iterator, R> {
     taken: usize,
     /// How many results have come out of the lane.
     arrived: usize,
-    /// Those of them that have not been handed out.
+    /// Those of them that have not been yielded.
     chunk: lane::IntoIter<R>,
     timed_out: bool,
 }
@@ -160,8 +160,8 @@ where
     }
 }
 
-// What is shared with the workers is behind locks under which none of the user's code runs. A panic of the input iterator
-// leaves the map whole, and the iterator as whole as it leaves itself.
+// State shared with the workers is behind locks that are not held while user code runs. A panic of the input iterator leaves the
+// map consistent; the iterator itself is in the state in which the panic left it.
 impl<I: Iterator + UnwindSafe, R: UnwindSafe> UnwindSafe for Map<I, R> {}
 impl<I: Iterator + RefUnwindSafe, R: RefUnwindSafe> RefUnwindSafe for Map<I, R> {}
 
@@ -176,7 +176,7 @@ impl<I: Iterator, R> Map<I, R> {
         map
     }
 
-    /// How many results have not been handed out.
+    /// How many results of the inputs taken have not been yielded.
     fn in_flight(&self) -> usize {
         self.taken - self.arrived + self.chunk.len()
     }
@@ -193,7 +193,7 @@ impl<I: Iterator, R> Map<I, R> {
             let chunk = self.options.chunk_size.unwrap_or(1);
             let size = block.checked_next_multiple_of(chunk).unwrap_or(usize::MAX).min(room);
             let Some(input) = &mut self.input else { return };
-            // A panic of the input goes through to the caller; what it gave before is in the lane or dropped.
+            // A panic of the input propagates to the caller; items taken before are in the lane or dropped.
             let mut items = Vec::with_capacity(size.min(block).min(input.size_hint().1.unwrap_or(block)));
             items.extend(input.by_ref().take(size));
             if items.len() < size {
@@ -263,7 +263,7 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
 }
 
 impl<I: ExactSizeIterator, R> ExactSizeIterator for Map<I, R> {
-    /// How many results are still to come, if no deadline cuts the map short.
+    /// How many results are still to come, if no deadline ends the map.
     fn len(&self) -> usize {
         if self.timed_out { 0 } else { self.in_flight() + self.input.as_ref().map_or(0, I::len) }
     }
@@ -274,7 +274,7 @@ impl<I: Iterator + FusedIterator, R> FusedIterator for Map<I, R> {}
 impl<I: Iterator, R> Drop for Map<I, R> {
     fn drop(&mut self) {
         if self.lane.is_elsewhere() {
-            // What it has not begun is the parent's to begin or to drop.
+            // The unbegun items are the parent's to run or to drop.
             return std::mem::forget(Arc::clone(&self.lane));
         }
         self.lane.cancel();

@@ -7,19 +7,19 @@ use std::thread;
 
 use super::*;
 
-/// Of the blocks of a queue, the first one not counted.
+/// The numbers of a queue's blocks allocated and freed, without the first one.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) allocated: AtomicUsize,
     pub(super) freed: AtomicUsize,
 }
 
-/// Miri, which finds what is done to memory that was freed, is slow.
+/// Miri, which detects uses of freed memory, is slow.
 const BLOCKS: usize = if cfg!(miri) { 5 } else { 100 };
 
 type Queue = Injector<Box<usize>>;
 
-/// Allocated, and freed.
+/// The numbers of blocks allocated and freed.
 fn blocks(queue: &Queue) -> (usize, usize) {
     (queue.counts.allocated.load(Relaxed), queue.counts.freed.load(Relaxed))
 }
@@ -49,7 +49,7 @@ fn first_in_first_out() {
     assert_eq!(pop(&queue), Some(1000));
 }
 
-/// Against a model, at every place in a block.
+/// Compares the queue with a model, at every position in a block.
 #[test]
 fn pushes_pops_and_batches_in_turn() {
     let (queue, mut model) = (Queue::new(), VecDeque::new());
@@ -84,7 +84,7 @@ fn a_batch_is_as_long_as_was_asked_for_if_its_block_has_so_many() {
     assert!(pop_batch(&queue, 8).is_empty());
 }
 
-/// What was taken in one thread is in the order in which each other thread has pushed it.
+/// Each consumer takes the elements of each producer in the order in which they were pushed.
 #[test]
 fn several_producers_and_consumers() {
     const PRODUCERS: usize = 3;
@@ -95,7 +95,7 @@ fn several_producers_and_consumers() {
         start.wait();
         let mut taken = Vec::new();
         loop {
-            // Before the look: what was pushed by then is seen.
+            // Read before the queue is: what was pushed by then is seen.
             let last = ended.load(SeqCst);
             let some = if batches { pop_batch(&queue, 8) } else { Vec::from_iter(pop(&queue)) };
             if !some.is_empty() {
@@ -178,7 +178,7 @@ fn of_a_long_queue_that_becomes_empty_one_block_is_kept() {
     assert_eq!(blocks(&queue), (10, 9));
 }
 
-/// A consumer in another thread, that the producer never gets far ahead of: as many blocks as without.
+/// The consumer is another thread, and the producer never gets far ahead of it: blocks are reused as in a single thread.
 #[test]
 fn between_two_threads_blocks_go_round() {
     const ROUNDS: usize = 200 * BLOCKS;

@@ -1,8 +1,8 @@
-//! Models of the queue that all threads submit to. A block has two slots here, so a few elements take some blocks.
+//! Models of the queue that all threads submit to. A block has two slots here, so a few elements fill several blocks.
 //!
-//! The first thread is a producer, so that consumers come last in the first execution of each model: loom finds that a load could come
-//! before the exchange that it came after; not always that an exchange could come before a load, if its thread has also
-//! loaded the value before.
+//! The first thread is a producer, so that consumers run last in the first execution of each model: loom explores moving a load
+//! before an exchange that it followed, but not always moving an exchange before a load, if the exchanging thread has also loaded
+//! the value before.
 
 use crossbeam::deque::Worker as Deque;
 use loom::alloc::Track;
@@ -12,7 +12,8 @@ use loom::thread;
 
 use crate::thread::injector::Injector;
 
-/// An element: a number that only a thread finds which comes after the producer. loom reports elements that are not dropped.
+/// An element: a number that is visible only to a thread that has synchronized with the producer. loom reports elements that are
+/// not dropped.
 struct Item(Track<AtomicUsize>);
 
 type Queue = Injector<Box<Item>>;
@@ -25,7 +26,7 @@ fn push(queue: &Queue, numbers: impl IntoIterator<Item = usize>) {
     }
 }
 
-/// What was taken: its number and itself. It is kept to the end, so that no later one lies at the same address.
+/// A taken element, and its number. It is kept to the end, so that no later element has the same address.
 struct Taken(usize, #[allow(dead_code)] Box<Item>);
 
 impl Taken {
@@ -52,7 +53,7 @@ fn numbers(taken: &[Taken]) -> Vec<usize> {
     taken.iter().map(|taken| taken.0).collect()
 }
 
-/// Each of the numbers is there once.
+/// Asserts that each number was taken once.
 #[track_caller]
 fn assert_all(taken: &[Taken], expected: impl IntoIterator<Item = usize>) {
     let mut found = numbers(taken);
@@ -75,7 +76,7 @@ fn check(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-/// The first is in the block that there is, the second links the next one, the third is there.
+/// The first element is in the initial block, the push of the second links the next block, and the third is in that block.
 #[test]
 fn one_producer_and_one_consumer() {
     check(usize::MAX, || {
@@ -103,8 +104,8 @@ fn two_producers_at_the_end_of_a_block() {
     });
 }
 
-/// One block is full. Each consumer takes one of its slots, and one of them retires it, while the producer fills the second block, and
-/// needs a third.
+/// One block is full. Each consumer takes one of its slots, and one of them retires it, while the producer fills the second
+/// block, and needs a third.
 #[test]
 fn a_block_is_used_again() {
     check(usize::MAX, || {
@@ -119,7 +120,7 @@ fn a_block_is_used_again() {
     });
 }
 
-/// There is a spare block, which the producer uses again, and the consumer follows it there. It finds nothing that was there before.
+/// The producer reuses a spare block, and the consumer takes from it. It finds none of the block's former elements.
 #[test]
 fn a_block_that_is_used_again_is_empty() {
     check(usize::MAX, || {
@@ -135,7 +136,7 @@ fn a_block_that_is_used_again_is_empty() {
     });
 }
 
-/// There is a spare block, and two consumers take what is in the next one. So that one is left over, or used again.
+/// There is a spare block, and two consumers empty the next one, which is then freed or reused.
 #[test]
 fn a_block_is_retired_while_there_is_a_spare_one() {
     check(2, || {
@@ -202,7 +203,7 @@ fn batches_are_in_order() {
     });
 }
 
-/// Whoever looks sees no more than there is, and no less than what nobody takes.
+/// A thread that reads the length sees no more elements than there are, and no fewer than those that no thread takes.
 #[test]
 fn the_length_while_others_push_and_pop() {
     check(2, || {
@@ -224,7 +225,7 @@ fn the_length_while_others_push_and_pop() {
     });
 }
 
-/// Rules 1 and 3 of `sleep`: who pushes looks whether somebody sleeps, who is about to sleep looks whether there is something.
+/// Rules 1 and 3 of `sleep`: a thread that pushes checks for sleepers, and a thread that is about to sleep checks the queue.
 #[test]
 fn who_is_about_to_sleep_sees_what_was_pushed() {
     check(usize::MAX, || {
@@ -244,7 +245,8 @@ fn who_is_about_to_sleep_sees_what_was_pushed() {
     });
 }
 
-/// `Lane::is_empty` and `Lane::pop`: who finds that something is gone from here finds what was written before it was taken.
+/// `Lane::is_empty` and `Lane::pop`: a thread that finds that an element has been taken sees what was written before it was
+/// taken.
 #[test]
 fn what_was_taken_is_seen_where_it_went() {
     check(usize::MAX, || {
@@ -266,7 +268,7 @@ fn what_was_taken_is_seen_where_it_went() {
     });
 }
 
-/// What is left is dropped with the queue, whatever was done to it before.
+/// The remaining elements are dropped with the queue, whatever operations preceded.
 #[test]
 fn a_queue_is_dropped_with_what_is_in_it() {
     check(2, || {

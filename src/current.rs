@@ -1,12 +1,11 @@
 //! What the calling thread is running right now: the chain of tasks on its stack, innermost first.
 //!
-//! A thread runs more than one task at a time when a task waits for another one and runs it in place. The chain
-//! answers two questions: what is the running task called, and would waiting for that task be waiting for
-//! oneself?
+//! A thread runs more than one task at a time when a task waits for another one and runs it in place. The chain answers two
+//! questions: what is the name of the running task, and is the thread about to wait for a task that it is running itself?
 //!
-//! Which thread is inside of a task is known to others only once that thread has been about to block: then it [enters](enter_chain)
-//! its chain into a table of the process. What is entered is not entered again by the next wait, so a wait costs the same however
-//! long the chain is.
+//! Other threads know which thread is inside a task only once that thread has been about to block: then it
+//! [enters](enter_chain) its chain into a table of the process. The next wait does not enter the same tasks again, so its cost
+//! does not depend on the length of the chain.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -19,23 +18,23 @@ use crate::lock::{Mutex, MutexGuard};
 use crate::fork::PerProcess;
 
 thread_local! {
-    /// The addresses of the running tasks, outermost first. They are compared, never followed.
+    /// The addresses of the running tasks, outermost first. They are compared, never dereferenced.
     static CHAIN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
     static NAME: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
-    /// False once the thread-locals above may be gone, so that a task in a thread-local's destructor still runs.
+    /// The length of the chain. It has no destructor, so that it can be used when the thread-locals above have been destroyed.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// How many tasks of the chain, from the outermost on, are in the table.
+    /// The number of tasks of the chain, from the outermost on, that are in the table.
     static ENTERED: Cell<usize> = const { Cell::new(0) };
-    /// This thread is one of a pool's.
+    /// Whether this thread is one of a pool's.
     static SERVES: Cell<bool> = const { Cell::new(false) };
-    /// What this thread is called in tables of threads; 0 before that is asked.
+    /// The key of this thread in tables of threads; 0 until it is first needed.
     static KEY: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The tasks that were entered, each with the thread that is inside of it.
+/// The tasks that were entered, each with the thread that is inside it.
 static INSIDE: PerProcess<Mutex<BTreeMap<usize, ThreadKey>>> = PerProcess::new();
 
-/// Tells threads apart.
+/// Identifies a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ThreadKey(usize);
 
@@ -53,7 +52,7 @@ pub(crate) struct Running {
 impl Running {
     #[inline]
     pub(crate) fn enter(task: usize) -> Self {
-        // The threads of a loom model share one thread of the system, and with it these thread-locals.
+        // The threads of a loom model share one system thread, and with it these thread-locals.
         if cfg!(loom) {
             return Self { not_send: PhantomData };
         }
@@ -78,7 +77,7 @@ impl Drop for Running {
     }
 }
 
-/// A task ends that is in the table.
+/// Removes a task that ends from the table.
 #[cold]
 fn leave(depth: usize, task: Option<usize>) {
     ENTERED.set(depth);
@@ -92,15 +91,15 @@ pub(crate) fn in_task() -> bool {
     DEPTH.get() > 0
 }
 
-/// This thread is one of a pool's, from now on.
+/// Marks this thread as one of a pool's.
 pub(crate) fn begin_to_serve() {
     if !cfg!(loom) {
         SERVES.set(true);
     }
 }
 
-/// True if what this thread waits for may need the thread itself: it is inside a task, or is one of a pool's and runs other code of the
-/// user's, such as an initializer, a waker or a destructor.
+/// True if what this thread waits for may need the thread itself: it is inside a task, or is one of a pool's and runs other
+/// user code, such as an initializer, a waker or a destructor.
 pub(crate) fn may_be_needed() -> bool {
     in_task() || SERVES.get()
 }
@@ -121,7 +120,7 @@ pub(crate) fn is_running(task: usize) -> bool {
     }
 }
 
-/// Enters the tasks that this thread is inside of, as it is about to block.
+/// Enters the tasks that this thread is inside, because it is about to block.
 pub(crate) fn enter_chain() -> ThreadKey {
     let _ = CHAIN.try_with(|chain| {
         let (chain, me) = (chain.borrow(), key());
@@ -133,16 +132,16 @@ pub(crate) fn enter_chain() -> ThreadKey {
     key()
 }
 
-/// Which threads are inside of which tasks, as far as they have been about to block.
+/// Which threads are inside which tasks, for threads that have been about to block.
 pub(crate) fn inside() -> MutexGuard<'static, BTreeMap<usize, ThreadKey>> {
     INSIDE.get().lock()
 }
 
-/// What the calling thread is called.
+/// The key of the calling thread.
 pub(crate) fn key() -> ThreadKey {
     static LAST: AtomicUsize = AtomicUsize::new(0);
     if KEY.get() == 0 {
-        // Relaxed: it has only to be different from all others.
+        // Relaxed: it only has to be unique.
         KEY.set(LAST.fetch_add(1, Relaxed) + 1);
     }
     ThreadKey(KEY.get())

@@ -1,24 +1,24 @@
 //! Whether this process is still the one in which something was made, or one that was forked from it.
 //!
 //! A forked child has a copy of all memory, but only the thread that called `fork`. A pool of the parent has no workers there,
-//! and any lock may be held by a thread that does not exist. So a pool has to know, before it takes a lock, and at the cost of
-//! one load: `getpid` is a system call.
+//! and any lock may be held by a thread that does not exist. So a pool has to detect this before it takes a lock, and cheaply:
+//! with one load, since `getpid` is a system call.
 //!
 //! # Rules
 //!
 //! 1. Each process that makes a pool, blocks on a future, or is a worker process, has a *mark*: [`Mark::valid`] is true, and is
 //!    false in every child that is forked later.
-//! 2. On Linux the mark has a page of its own, which the kernel fills with zeros in a child (`MADV_WIPEONFORK`, Linux 4.14). That
-//!    holds for every kind of fork, the bare system call included, and before the first instruction of the child.
-//!    Everywhere on Unix a `pthread_atfork` handler also clears the marks; it is all there is where the kernel does not wipe, and
-//!    it does not see forks that go round the C library. A child that shares the memory of its parent (`vfork`,
-//!    `posix_spawn`) is not told apart, as its writes are the parent's.
+//! 2. On Linux the mark has a page of its own, which the kernel fills with zeros in a child (`MADV_WIPEONFORK`, Linux 4.14).
+//!    That holds for every kind of fork, the bare system call included, and before the first instruction of the child.
+//!    Everywhere on Unix a `pthread_atfork` handler also clears the marks; it is the only mechanism if the kernel does not
+//!    support wiping, and it misses forks that bypass the C library. A child that shares the memory of its parent (`vfork`,
+//!    `posix_spawn`) is not distinguished, because its writes go to the parent's memory.
 //! 3. A child makes a mark of its own when it first needs one. Marks are never freed.
-//! 4. Numbers ([`Origin::number`]) are never given out twice in a line of processes: a mark is made with the lowest number that
-//!    its process will give out. So a number below it belongs to an ancestor.
+//! 4. Numbers ([`Origin::number`]) are never given out twice by a process and its ancestors: a mark stores the lowest number
+//!    that its process will give out. So a lower number belongs to an ancestor.
 //! 5. Nothing here takes a lock.
 //!
-//! This module is an unsafe island: it calls the C library, and follows pointers to marks and to values of [`PerProcess`],
+//! This module is an unsafe island: it calls the C library, and dereferences pointers to marks and to values of [`PerProcess`],
 //! all of which were leaked.
 
 #![allow(unsafe_code)]
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::*};
 
 use crate::spin;
 
-/// What tells a process from its children. All zero: it is that of another process.
+/// Distinguishes a process from its children. All zero in processes other than the one that made it.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Mark {
@@ -38,7 +38,7 @@ pub(crate) struct Mark {
     lowest: AtomicUsize,
 }
 
-/// Stands for the mark of a process that has made none. It is never cleared: there is nothing yet that a child could inherit.
+/// Used as the mark of a process that has made none. It is never cleared: there is nothing yet that a child could inherit.
 static NONE: Mark = Mark { valid: AtomicBool::new(true), lowest: AtomicUsize::new(0) };
 
 /// The first mark that this process, or an ancestor, has made.
@@ -47,11 +47,11 @@ static FIRST: AtomicPtr<Mark> = AtomicPtr::new((&raw const NONE).cast_mut());
 /// The newest one.
 static NEWEST: AtomicPtr<Mark> = AtomicPtr::new((&raw const NONE).cast_mut());
 
-/// The next number. In ordinary memory, so a child goes on where its parent was.
+/// The next number. In ordinary memory, so a child continues where its parent was.
 static NUMBERS: AtomicUsize = AtomicUsize::new(1);
 
 fn follow(mark: &AtomicPtr<Mark>) -> &'static Mark {
-    // SAFETY: `NONE`, or a mark that was leaked. Acquire pairs with the Release with which it was put there.
+    // SAFETY: `NONE`, or a mark that was leaked. Acquire pairs with the Release with which it was stored.
     unsafe { &*mark.load(Acquire) }
 }
 
@@ -59,7 +59,7 @@ fn follow(mark: &AtomicPtr<Mark>) -> &'static Mark {
 /// instructions; a signal handler may call it.
 #[inline(always)]
 pub(crate) fn is_child() -> bool {
-    // Relaxed: a fork orders everything, and nobody else clears a mark.
+    // Relaxed: a fork orders everything, and marks are cleared only by forks.
     cfg!(all(unix, not(loom))) && !follow(&FIRST).valid.load(Relaxed)
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn is_foreign(number: usize) -> bool {
     is_child() && (!mark.valid.load(Relaxed) || number < mark.lowest.load(Relaxed))
 }
 
-/// The process in which something was made, and a number that nothing else has.
+/// The process in which something was made, and a unique number.
 #[derive(Clone, Copy)]
 pub(crate) struct Origin {
     mark: &'static Mark,
@@ -80,10 +80,10 @@ pub(crate) struct Origin {
 impl Origin {
     /// This process.
     pub(crate) fn new() -> Self {
-        // The first call of `num_cpus` takes a lock. It is made here, as long as there is no child that could inherit it.
+        // The first call of `num_cpus` takes a lock. It is made here, before there is a child that could inherit the lock.
         spin::cpus();
         let mark = mark();
-        // Relaxed: it only has to be different from all others. It is taken after the mark is there (rule 4).
+        // Relaxed: it only has to be unique. It is taken after the mark has been made (rule 4).
         Self { mark, number: NUMBERS.fetch_add(1, Relaxed) }
     }
 
@@ -103,7 +103,7 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// Tells whether the process in which it was made has been left by a fork.
+/// Detects that the current process was forked from the one in which this was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Witness(&'static Mark);
 
@@ -118,7 +118,7 @@ impl Witness {
         !cfg!(all(unix, not(loom))) || self.0.valid.load(Relaxed)
     }
 
-    /// Has this process been forked since the witness was made, or since this has been true the last time?
+    /// Is this a child that was forked since the witness was made, or since this last returned `true`?
     #[inline]
     pub(crate) fn has_forked(&mut self) -> bool {
         let has = !self.is_here();
@@ -129,7 +129,7 @@ impl Witness {
     }
 }
 
-/// The mark of this process, which is made if there is none.
+/// Returns the mark of this process, and makes it if there is none.
 fn mark() -> &'static Mark {
     if cfg!(any(not(unix), loom)) {
         return &NONE;
@@ -141,7 +141,7 @@ fn mark() -> &'static Mark {
         }
         let made = ptr::from_ref(system::new_mark(NUMBERS.load(Relaxed))).cast_mut();
         let newest = ptr::from_ref(newest).cast_mut();
-        // Before it is the newest one: no pool has a mark while `FIRST` is still `NONE`.
+        // Stored before `NEWEST`: while `FIRST` is still `NONE`, no pool has a mark.
         let _ = FIRST.compare_exchange((&raw const NONE).cast_mut(), made, AcqRel, Acquire);
         if NEWEST.compare_exchange(newest, made, AcqRel, Acquire).is_ok() {
             return follow(&NEWEST);
@@ -149,8 +149,8 @@ fn mark() -> &'static Mark {
     }
 }
 
-/// A value that every process has for itself: a forked child makes a new one, and leaves alone what it has inherited, in which
-/// there may be locks that are held by nobody.
+/// A value that every process has for itself: a forked child makes a new one and does not use the inherited one, whose locks
+/// may be held by threads that do not exist.
 pub(crate) struct PerProcess<T: 'static>(AtomicPtr<Made<T>>);
 
 struct Made<T> {
@@ -163,7 +163,7 @@ impl<T: Send + Sync> PerProcess<T> {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// The value of this process. Of several threads that find none, all call `make`, and one value is kept.
+    /// The value of this process. If several threads find none, all of them call `make`, and one value is kept.
     #[inline]
     pub(crate) fn get_or_make(&self, make: impl Fn() -> T) -> &'static T {
         match Self::of_this_process(self.0.load(Acquire)) {
@@ -188,7 +188,7 @@ impl<T: Send + Sync> PerProcess<T> {
             }
             let new = Box::into_raw(Box::new(Made { mark: mark(), value: make() }));
             if self.0.compare_exchange(now, new, AcqRel, Acquire).is_err() {
-                // SAFETY: leaked above, and nobody else has seen it.
+                // SAFETY: leaked above, and no other thread has seen it.
                 drop(unsafe { Box::from_raw(new) });
             }
         }
@@ -209,9 +209,9 @@ pub(crate) fn mark_process() {
     mark();
 }
 
-/// Ends a forked child in which a closure of its parent's pool has returned: the thread that it has returned to is a worker of
-/// the parent, and would go on with the parent's tasks. No destructor and no exit handler runs. The exit code is 0, or that of a
-/// program that has panicked.
+/// Ends a forked child in which a closure of its parent's pool has returned: the thread that it has returned to is a copy of a
+/// worker of the parent, and would continue with the parent's tasks. No destructor and no exit handler runs. The exit code is
+/// 0, or that of a program that has panicked.
 #[cold]
 pub(crate) fn end_child(panicked: bool) -> ! {
     exit_at_once(if panicked { 101 } else { 0 })
@@ -249,7 +249,7 @@ mod system {
     }
 
     pub(super) fn exit(code: c_int) -> ! {
-        // SAFETY: it can be called at any time.
+        // SAFETY: it has no preconditions.
         unsafe { _exit(code) }
     }
 
@@ -258,7 +258,7 @@ mod system {
         let mark = Mark { valid: AtomicBool::new(true), lowest: AtomicUsize::new(lowest) };
         match wiped_page() {
             Some(page) => {
-                // SAFETY: the page is aligned, longer than a mark, leaked, and nobody else's.
+                // SAFETY: the page is aligned, larger than a mark, leaked, and not shared.
                 unsafe {
                     page.write(mark);
                     &*page
@@ -268,7 +268,7 @@ mod system {
         }
     }
 
-    /// Has the C library clear the marks in every child.
+    /// Makes the C library clear the marks in every child.
     fn clear_in_children() {
         static DONE: AtomicBool = AtomicBool::new(false);
         unsafe extern "C" fn clear() {
@@ -278,16 +278,16 @@ mod system {
                 }
             }
         }
-        // To register the handler twice does no harm, and each thread registers it before its mark is seen by others.
+        // Registering the handler twice is harmless, and each thread registers it before its mark is visible to others.
         if !DONE.load(Acquire) {
-            // SAFETY: the handler does nothing but store to memory that lasts for ever. If there is no memory for it, which is
-            // all that can go wrong, there is still the page.
+            // SAFETY: the handler only stores to leaked memory. Registration can fail only for lack of memory; then there is
+            // still the page.
             unsafe { pthread_atfork(None, None, Some(clear)) };
             DONE.store(true, Release);
         }
     }
 
-    /// A page that is all zero in every child, if the system knows such pages.
+    /// A page that is all zero in every child, if the system supports such pages.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn wiped_page() -> Option<*mut Mark> {
         use std::alloc::{Layout, alloc, dealloc};
@@ -297,15 +297,15 @@ mod system {
             fn getpagesize() -> c_int;
             fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
         }
-        /// The same on all architectures that Rust knows.
+        /// The same on all architectures that Rust supports.
         const MADV_WIPEONFORK: c_int = 18;
 
-        // SAFETY: it has no conditions.
+        // SAFETY: it has no preconditions.
         let page = usize::try_from(unsafe { getpagesize() }).ok()?;
         let layout = Layout::from_size_align(page, page).ok()?;
         // SAFETY: the layout is not of size zero. The advice concerns exactly the pages of this block, which is private and
-        // anonymous unless the program has an allocator of another kind; then it is refused. The block is never freed, as its
-        // memory stays what it has been made, and given back if it has not.
+        // anonymous unless the program has an allocator of another kind; then the call fails. If the advice was accepted, the
+        // block is never freed, because the advice stays in effect; otherwise it is freed.
         unsafe {
             let block = alloc(layout);
             if block.is_null() {
@@ -348,7 +348,7 @@ mod tests {
         fn _exit(code: i32) -> !;
     }
 
-    /// What `f` says in a forked child.
+    /// Returns what `f` returns in a forked child.
     fn in_child(f: impl FnOnce() -> bool) -> bool {
         // SAFETY: the child runs code of this module only, which takes no lock but the allocator's, and `_exit`s.
         unsafe {

@@ -1,5 +1,5 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// Its code blocks are tests, which need both pools.
+// The code blocks of the README are tests, which need both pools.
 #![cfg_attr(any(not(doctest), all(feature = "process", target_os = "linux")), doc = include_str!("../README.md"))]
 
 mod combine;

@@ -1,13 +1,13 @@
-//! Locks that are not poisoned, and conditions to wait for.
+//! Locks without poisoning, and condition variables.
 //!
-//! These are wrappers around the locks of std that ignore poisoning. Code of the user's does not run under a lock of this crate, with
-//! one exception: in a worker process arguments are decoded, and the initializer runs, under the lock of the calls.
-//! What a panic of the crate's own leaves behind is whole or ends the process.
+//! These are wrappers around the locks of std that ignore poisoning. User code does not run under a lock of this crate, with
+//! one exception: in a worker process arguments are decoded, and the initializer runs, under the lock of the calls. A panic of
+//! this crate's own code leaves consistent state or ends the process.
 //!
 //! They are not those of parking_lot, for one reason: its locks share one table of the waiting threads of the whole process, in
-//! which every waiting thread has an entry in its own stack. A forked child inherits that table with the entries of threads that it
-//! does not have, whose stacks are used again, and perhaps with a locked bucket. So locks that the child itself has made
-//! could lose wake-ups there. A lock of std's is one word, and nothing beside, on the systems that have futexes.
+//! which every waiting thread has an entry in its own stack. A forked child inherits that table with the entries of threads
+//! that do not exist, whose stacks are reused, and perhaps with a locked bucket. So even locks that the child has made could
+//! lose wake-ups. A lock of std is a single word on systems with futexes.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -22,17 +22,17 @@ pub(crate) struct Mutex<T: ?Sized> {
 
 pub(crate) struct MutexGuard<'a, T: ?Sized> {
     order: &'a Order,
-    /// There is one, unless the thread waits for a condition.
+    /// `None` only while the thread waits for a condition.
     held: Option<sync::MutexGuard<'a, T>>,
 }
 
-/// How many times a thread yields before it sleeps for a lock.
+/// The number of times a thread yields before it sleeps for a lock.
 const YIELDS: usize = 8;
 
 const HELD: &str = "the lock is held as long as there is a guard";
 
-/// For ThreadSanitizer (`ci/tsan.sh`), which does not see into std, and so not that a thread which has waited for a lock comes
-/// after the one that has released it: says so in this crate's own code. Nothing in any other build.
+/// For ThreadSanitizer (`ci/tsan.sh`), which does not instrument std and so misses that unlocking happens before the next
+/// locking: establishes this order in this crate's own code. Does nothing in other builds.
 #[derive(Default)]
 struct Order(#[cfg(tsan)] std::sync::atomic::AtomicBool);
 
@@ -84,8 +84,8 @@ impl<T> Mutex<T> {
     }
 
     /// Another thread holds the lock, most often for less time than it takes to sleep and be woken. The lock of std spins for a
-    /// shorter time than that, so this yields a few times first. Without it, the threads that submit to worker processes and the one that
-    /// supervises these put each other to sleep again and again.
+    /// shorter time than that, so this yields a few times first. Without it, the threads that submit to worker processes and
+    /// the one that supervises these repeatedly put each other to sleep.
     #[cold]
     fn lock_contended(&self) -> MutexGuard<'_, T> {
         for _ in 0..YIELDS {
@@ -146,7 +146,7 @@ impl Condvar {
         Self(sync::Condvar::new())
     }
 
-    /// Gives the lock up and waits to be notified; may return for no reason.
+    /// Releases the lock and waits to be notified; may return spuriously.
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         guard.order.about_to_unlock();
         let held = guard.held.take().expect(HELD);
@@ -154,7 +154,7 @@ impl Condvar {
         guard.order.locked();
     }
 
-    /// [`wait`](Self::wait), until the deadline if there is one. True: the deadline has passed.
+    /// [`wait`](Self::wait), until the deadline if there is one. Returns `true` if the deadline has passed.
     pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, deadline: Option<Instant>) -> bool {
         let Some(deadline) = deadline else {
             self.wait(guard);
@@ -166,11 +166,12 @@ impl Condvar {
         let (held, _) = self.0.wait_timeout(held, left).unwrap_or_else(PoisonError::into_inner);
         guard.held = Some(held);
         guard.order.locked();
-        // Not what the system reports: a time-out that is too long for it would seem to have passed.
+        // Not the result of the system call: a time-out that is too long for it would seem to have passed.
         Instant::now() >= deadline
     }
 
-    /// Waits as long as `condition` holds, or until the deadline. False: the deadline has passed and it still holds.
+    /// Waits as long as `condition` holds, or until the deadline. Returns `false` if the deadline has passed and it still
+    /// holds.
     pub(crate) fn wait_while<T>(
         &self,
         guard: &mut MutexGuard<'_, T>,
@@ -213,7 +214,7 @@ impl<T> RwLock<T> {
     }
 }
 
-/// ThreadSanitizer does not see into std: see [`Order`].
+/// ThreadSanitizer does not instrument std: see [`Order`].
 #[cfg(all(feature = "process", target_os = "linux", tsan))]
 #[derive(Debug, Default)]
 pub(crate) struct RwLock<T>(Mutex<T>);

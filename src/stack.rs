@@ -1,12 +1,12 @@
-//! Room on the stack for what nests: a task that is run inside a wait, a callback that resolves another future, a destructor that
+//! Stack space for nested calls: a task that is run inside a wait, a callback that resolves another future, a destructor that
 //! drops the next handle.
 //!
-//! [`deepen`] runs a closure where there is room for it: on the stack that the thread is on, unless less than the red zone is left of
-//! it; then on a new segment, which is mapped for the call and unmapped after it. So nesting is bounded by memory. What is
-//! asked on the way is one thread-local and the stack pointer. Segments come from the `stacker` crate (feature `deep-stacks`); without
-//! it, and on targets that it does not know, there is no more room than the thread's own stack.
+//! [`deepen`] runs a closure where there is room for it: on the stack that the thread is on, unless less than the red zone is
+//! left of it; then on a new segment, which is mapped for the call and unmapped after it. So nesting is bounded by memory. The
+//! check reads only one thread-local and the stack pointer. Segments come from the `stacker` crate (feature `deep-stacks`);
+//! without it, and on targets that it does not support, there is only the thread's own stack.
 //!
-//! What the unsafe code relies on: the attributes of a thread are read only if they were written, and given back.
+//! What the unsafe code relies on: the attributes of a thread are read only if they were written, and are destroyed.
 
 #![allow(unsafe_code)]
 
@@ -15,34 +15,35 @@ use std::mem::MaybeUninit;
 #[cfg(feature = "deep-stacks")]
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// How much is left of a stack when the next level goes to a new segment: as much as one level of the user's code can rely on. Of a
-/// thread's own stack at most an eighth, so that a small one can be used, too.
+/// If less than this is left of a stack, the next level runs on a new segment; so one level of user code has at least this
+/// much. At most an eighth of a thread's own stack, so that small stacks can be used too.
 const RED_ZONE: usize = 256 << 10;
 const LEAST_RED_ZONE: usize = 16 << 10;
 
-/// As large as the stack of a thread is by default. Pages that nobody touches cost nothing.
+/// The default stack size of a thread. Untouched pages cost nothing.
 #[cfg(feature = "deep-stacks")]
 const SEGMENT: usize = 2 << 20;
 
-/// How much a stack is taken to have below the first place seen of it, where nothing can be known about it.
+/// The assumed size of a stack below the first address seen of it, if its bounds are unknown.
 const UNKNOWN: usize = 512 << 10;
 
-/// A limit that no stack pointer exceeds: the thread has not been looked at.
+/// A limit that no stack pointer exceeds: the limit of the thread has not been determined yet.
 const UNSEEN: usize = usize::MAX;
 
 thread_local! {
-    /// Below this address there is no room for another level. Neither this nor the next has a destructor or a lazy start.
+    /// Below this address there is no room for another level. Neither this nor the next has a destructor or lazy
+    /// initialization.
     static LIMIT: Cell<usize> = const { Cell::new(UNSEEN) };
     /// The lowest address of the segment that the thread is on, or 0. A signal handler reads it.
     #[cfg(feature = "deep-stacks")]
     static SEGMENT_LOW: Cell<usize> = const { Cell::new(0) };
 }
 
-/// There is no room for another level, and none to be had.
+/// There is no room for another level, and no segment can be mapped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
-/// Runs `f` where there is room for it. Without any it is not run.
+/// Runs `f` on a stack with room for it. If there is none, `f` is not run.
 #[inline]
 pub(crate) fn deepen<R>(f: impl FnOnce() -> R) -> Result<R, NoRoom> {
     if has_room() {
@@ -53,7 +54,7 @@ pub(crate) fn deepen<R>(f: impl FnOnce() -> R) -> Result<R, NoRoom> {
     Ok(result.expect("it was run"))
 }
 
-/// [`deepen`] for what has to be run in any case: without room it is run all the same, and may overflow the stack.
+/// [`deepen`] for code that has to run in any case: without room it still runs, and may overflow the stack.
 #[inline]
 pub(crate) fn deepen_if_possible<R>(f: impl FnOnce() -> R) -> R {
     if has_room() {
@@ -78,11 +79,11 @@ pub(crate) fn segment() -> Option<usize> {
 
 #[inline(always)]
 fn has_room() -> bool {
-    // The threads of a loom model have stacks of their own making, and no depth. Miri's stack has no end.
+    // The threads of a loom model have stacks of loom's own and no deep nesting. Miri's stack is unbounded.
     cfg!(any(loom, miri)) || here() > LIMIT.get()
 }
 
-/// About where the stack pointer is.
+/// Approximately the stack pointer.
 #[inline(always)]
 fn here() -> usize {
     let marker = MaybeUninit::<u8>::uninit();
@@ -118,7 +119,7 @@ fn lowest() -> Option<usize> {
 
 #[cfg(all(not(feature = "deep-stacks"), target_os = "linux"))]
 fn lowest() -> Option<usize> {
-    // SAFETY: the attributes are read if they were written, and given back.
+    // SAFETY: the attributes are read only if they were written, and are destroyed.
     unsafe {
         let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
         if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
@@ -127,7 +128,7 @@ fn lowest() -> Option<usize> {
         let (mut low, mut size) = (std::ptr::null_mut(), 0);
         let is_known = libc::pthread_attr_getstack(attributes.as_ptr(), &mut low, &mut size) == 0;
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        // A coroutine has a stack that the system does not know.
+        // A coroutine has a stack that the system does not know about.
         (is_known && (low.addr()..low.addr() + size).contains(&here())).then_some(low.addr())
     }
 }
@@ -141,10 +142,10 @@ fn lowest() -> Option<usize> {
 #[cfg(feature = "deep-stacks")]
 fn grow(f: &mut dyn FnMut()) -> Result<(), NoRoom> {
     let mut started = false;
-    // Without memory for a segment `stacker` panics, before it has called anything.
+    // Without memory for a segment `stacker` panics, before it calls the closure.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         stacker::grow(SEGMENT, || {
-            // Where stacks cannot be switched, this is still the old one.
+            // If stacks cannot be switched, this is still the old one.
             let Some(left) = stacker::remaining_stack().filter(|left| *left > SEGMENT / 2) else { return };
             started = true;
             let low = here() - left;
@@ -164,7 +165,7 @@ fn grow(_: &mut dyn FnMut()) -> Result<(), NoRoom> {
     Err(NoRoom)
 }
 
-/// Back to the stack that the thread was on before.
+/// Restores the values for the stack that the thread was on before.
 #[cfg(feature = "deep-stacks")]
 struct Back {
     limit: usize,

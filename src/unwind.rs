@@ -1,8 +1,8 @@
-//! Panics: caught where user code runs, described well, and never allowed to take a worker down.
+//! Panics of user code: they are caught, described, and kept from ending a worker.
 //!
-//! std gives the place of a panic only to the panic hook, so [`install_hook`] puts one in front of the hook
-//! that is there. It calls the old hook, so that what is printed does not change, and then notes place and backtrace in a
-//! thread-local. [`catch`] picks the note up.
+//! std passes the location of a panic only to the panic hook, so [`install_hook`] wraps the current hook. The new hook calls
+//! the old one, so that what is printed does not change, and then stores location and backtrace in a thread-local, from which
+//! [`catch`] reads them.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -19,22 +19,22 @@ use crate::fork::PerProcess;
 
 thread_local! {
     static LAST: RefCell<Option<Note>> = const { RefCell::new(None) };
-    /// There is a note. Cheaper to ask than `LAST`, which has a destructor.
+    /// Whether there is a note. Cheaper to read than `LAST`, which has a destructor.
     static NOTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the hook saw of the newest panic on this thread.
+/// What the hook recorded about the latest panic of this thread.
 struct Note {
     location: Option<PanicLocation>,
     backtrace: Option<Backtrace>,
-    /// The task that the thread was inside of; when the panic is caught it no longer is.
+    /// The task that the thread was inside. When the panic is caught, it has already left it.
     task: Option<Arc<str>>,
 }
 
-/// Puts the note-taking hook in front of the current one, once a process. Pools call it when they are built. On a thread
-/// that is panicking the hook cannot be changed: then the next pool does it.
+/// Wraps the current hook by one that takes notes, once per process. Pools call it when they are built. A thread that is
+/// panicking cannot change the hook; then the next pool does it.
 pub(crate) fn install_hook() {
-    // A forked child inherits the hook, but perhaps a lock that nobody will ever release.
+    // A forked child inherits the hook, but perhaps also a lock that will never be released.
     static INSTALLED: AtomicBool = AtomicBool::new(false);
     static INSTALLING: PerProcess<Mutex<()>> = PerProcess::new();
     if std::thread::panicking() {
@@ -46,7 +46,7 @@ pub(crate) fn install_hook() {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             previous(info);
-            // Afterwards: the hook may wait for a task, which is run in place, and that leaves no note behind.
+            // Taken afterwards: the hook may wait for a task that is run in place, which clears the note.
             take_note(info);
         }));
     }
@@ -64,12 +64,13 @@ fn take_note(info: &PanicHookInfo<'_>) {
     });
 }
 
-/// Runs user code; a panic comes back as the error that describes it.
+/// Runs user code; a panic is returned as the error that describes it.
 pub(crate) fn catch<T>(f: impl FnOnce() -> T) -> Result<T, TaskPanic> {
-    // A note of a panic that was caught elsewhere must not pass for one of `f`, which may raise a payload without the hook.
+    // A note of a panic that was caught elsewhere must not be taken for one of `f`, which may raise a payload without the hook
+    // (`resume_unwind`).
     forget_note();
-    // What `f` captured is consumed by it, so nothing half-changed can be seen through it afterwards; state
-    // that it shares with others is its author's, exactly as with `std::thread::spawn`.
+    // What `f` captured is consumed by it, so no inconsistent state is visible through it afterwards; its author is responsible
+    // for shared state, as with `std::thread::spawn`.
     panic::catch_unwind(AssertUnwindSafe(f)).map_err(describe)
 }
 

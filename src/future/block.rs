@@ -1,6 +1,6 @@
-//! The order in which a blocking wait tries things: look, claim, help, spin, sleep. A worker that sleeps for a spawned
-//! future of its own pool claims again whenever that future is woken (see `inline_wait`). A wait with a deadline does not claim: it
-//! leaves that to a spare thread (see `offload`).
+//! The steps of a blocking wait, in order: check, claim, drive the executor, spin, sleep. A worker that sleeps for a spawned
+//! future of its own pool claims again whenever that future is woken (see `inline_wait`). A wait with a deadline does not
+//! claim: it leaves that to a spare thread (see `offload`).
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use super::{Source, WaitMode};
 use crate::current;
 use crate::spin;
 
-/// The first two: `Some(true)` if the task is done, or was queued and has now been run in place; `Some(false)` if the
-/// deadline has passed, so that nothing may be tried; `None` if there is something to wait for.
+/// The first two steps. `Some(true)`: the task is done, or was queued and has been run in place. `Some(false)`: the deadline
+/// has passed. `None`: there is something to wait for.
 pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>, wait: &InlineWait) -> Option<bool> {
-    // A claimed task is done afterwards; a spawned future may be claimed each time that it is woken.
+    // A claimed task is done afterwards; a spawned future can be claimed each time it is woken.
     loop {
         if source.is_done() {
             return Some(true);
@@ -28,8 +28,8 @@ pub(super) fn ready_or_claimed(source: &impl Source, deadline: Option<Instant>, 
     }
 }
 
-/// The remaining steps, for a task that this thread cannot run itself. Returns whether the task is done (false: the deadline has
-/// passed). `sleep` calls its argument each time the thread wakes up.
+/// The remaining steps, for a task that this thread cannot run itself. Returns whether the task is done (false: the deadline
+/// has passed). `sleep` calls its argument each time before the thread parks.
 pub(super) fn wait(
     source: &impl Source,
     address: usize,
@@ -40,7 +40,7 @@ pub(super) fn wait(
     if deadline.is_none() && current::is_running(address) {
         return Err(WaitCycle);
     }
-    // Registered before it is first checked whether it may be claimed: see `inline_wait`.
+    // Registers before it first checks whether the future may be claimed: see `inline_wait`.
     let may_be_needed = current::may_be_needed();
     let listens = may_be_needed && source.listen(inline_wait, Listener::Waker(inline_wait.unpark()));
     let offload = || {

@@ -1,4 +1,4 @@
-//! A future on the calling thread.
+//! Running a future on the calling thread.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::current;
 use crate::fork;
 
 thread_local! {
-    /// What a call needs, from one call to the next. A nested call finds it taken, and makes its own.
+    /// The parker and waker, reused by the next call. A nested call finds none and makes its own.
     static CACHED: Cell<Option<ParkSlot>> = const { Cell::new(None) };
 }
 
@@ -33,12 +33,12 @@ impl ParkSlot {
     }
 }
 
-/// Runs a future on the calling thread to its end, and returns what it returns. The thread sleeps while the future is
-/// pending. No runtime is needed: this is how a program that is not asynchronous calls one that is, as with Python's
+/// Runs a future to completion on the calling thread and returns its output. The thread sleeps while the future is pending. No
+/// runtime is needed: this is how synchronous code calls asynchronous code, as with Python's
 /// [`asyncio.run`](https://docs.python.org/3/library/asyncio-runner.html#asyncio.run).
 ///
-/// Any future can be passed, including one that borrows from the caller. Calls may be nested. Other threads that wake it wake this
-/// thread, however many wakers they hold.
+/// Any future can be passed, including one that borrows from the caller. Calls may be nested. Other threads wake this thread
+/// when they wake the future, however many wakers they hold.
 ///
 /// Called on a worker of a pool, it occupies that worker like any other blocking call. It runs no tasks meanwhile. If the future
 /// awaits a task of the same pool that is still queued, and no worker is free to take it, a [spare
@@ -76,7 +76,7 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
         };
         match polled {
             Poll::Ready(output) => break output,
-            // In a forked child nobody wakes what waits for the parent's tasks. Polled once more, it sees that.
+            // In a forked child no thread wakes a future that waits for the parent's tasks. Polled once more, it finds out.
             Poll::Pending if witness.has_forked() => {}
             Poll::Pending => slot.parker.park(),
         }

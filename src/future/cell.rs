@@ -1,5 +1,5 @@
-//! The one allocation of a task: header, owner, and a payload that is the work first and the outcome later. A value may be stored in
-//! another form than the handle gives it out ([`Stored`]).
+//! The one allocation of a task: header, owner, and a payload that is the work first and the outcome later. A value may be
+//! stored in a different form from the one that the handle returns ([`Stored`]).
 //!
 //! ```text
 //! ┌────────┬───────┬───────────┬───────┬───────────────────────────────┐
@@ -10,15 +10,15 @@
 //! This module is an unsafe island. Its rules:
 //! 1. A cell lives as long as its reference count (in [`State`]) is above 0. Every `NonNull<Header>` that another
 //!    module holds stands for one reference, taken when it was made and given up once.
-//! 2. Who may touch the payload follows from the phase (see `state`): in PENDING nobody; in RUNNING and
-//!    CANCELLING the thread that made the transition; in a final phase whoever owns the handle, by shared
-//!    reference, or alone if it owns the handle by value.
-//! 3. The payload is `work` in PENDING, nothing while the work runs, `value` in VALUE, `error` in ERROR, nothing
-//!    in CANCELLED and TAKEN, and unknown in FOREIGN, where nobody reads, writes or drops it.
-//!    (A spawned future is in RUNNING while it waits, too. `spawned` says who may access it then, and when it is dropped.)
-//! 4. Between publishing with `release` and the end of the function, the runner touches the cell no more.
-//! 5. A `Vtable`'s functions are called only with cells that were made with that vtable, so the casts from
-//!    `Header` to `Cell<W, V, O>` (header first, repr(C)) are right. A cell of a `V` has handles and callbacks of a `V::Value`.
+//! 2. The phase (see `state`) decides which thread may access the payload: in PENDING none; in RUNNING and CANCELLING the one
+//!    that made the transition; in a final phase the owner of the handle, by shared reference, or exclusively if it owns the
+//!    handle by value.
+//! 3. The payload is `work` in PENDING, nothing while the work runs, `value` in VALUE, `error` in ERROR, nothing in CANCELLED
+//!    and TAKEN, and unknown in FOREIGN, where it is never read, written or dropped. (A spawned future is in RUNNING while it
+//!    waits, too. `spawned` says which thread may access it then, and when it is dropped.)
+//! 4. After publishing with a released share, the runner does not access the cell again.
+//! 5. A `Vtable`'s functions are called only with cells that were made with that vtable, so casts from `Header` to `Cell<W, V,
+//!    O>` (header first, repr(C)) are valid. A cell of a `V` has handles and callbacks of a `V::Value`.
 
 #![allow(unsafe_code)]
 
@@ -40,14 +40,14 @@ use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
 use crate::unwind;
 
-/// How a thread waits when it has driven all there is to drive.
+/// How a thread waits once the executor has no more work for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitMode {
     /// It polls, so it must not block: it spins for at most 2 µs.
     Poll,
-    /// It spins, within its budget, but does not sleep: it waits for other tasks, too.
+    /// It spins, within its budget, but does not sleep, because it waits for other tasks too.
     Spin,
-    /// It spins, and then sleeps: this task is all that it waits for.
+    /// It spins, and then sleeps: it waits for this task only.
     Sleep,
 }
 
@@ -56,10 +56,10 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
     /// May the calling thread, which is about to block on a task that is still queued, run it instead?
     fn may_claim(self) -> bool;
 
-    /// The calling thread has claimed a queued task, run it, and published its outcome.
+    /// Called when the calling thread has claimed a queued task, run it, and published its outcome.
     fn claimed(self) {}
 
-    /// Who starts spare threads for a thread that may claim.
+    /// What starts spare threads for a thread that may claim.
     fn spare_host(self) -> Option<Arc<dyn SpareHost>> {
         None
     }
@@ -69,41 +69,41 @@ pub(crate) trait Owner: Copy + Send + Sync + 'static {
         false
     }
 
-    /// Called once for a task that this process runs, when it has run, was cancelled, or failed without being begun: its outcome
-    /// is published, and only its handles will access its payload again. For a task whose outcome comes from elsewhere (`remote`)
-    /// this is called only if the task is cancelled, and for a spawned future never.
+    /// Called once for a task that this process runs, when it has run, was cancelled, or failed without having started: its
+    /// outcome is published, and only its handles will access its payload again. For a task whose outcome comes from elsewhere
+    /// (`remote`) this is called only if the task is cancelled, and for a spawned future never.
     fn released(self);
 
     /// Called when a task is claimed, cancelled or failed while its entry is in the executor's queue. From then on the entry is
     /// an empty shell (see `shells`).
     fn shell_left(self) {}
 
-    /// An empty shell has come out of the queue.
+    /// Called when an empty shell has been taken out of the queue.
     fn shell_gone(self) {}
 
-    /// Called when a task has just been cancelled that may have begun where the core cannot see it (in another process). Stops
+    /// Called when a task has just been cancelled that may have started in another process, which the core cannot see. Stops
     /// the task, or makes sure that it never starts.
     fn revoke(self) {}
 
-    /// Has the task been begun where the core cannot see it?
+    /// Has the task started in another process, which the core cannot see?
     fn has_begun(self) -> bool {
         false
     }
 
-    /// The calling thread waits until `done`. The executor may use the calling thread for its own work, as `mode` allows,
-    /// until `done` returns true or the deadline passes. Returns true if the caller need not spin afterwards.
+    /// Called by a thread that waits until `done`. The executor may use it for its own work, as `mode` allows, until `done`
+    /// returns true or the deadline passes. Returns true if the caller need not spin afterwards.
     fn drive_while_waiting(self, done: &dyn Fn() -> bool, deadline: Option<Instant>, mode: WaitMode) -> bool {
         let _ = (done, deadline, mode);
         false
     }
 }
 
-/// What a cell holds as the value of its task.
+/// The form in which a cell stores the value of its task.
 pub(super) trait Stored: Send {
-    /// What handles give out.
+    /// The value that handles return.
     type Value;
 
-    /// Whether the value has yet to be decoded by the thread that asks for it first. Decoding may fail.
+    /// Whether the value is decoded by the first thread that asks for it. Decoding may fail.
     const IS_LAZY: bool;
 
     fn take(self) -> Result<Self::Value, TaskError>;
@@ -128,7 +128,7 @@ impl<T: Send> Stored for Now<T> {
     }
 }
 
-/// A callback with its place in the list.
+/// A callback in the list.
 struct CallbackNode<T> {
     next: *mut CallbackNode<T>,
     callback: Callback<T>,
@@ -145,7 +145,7 @@ pub(super) struct Header {
 
 type RunClaimed = unsafe fn(NonNull<Header>, &InlineWait, &dyn Fn(bool)) -> bool;
 type DriveWhileWaiting = unsafe fn(NonNull<Header>, &dyn Fn() -> bool, Option<Instant>, WaitMode) -> bool;
-/// Where the value is, or the error, of a type that the caller knows.
+/// Returns the address of the value or the error; the caller knows the type.
 type Peek = unsafe fn(NonNull<Header>) -> Result<NonNull<()>, NonNull<TaskError>>;
 
 /// What differs between a task that is run once (this file) and a future that is polled (`spawned`), and what depends on
@@ -187,7 +187,7 @@ pub(super) struct Cell<W, V, O> {
     pub(super) payload: UnsafeCell<Payload<W, V>>,
 }
 
-/// Makes a cell whose work is still to be done; the two references are the runner's and the handle's.
+/// Makes the cell of a task that has not started; the two references are the runner's and the handle's.
 pub(super) fn pending<W, T, O>(work: W, owner: O) -> NonNull<Header>
 where
     W: FnOnce() -> T + Send,
@@ -207,19 +207,19 @@ where
     Cell::<W, V, O>::alloc(vtable, Phase::Pending, 2, Payload { work: ManuallyDrop::new(work) }, owner)
 }
 
-/// Makes the cell of a promise: nothing runs it, its producer settles it from outside.
+/// Makes the cell of a promise: it is not run; its producer settles it.
 pub(super) fn promised<V: Stored, O: Owner>(owner: O) -> NonNull<Header> {
     pending_of::<fn() -> V, V, O>(|| unreachable!("the work of a promise is done elsewhere"), owner)
 }
 
-/// Makes a cell that has its outcome; the one reference is the handle's.
+/// Makes a cell that already has its outcome; the one reference is the handle's.
 pub(super) fn ready<T: Send>(outcome: Result<T, TaskError>) -> NonNull<Header> {
     type Ready<T> = Cell<fn() -> Now<T>, Now<T>, Unowned>;
     let (phase, payload) = Ready::<T>::payload(outcome.map(Now));
     Cell::alloc(&Ready::<T>::VTABLE, phase, 1, payload, Unowned)
 }
 
-/// The owner of what no executor runs.
+/// The owner of a cell that belongs to no executor.
 #[derive(Clone, Copy)]
 pub(super) struct Unowned;
 
@@ -231,8 +231,7 @@ impl Owner for Unowned {
     fn released(self) {}
 }
 
-/// Settles a promise's cell and gives the producer's reference up. The value comes back if the future was
-/// cancelled before.
+/// Settles a promise's cell and gives up the producer's reference. Returns the outcome if the future was already cancelled.
 ///
 /// # Safety
 /// `cell` was made by [`promised`] with [`Now<T>`] and `O`; the caller gives the reference of the producer to this call.
@@ -241,7 +240,7 @@ pub(super) unsafe fn settle<T: Send, O: Owner>(
     outcome: Result<T, TaskError>,
 ) -> Result<(), Result<T, TaskError>> {
     let mut lost = None;
-    // SAFETY: as this function's contract. Callbacks are allowed, so nothing is left to be published.
+    // SAFETY: as this function's contract. Callbacks may run, so nothing is left to be published.
     let left = unsafe {
         settle_with::<Now<T>, O>(cell, true, |start| match start {
             Start::Won => Some(outcome.map(Now)),
@@ -255,7 +254,7 @@ pub(super) unsafe fn settle<T: Send, O: Owner>(
     lost.map_or(Ok(()), Err)
 }
 
-/// Like [`settle`], but calls `make` for the outcome once it is certain whether the future was cancelled. If `may_call_back` is
+/// Like [`settle`], but calls `make` for the outcome once it is known whether the future was cancelled. If `may_call_back` is
 /// `false` and there are callbacks, they are not run: the outcome is stored but not published, and the phase to pass to
 /// [`publish_later`] is returned. The producer's reference then belongs to that call.
 ///
@@ -335,7 +334,7 @@ where
     unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
         // SAFETY: rules 1 and 5: the runner's reference keeps the cell alive until `execute` or `release`.
         let won = unsafe { cell.as_ref() }.state.start() == Start::Won;
-        // SAFETY: the runner's reference goes along; `execute` wants `start` to be won.
+        // SAFETY: the runner's reference is passed on; `start` was won, as `execute` requires.
         unsafe { if won { Self::execute(cell, Share::Released, about_to_publish) } else { Self::discard(cell) } }
         won
     }
@@ -372,7 +371,7 @@ where
                 owner.claimed();
                 owner.shell_left();
             }
-            // SAFETY: as above; the work has not been begun.
+            // SAFETY: as above; the work has not started.
             Err(NoRoom) => unsafe { Self::refuse(cell, TaskError::TooDeep) },
         }
         true
@@ -419,7 +418,7 @@ where
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         let owner = this.owner;
-        // SAFETY: `start` was won, so this thread alone has the payload, and it is the work; the reference goes along.
+        // SAFETY: `start` was won, so only this thread may access the payload, which is the work; the reference is passed on.
         unsafe {
             this.drop_work();
             Self::resolve(cell, Err(error), Share::Spare, running, &|_| ());
@@ -427,7 +426,7 @@ where
         Self::let_go(owner);
     }
 
-    /// Runs the work and publishes what came of it.
+    /// Runs the work and publishes the outcome.
     ///
     /// # Safety
     /// The caller has won `start`; it holds a reference, of which `share` says whether it goes into this call.
@@ -436,18 +435,18 @@ where
         // SAFETY: alive by the caller's reference.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         let owner = this.owner;
-        // SAFETY: having won `start`, this thread alone has the payload, and it is the work (rules 2 and 3). It is
-        // read out once.
+        // SAFETY: having won `start`, only this thread may access the payload, which is the work (rules 2 and 3). It is moved
+        // out once.
         let work = this.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
         let outcome = unwind::catch(work).map_err(TaskError::Panicked);
         if fork::is_child() && owner.is_foreign() {
-            // The work has forked, and this is the child, in which it has returned, too. Only the parent publishes the outcome.
+            // The work has forked, and has returned in the child too. Only the parent publishes the outcome; the child ends.
             fork::end_child(outcome.is_err());
         }
-        // SAFETY: as the caller's contract; the work is gone from the payload.
+        // SAFETY: as the caller's contract; the work has been moved out of the payload.
         unsafe { Self::resolve(cell, outcome, share, running, about_to_publish) };
         if fork::is_child() && owner.is_foreign() {
-            // The same for a callback, a waker, or the destructor of the result.
+            // The same if a callback, a waker, or the destructor of the result has forked.
             fork::end_child(false);
         }
         owner.released();
@@ -465,16 +464,16 @@ where
         }
         let running = current::Running::enter(cell.addr().get());
         let owner = this.owner;
-        // SAFETY: having won `begin_cancel`, this thread alone has the payload, and it is the work.
+        // SAFETY: having won `begin_cancel`, only this thread may access the payload, which is the work.
         unsafe { this.drop_work() };
         quiet::call(|| owner.revoke());
-        // SAFETY: the payload is empty, as CANCELLED wants it; the caller's reference stays.
+        // SAFETY: the payload is empty, as CANCELLED requires; the caller keeps its reference.
         unsafe { Self::publish(cell, Phase::Cancelled, Share::Kept, running, &|_| ()) };
         Self::let_go(owner);
         true
     }
 
-    /// Resolves a task that nobody has begun with an error; does nothing to any other.
+    /// Resolves a task that has not started with an error; otherwise does nothing.
     ///
     /// # Safety
     /// The caller holds a reference of its own.
@@ -487,7 +486,7 @@ where
         }
     }
 
-    /// Drops the work, and publishes an error in the place of its outcome.
+    /// Drops the work and publishes an error instead of its outcome.
     ///
     /// # Safety
     /// The caller has won `start`, and holds a reference of its own.
@@ -496,14 +495,14 @@ where
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         let owner = this.owner;
-        // SAFETY: having won `start`, this thread alone has the payload, and it is the work.
+        // SAFETY: having won `start`, only this thread may access the payload, which is the work.
         unsafe { this.drop_work() };
-        // SAFETY: `start` was won; the caller's reference stays.
+        // SAFETY: `start` was won; the caller keeps its reference.
         unsafe { Self::resolve(cell, Err(error), Share::Kept, running, &|_| ()) };
         Self::let_go(owner);
     }
 
-    /// A task that has not been run is over. If a callback has forked, the child says nothing to the parent's executor.
+    /// Reports to the owner the end of a task that has not run; does nothing in a child that a callback has forked.
     fn let_go(owner: O) {
         if !(fork::is_child() && owner.is_foreign()) {
             owner.released();
@@ -512,7 +511,7 @@ where
     }
 
     /// # Safety
-    /// The payload is the work, and the calling thread alone has it.
+    /// The payload is the work, and only the calling thread may access it.
     unsafe fn drop_work(&self) {
         // SAFETY: the caller's contract.
         let work = self.payload.with_mut(|payload| unsafe { ManuallyDrop::take(&mut (*payload).work) });
@@ -521,7 +520,7 @@ where
     }
 
     /// # Safety
-    /// The caller has won `start` and the work is gone; it holds a reference, of which `share` says whether it goes into
+    /// The caller has won `start` and has moved the work out; it holds a reference, of which `share` says whether it goes into
     /// this call.
     unsafe fn resolve(
         cell: NonNull<Header>,
@@ -530,7 +529,7 @@ where
         running: current::Running,
         about_to_publish: &dyn Fn(bool),
     ) {
-        // SAFETY: alive by the caller's reference; `start` was won and the work is gone.
+        // SAFETY: alive by the caller's reference; `start` was won and the work has been moved out.
         let phase = unsafe { cell.cast::<Self>().as_ref().fill(outcome) };
         // SAFETY: the payload is what `phase` says; the references are as in this function's contract.
         unsafe { Self::publish(cell, phase, share, running, about_to_publish) };
@@ -586,20 +585,20 @@ impl<W, V: Stored, O> Cell<W, V, O> {
         }
     }
 
-    /// Puts the outcome where the work was.
+    /// Writes the outcome to the place of the work.
     ///
     /// # Safety
-    /// The caller has won `start` and the work is gone (or needs no dropping).
+    /// The caller has won `start` and has moved the work out (or it needs no drop).
     pub(super) unsafe fn fill(&self, outcome: Result<V, TaskError>) -> Phase {
         let (phase, filled) = Self::payload(outcome);
-        // SAFETY: this thread alone has the payload, and it is empty, so nothing is overwritten undropped.
+        // SAFETY: only this thread may access the payload, and it is empty, so nothing is overwritten without being dropped.
         self.payload.with_mut(|payload| unsafe { payload.write(filled) });
         phase
     }
 
     /// # Safety
-    /// The payload is what `phase` says and belongs to this thread alone; the caller holds a reference, which goes
-    /// into this call if it is `Released` or `Spare`, and is the runner's if it is `RunnersKept`.
+    /// The payload is as `phase` says and belongs to this thread alone. The caller holds a reference: with `Released` or
+    /// `Spare` it is given to this call, with `RunnersKept` it is the runner's.
     pub(super) unsafe fn publish(
         cell: NonNull<Header>,
         phase: Phase,
@@ -613,8 +612,8 @@ impl<W, V: Stored, O> Cell<W, V, O> {
         loop {
             let announced = this.header.state.would_publish(share);
             if announced {
-                // Once the outcome is out the cell may be freed, and its address be another task's: so the thread is not
-                // inside this task any more.
+                // Once the outcome is published the cell may be freed and its address reused by another task, so the thread
+                // leaves this task first.
                 running = None;
                 about_to_publish(true);
             }
@@ -630,7 +629,7 @@ impl<W, V: Stored, O> Cell<W, V, O> {
                     this.header.state.retract_callbacks();
                     // SAFETY: until it is published, the outcome belongs to this thread (rule 2).
                     stack::deepen_if_possible(|| unsafe { this.run_callbacks(cell, phase) });
-                    // SAFETY: nothing is published yet, so the caller's reference is there.
+                    // SAFETY: nothing is published yet, so the caller still holds its reference.
                     if unsafe { is_left(cell) } {
                         return;
                     }
@@ -638,7 +637,7 @@ impl<W, V: Stored, O> Cell<W, V, O> {
                 Publish::Published { waiter } => {
                     let Some(waiter) = NonNull::new(waiter) else { return };
                     let may_have_failed = phase.is_failure() || V::IS_LAZY && phase == Phase::Value;
-                    // SAFETY: `publish` has taken it out of the word for this thread to notify.
+                    // SAFETY: `publish` has taken it out of the word, so this thread must notify it.
                     stack::deepen_if_possible(|| unsafe { Waiter::notify(waiter, may_have_failed, &retract) });
                     return;
                 }
@@ -646,14 +645,15 @@ impl<W, V: Stored, O> Cell<W, V, O> {
                     retract();
                     drop(running);
                     if share == Share::Released {
-                        // SAFETY: the caller's reference is the last one, so the cell is this thread's.
+                        // SAFETY: the caller's reference is the last one, so this thread owns the cell.
                         quiet::call(|| unsafe { Self::free(cell, phase) });
                     } else {
                         this.header.state.discard();
-                        // SAFETY: there is no handle, so the payload stays this thread's; TAKEN keeps it from being read again.
+                        // SAFETY: there is no handle, so the payload still belongs to this thread; TAKEN keeps it from being
+                        // read again.
                         quiet::drop(unsafe { this.take_payload(phase) });
                         if share == Share::Spare {
-                            // SAFETY: the caller's reference, which was not given up with the outcome.
+                            // SAFETY: the caller's reference, which publishing has not given up.
                             unsafe { release(cell) };
                         }
                     }
@@ -663,10 +663,10 @@ impl<W, V: Stored, O> Cell<W, V, O> {
         }
     }
 
-    /// Reads out what the cell holds of an outcome.
+    /// Moves the value or the error out of the cell.
     ///
     /// # Safety
-    /// The payload is what `phase` says, belongs to this thread alone, and is not read again.
+    /// The payload is as `phase` says, belongs to this thread alone, and is not read again.
     unsafe fn take_payload(&self, phase: Phase) -> Option<Result<V, Box<TaskError>>> {
         // SAFETY: the caller's contract, and rule 3 for which field it is.
         self.payload.with_mut(|payload| unsafe {
@@ -678,11 +678,10 @@ impl<W, V: Stored, O> Cell<W, V, O> {
         })
     }
 
-    /// Empties the callback list and runs what was in it, oldest first. If one of them forks, the child leaves the rest to the
-    /// parent.
+    /// Empties the callback list and runs the callbacks, oldest first. If one of them forks, the child does not run the rest.
     ///
     /// # Safety
-    /// The outcome is as `phase` says, and may be read by this thread; `cell` is this one.
+    /// The outcome is as `phase` says, and this thread may read it; `cell` is this cell.
     unsafe fn run_callbacks(&self, cell: NonNull<Header>, phase: Phase) {
         // SAFETY: rule 5.
         let callbacks = unsafe { take_callbacks::<V::Value>(&self.header) };
@@ -708,9 +707,9 @@ impl<W, V: Stored, O> Cell<W, V, O> {
     /// Moves the value (in VALUE) or the error (in ERROR) to `to`, and makes the phase TAKEN.
     ///
     /// # Safety
-    /// The caller owns the handle; `to` points to room for a `Result<V::Value, TaskError>`.
+    /// The caller owns the handle; `to` is valid for writing a `Result<V::Value, TaskError>`.
     pub(super) unsafe fn take(cell: NonNull<Header>, to: *mut ()) {
-        // SAFETY: as this function's contract, and there is room.
+        // SAFETY: as this function's contract.
         unsafe {
             let outcome = match Self::take_stored(cell) {
                 Ok(stored) => stored.take(),
@@ -737,22 +736,22 @@ impl<W, V: Stored, O> Cell<W, V, O> {
     unsafe fn take_stored(cell: NonNull<Header>) -> Result<V, Box<TaskError>> {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
-        // SAFETY: the phase is final, so the payload is the handle's (rule 2) and what the phase says (rule 3).
-        // TAKEN, below, keeps it from being read again.
+        // SAFETY: the phase is final, so the payload belongs to the handle (rule 2) and is as the phase says (rule 3). TAKEN,
+        // below, keeps it from being read again.
         let outcome = unsafe { this.take_payload(this.header.state.phase()) };
         this.header.state.take();
         outcome.expect("only a value or an error can be taken")
     }
 
-    /// Where the value or the error is, in VALUE and ERROR.
+    /// Returns the address of the value (in VALUE) or the error (in ERROR).
     ///
     /// # Safety
-    /// The caller owns the handle and the phase is one of these.
+    /// The caller owns the handle, and the phase is VALUE or ERROR.
     pub(super) unsafe fn peek(cell: NonNull<Header>) -> Result<NonNull<()>, NonNull<TaskError>> {
         // SAFETY: rules 1 and 5.
         let this = unsafe { cell.cast::<Self>().as_ref() };
         let is_value = this.header.state.phase() == Phase::Value;
-        // SAFETY: the payload is the handle's (rule 2) and what the phase says (rule 3).
+        // SAFETY: the payload belongs to the handle (rule 2) and is as the phase says (rule 3).
         this.payload.with(|payload| unsafe {
             let outcome = if is_value { (*(*payload).value).get() } else { Err(&**(*payload).error) };
             outcome.map(|value| NonNull::from(value).cast()).map_err(NonNull::from)
@@ -764,9 +763,9 @@ impl<W, V: Stored, O> Cell<W, V, O> {
     /// # Safety
     /// The caller's reference was the last one, and the payload is as `phase` says.
     pub(super) unsafe fn free(cell: NonNull<Header>, phase: Phase) {
-        // SAFETY: `alloc` leaked a box of this type, and nobody else can reach it any more.
+        // SAFETY: `alloc` leaked a box of this type, and no other reference to it is left.
         let this = unsafe { Box::from_raw(cell.cast::<Self>().as_ptr()) };
-        // SAFETY: the payload is read out once; the union has no destructor of its own, so the box does not drop it.
+        // SAFETY: the payload is moved out once; the union has no destructor of its own, so the box does not drop it.
         let mut payload = this.payload.with_mut(|payload| unsafe { payload.read() });
         drop(this);
         // In FOREIGN the payload is unknown, since the runner is in the parent; it is leaked here, and the parent drops its own
@@ -795,7 +794,7 @@ pub(super) unsafe fn is_left(cell: NonNull<Header>) -> bool {
     fork::is_child() && unsafe { (cell.as_ref().vtable.is_foreign)(cell) }
 }
 
-// What the rest of `future` calls. Each function is the vtable's of the same name; the contracts are there.
+// The functions that the rest of `future` calls. Each calls the vtable's function of the same name, with the same contract.
 
 /// # Safety
 /// The caller gives the runner's reference to this call.
@@ -805,7 +804,7 @@ pub(super) unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool))
 }
 
 /// # Safety
-/// The caller gives the runner's reference to this call, of a task that has been run, cancelled or failed.
+/// The caller gives the runner's reference to this call, of a task that has been claimed, cancelled or failed.
 pub(super) unsafe fn discard(cell: NonNull<Header>) {
     // SAFETY: passed on.
     unsafe { (cell.as_ref().vtable.discard)(cell) }
@@ -902,7 +901,7 @@ pub(super) unsafe fn drive_while_waiting(
     unsafe { (cell.as_ref().vtable.drive_while_waiting)(cell, done, deadline, mode) }
 }
 
-/// In a forked child: an unfinished task of one of the parent's pools will never finish here, so this copy of it is resolved to
+/// In a forked child: an unfinished task of one of the parent's pools will never finish here, so this copy is resolved to
 /// [`TaskError::WrongProcess`]. Its callbacks are left to the parent. Returns `true` if the task has been resolved in this way.
 ///
 /// A task that this thread is running (in which the fork happened) is left unchanged.
@@ -917,7 +916,7 @@ pub(super) unsafe fn disown(cell: NonNull<Header>) -> bool {
     let is_foreign = || unsafe { (header.vtable.is_foreign)(cell) };
     if !header.state.phase().is_final() && is_foreign() && !current::is_running(cell.addr().get()) {
         if let Some(waiter) = header.state.disown().ok().and_then(NonNull::new) {
-            // SAFETY: `disown` has taken it out of the word for this thread to notify.
+            // SAFETY: `disown` has taken it out of the word, so this thread must notify it.
             unsafe { Waiter::notify(waiter, true, &|| ()) };
         }
     }
@@ -927,7 +926,7 @@ pub(super) unsafe fn disown(cell: NonNull<Header>) -> bool {
 /// # Safety
 /// The caller owns the handle of a `T` by value (or may never use the value again), and the phase is final.
 pub(super) unsafe fn take<T>(cell: NonNull<Header>) -> Result<T, TaskError> {
-    // SAFETY: alive by the handle's reference; there is room for the outcome of a handle of `T` (rule 5).
+    // SAFETY: alive by the handle's reference; the buffer fits the outcome of a handle of `T` (rule 5).
     unsafe {
         let header = cell.as_ref();
         match header.state.phase() {
@@ -947,7 +946,7 @@ pub(super) unsafe fn take<T>(cell: NonNull<Header>) -> Result<T, TaskError> {
 /// The outcome, if there is one that has not been taken.
 ///
 /// # Safety
-/// The caller holds the handle of a `T` for `'a`, during which nobody takes the value.
+/// The caller holds the handle of a `T` for `'a`, during which the value is not taken.
 pub(super) unsafe fn peek<'a, T>(cell: NonNull<Header>) -> Option<Result<&'a T, &'a TaskError>> {
     // SAFETY: alive by the handle's reference; the value of a handle of `T` is a `T` (rule 5).
     unsafe {
@@ -967,16 +966,16 @@ pub(super) unsafe fn peek<'a, T>(cell: NonNull<Header>) -> Option<Result<&'a T, 
 /// Adds a callback to the list. If the outcome has been published already, runs it, and any others left in the list, here.
 ///
 /// # Safety
-/// The caller holds the handle of a `T`, and nobody takes the value during the call.
+/// The caller holds the handle of a `T`, and the value is not taken during the call.
 pub(super) unsafe fn add_callback<T>(cell: NonNull<Header>, callback: Callback<T>) {
     // SAFETY: alive by the handle's reference.
     let header = unsafe { cell.as_ref() };
     let node = Box::into_raw(Box::new(CallbackNode { next: ptr::null_mut(), callback }));
     let mut newest = header.callbacks.load(Relaxed);
     loop {
-        // SAFETY: the node is this thread's until the exchange below succeeds.
+        // SAFETY: the node belongs to this thread until the exchange below succeeds.
         unsafe { (*node).next = newest.cast() };
-        // Release: the node is whole for whoever takes the list.
+        // Release: the node is fully written for the thread that takes the list.
         match header.callbacks.compare_exchange_weak(newest, node.cast(), Release, Relaxed) {
             Ok(_) => break,
             Err(changed) => newest = changed,
@@ -995,16 +994,16 @@ pub(super) unsafe fn add_callback<T>(cell: NonNull<Header>, callback: Callback<T
     }
 }
 
-/// Empties the callback list: what was in it is the caller's to run, oldest first.
+/// Empties the callback list and returns the callbacks, oldest first; the caller must run them.
 ///
 /// # Safety
 /// The cell is that of a `T`.
 unsafe fn take_callbacks<T>(header: &Header) -> Vec<Callback<T>> {
-    // Acquire pairs with the Release of `add_callback`: the nodes are whole.
+    // Acquire pairs with the Release of `add_callback`: the nodes are fully written.
     let mut newest_first = header.callbacks.swap(ptr::null_mut(), Acquire).cast::<CallbackNode<T>>();
     let mut callbacks = Vec::new();
     while !newest_first.is_null() {
-        // SAFETY: nodes are boxes that `add_callback` leaked into the list; the swap made them this thread's.
+        // SAFETY: nodes are boxes that `add_callback` leaked into the list; after the swap they belong to this thread.
         let node = unsafe { Box::from_raw(newest_first) };
         newest_first = node.next;
         callbacks.push(node.callback);
@@ -1016,7 +1015,7 @@ unsafe fn take_callbacks<T>(header: &Header) -> Vec<Callback<T>> {
 /// # Safety
 /// The caller gives up a reference that is its own.
 pub(super) unsafe fn release(cell: NonNull<Header>) {
-    // SAFETY: alive by the caller's reference; where it was the last one, the cell is this thread's.
+    // SAFETY: alive by the caller's reference; if it was the last one, this thread owns the cell.
     unsafe {
         let header = cell.as_ref();
         if let Release::Last(phase) = header.state.release() {
@@ -1025,10 +1024,10 @@ pub(super) unsafe fn release(cell: NonNull<Header>) {
     }
 }
 
-/// Drops an outcome that is there.
+/// Drops the value or the error, if there is one.
 ///
 /// # Safety
-/// The caller owns the handle by value, or nobody else has it or will look at the outcome again.
+/// The caller owns the handle by value, or no other thread has the handle or will read the outcome again.
 pub(super) unsafe fn drop_outcome(cell: NonNull<Header>) {
     // SAFETY: alive by the handle's reference; passed on.
     unsafe {
@@ -1039,20 +1038,20 @@ pub(super) unsafe fn drop_outcome(cell: NonNull<Header>) {
     }
 }
 
-/// Gives the handle's reference up, and drops an outcome that is there: nobody else would want it.
+/// Gives up the handle's reference, and drops the outcome if there is one, because only the handle could read it.
 ///
 /// # Safety
 /// The caller owns the handle by value and gives it to this call.
 pub(super) unsafe fn release_handle(cell: NonNull<Header>) {
-    /// Gives a reference up, even if the destructor of an outcome panics.
+    /// Gives up a reference, even if the destructor of an outcome panics.
     struct Reference(NonNull<Header>);
     impl Drop for Reference {
         fn drop(&mut self) {
-            // SAFETY: made once, below, of a reference that is given up nowhere else.
+            // SAFETY: made once, below, from a reference that is given up nowhere else.
             unsafe { release(self.0) };
         }
     }
-    // SAFETY: alive by the handle's reference; where it was the last one, the cell is this thread's.
+    // SAFETY: alive by the handle's reference; if it was the last one, this thread owns the cell.
     unsafe {
         let header = cell.as_ref();
         match header.state.release_handle() {

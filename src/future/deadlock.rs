@@ -1,13 +1,13 @@
 //! Detection of deadlocks: which threads that run tasks are blocked, and on which tasks.
 //!
-//! A thread that is about to block for good inside a task enters here what it waits for: one task, all of some, or any of some. A
-//! thread is *stuck* if the task it waits for is run by a stuck thread; when it waits for all of several tasks, if one of them is;
-//! when it waits for any, if each of them is. The last thread to enter sees all the others; if it would be stuck, it is not entered
-//! and gets an error instead. So nobody who is entered is ever stuck. A thread that runs what it waits for, such as a future that
-//! was woken and that it polls in place, is entered all the while, and not stuck either.
+//! A thread that is about to block without a deadline inside a task registers here what it waits for: one task, all of several,
+//! or any of several. A thread is *stuck* if the task it waits for is run by a stuck thread; if it waits for all of several
+//! tasks, when one of them is; if it waits for any, when each of them is. The last thread to register sees all the others; if
+//! it would be stuck, it is not registered and gets an error instead. So no registered thread is ever stuck. A thread that runs
+//! what it waits for, such as a woken future that it polls in place, stays registered meanwhile and is not stuck.
 //!
-//! Waits with a deadline end by themselves and are not entered. Nor are futures that are suspended: a circle that leads through
-//! one is not found, except that a future which polls its own handle is told so ([`polls_itself`]).
+//! Waits with a deadline end by themselves and are not registered. Suspended futures are not registered either: a cycle through
+//! one is not detected, except when a future polls its own handle ([`polls_itself`]).
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -30,21 +30,21 @@ pub(crate) enum Wait {
     Any(Arc<Left>),
 }
 
-/// The tasks of which any is waited for, and which have not been done.
+/// The remaining tasks of a wait for any of several.
 #[derive(Debug)]
 pub(crate) struct Left {
     tasks: Box<[AtomicUsize]>,
-    /// There is none before this one.
+    /// All entries before this index have been removed.
     first: AtomicUsize,
 }
 
-// Relaxed: it is changed by the waiting thread, when it is not entered.
+// Relaxed: only the waiting thread changes it, while it is not registered.
 impl Left {
     pub(crate) fn new(tasks: impl Iterator<Item = usize>) -> Self {
         Self { tasks: tasks.map(AtomicUsize::new).collect(), first: AtomicUsize::new(0) }
     }
 
-    /// It has been done, or is not waited for any more.
+    /// Removes a task that is done, or no longer waited for.
     pub(crate) fn remove(&self, index: usize) {
         self.tasks[index].store(0, Relaxed);
         while self.tasks.get(self.first.load(Relaxed)).is_some_and(|task| task.load(Relaxed) == 0) {
@@ -58,24 +58,24 @@ impl Left {
     }
 }
 
-/// The innermost wait of a thread is its last.
+/// The waits of each registered thread, innermost last.
 static BLOCKED: PerProcess<Mutex<BTreeMap<ThreadKey, Vec<Wait>>>> = PerProcess::new();
 
-/// The wait would close a circle.
+/// The wait would close a cycle.
 #[derive(Debug)]
 pub(super) struct WaitCycle;
 
-/// Keeps the calling thread entered until it is dropped.
+/// Keeps the calling thread registered until it is dropped.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Entered(Option<ThreadKey>);
 
-/// Enters the calling thread as waiting for `awaited`, if it is inside a task.
+/// Registers the calling thread as waiting for `awaited`, if it is inside a task.
 pub(super) fn enter(awaited: usize) -> Result<Entered, WaitCycle> {
     enter_wait(|| Wait::One(awaited)).map_err(|_| WaitCycle)
 }
 
-/// Enters the calling thread, if it is inside a task. The error is what it waits for in vain.
+/// Registers the calling thread, if it is inside a task. The error is the tasks that would never be done.
 pub(crate) fn enter_wait(wait: impl FnOnce() -> Wait) -> Result<Entered, Vec<usize>> {
     if !current::in_task() {
         return Ok(Entered(None));
@@ -94,7 +94,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         let Some(me) = self.0 else { return };
         let mut blocked = BLOCKED.get().lock();
-        // In a forked child the table is another one.
+        // A forked child has a table of its own.
         let Some(waits) = blocked.get_mut(&me) else { return };
         waits.pop();
         if waits.is_empty() {
@@ -103,7 +103,7 @@ impl Drop for Entered {
     }
 }
 
-/// Everything that is known at the moment when `me` enters.
+/// Everything that is known when `me` registers.
 struct Waits<'a> {
     me: ThreadKey,
     blocked: &'a BTreeMap<ThreadKey, Vec<Wait>>,
@@ -112,7 +112,7 @@ struct Waits<'a> {
 
 /// A thread that is blocked, or about to be.
 struct Node {
-    /// It is stuck if any of these is, or if all are.
+    /// The thread is stuck if any of these is, or, with `all`, if all of them are.
     needs: Vec<usize>,
     all: bool,
     stuck: bool,
@@ -125,7 +125,7 @@ impl Waits<'_> {
         (thread == self.me || self.blocked.contains_key(&thread)).then_some(thread)
     }
 
-    /// What of `wait` will not come if `me` blocks on it.
+    /// Returns the tasks of `wait` that will never be done if `me` blocks on it.
     fn in_vain(&self, wait: &Wait) -> Vec<usize> {
         if let Wait::One(task) = wait {
             // The most frequent case; usually it decides the question.
@@ -162,7 +162,7 @@ impl Waits<'_> {
                 },
             });
         }
-        // All are taken to be stuck, until no more can be shown not to be.
+        // All are assumed to be stuck, and those that can be shown not to be are removed until none is left.
         loop {
             let is_free = |node: &Node| {
                 let mut needs = node.needs.iter().map(|need| nodes[*need].stuck);
@@ -191,7 +191,7 @@ impl Waits<'_> {
             match self.blocked_in(task) {
                 None => return Some(false),
                 Some(thread) if thread == self.me => return Some(true),
-                // This comes to an end: there is no circle among those who are entered, except of one who is active.
+                // The loop ends: registered threads form no cycle, except that one may run what it waits for.
                 Some(thread) => match self.blocked[&thread].last() {
                     Some(Wait::One(next)) if self.inside.get(next) == Some(&thread) => return Some(false),
                     Some(Wait::One(next)) => task = *next,
@@ -206,12 +206,12 @@ impl Waits<'_> {
         self.stoppers(wait).any(|(_, other)| other == thread)
     }
 
-    /// What of the tasks of `wait` is being run by a thread that is blocked, and which.
+    /// The tasks of `wait` that are being run by a blocked thread, each with that thread.
     fn stoppers<'a>(&'a self, wait: &'a Wait) -> Box<dyn Iterator<Item = (usize, ThreadKey)> + 'a> {
         let with_thread = |task: usize| Some((task, self.blocked_in(task)?));
         match wait {
             Wait::One(task) => Box::new(with_thread(*task).into_iter()),
-            // Few tasks are entered, and many may be waited for.
+            // Few tasks are registered, and many may be waited for.
             Wait::All(tasks) => {
                 let entered = self.inside.keys().copied();
                 Box::new(entered.filter(|task| tasks.binary_search(task).is_ok()).filter_map(with_thread))
@@ -222,7 +222,7 @@ impl Waits<'_> {
 }
 
 thread_local! {
-    /// What the waker of the innermost `block_on` of this thread points to.
+    /// The data pointer of the waker of this thread's innermost `block_on`.
     static BLOCK_ON: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
 }
 
@@ -243,8 +243,9 @@ impl Drop for BlockingOn {
     }
 }
 
-/// Is that task what polls, so that it would wait for itself? The waker says who polls: the task itself if it is a spawned
-/// future, or a `block_on` inside of it. With other wakers, such as a set of futures gives to each of its own, that cannot be told.
+/// Is this task polling its own handle, so that it would wait for itself? The waker identifies the poller: the task itself if
+/// it is a spawned future, or a `block_on` inside it. With other wakers, such as those of a set of futures, this cannot be
+/// detected.
 pub(crate) fn polls_itself(task: usize, waker: &Waker) -> bool {
     spawned::is_waker_of(task, waker)
         || current::in_task() && std::ptr::eq(waker.data(), BLOCK_ON.get()) && current::is_running(task)

@@ -30,8 +30,8 @@ use crate::quiet;
 /// **Dropping the handle detaches the task: it still runs**, as in Python. Use [`cancel_on_drop`](Self::cancel_on_drop) to cancel
 /// the task when the handle is dropped. Dropping never blocks.
 ///
-/// The handle is one machine word. It is `Send` if `T` is, and `Sync` if `T` is `Send` and `Sync` (a callback may
-/// look at the value through a shared reference).
+/// The handle is one machine word. It is `Send` if `T` is, and `Sync` if `T` is `Send` and `Sync` (a callback may read the
+/// value through a shared reference).
 ///
 /// ```
 /// use concurrent_futures::ThreadPoolExecutor;
@@ -52,16 +52,16 @@ pub struct TaskFuture<T> {
     value: PhantomData<T>,
 }
 
-// SAFETY: the handle can move the value to the thread it is sent to, hence `T: Send`; everything else behind the
-// pointer is the state word and fields that it guards.
+// SAFETY: the handle can move the value to the thread it is sent to, hence `T: Send`; everything else behind the pointer is the
+// state word and the fields that it guards.
 unsafe impl<T: Send> Send for TaskFuture<T> {}
-// SAFETY: through `&self` a thread can get at `&T` (`add_done_callback`, `peek`), hence `T: Sync`; and the last owner
-// may drop the value, hence `T: Send`.
+// SAFETY: through `&self` a thread can get a `&T` (`add_done_callback`, `peek`), hence `T: Sync`; and the last owner may drop
+// the value, hence `T: Send`.
 unsafe impl<T: Send + Sync> Sync for TaskFuture<T> {}
 // The cell is heap memory that nothing points into from outside; polling needs no pinning.
 impl<T> Unpin for TaskFuture<T> {}
 
-/// Tells tasks apart: no two tasks whose handles are alive at the same time have the same id.
+/// Identifies a task: no two tasks with live handles have the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TaskId(usize);
 
@@ -85,14 +85,14 @@ impl<T> TaskFuture<T> {
 
     /// Blocks until the task is done, and returns what it returned.
     ///
-    /// Called on a worker of the same pool while the task is still queued, it runs the task in place, on this
-    /// thread, and never any other: so tasks may wait for tasks on a pool of one thread. A spawned future is polled in place
-    /// whenever it is woken, and so are the tasks and futures of the pool that it awaits.
+    /// Called on a worker of the same pool while the task is still queued, it runs that task, and never another one, on this
+    /// thread: so tasks can wait for tasks even in a pool of one thread. A spawned future is polled in place whenever it is
+    /// woken, and so are the tasks and futures of the pool that it awaits.
     ///
     /// # Errors
     ///
-    /// What went wrong instead: see [`TaskError`]. [`TaskError::WouldDeadlock`] if the calling thread is inside the
-    /// very task it would wait for, or in a circle of tasks that wait for each other.
+    /// The error of the task: see [`TaskError`]. [`TaskError::WouldDeadlock`] if the calling thread is running the task it
+    /// would wait for, or the wait would close a cycle of tasks that wait for each other.
     pub fn result(mut self) -> Result<T, TaskError> {
         match self.wait_until(None) {
             Ok(_) => self.take(),
@@ -100,8 +100,8 @@ impl<T> TaskFuture<T> {
         }
     }
 
-    /// Like [`result`](Self::result), but gives up after `timeout` and returns the handle, which can be used again. A duration of
-    /// zero looks once. The outer `Err` is the time-out, the inner one the task's.
+    /// Like [`result`](Self::result), but gives up after `timeout` and returns the handle, which can be used again. With a zero
+    /// timeout it only checks. The outer `Err` is the time-out, the inner one the task's.
     ///
     /// ```
     /// use std::time::Duration;
@@ -120,7 +120,7 @@ impl<T> TaskFuture<T> {
     /// pool, and the task is still queued and no worker is free, a
     /// [spare thread](crate::ThreadPoolExecutor#spare-threads) runs it.
     pub fn result_timeout(mut self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
-        // A time-out too far away to be a point in time is none.
+        // A deadline that an `Instant` cannot represent is treated as no deadline.
         let waited = match Instant::now().checked_add(timeout) {
             Some(deadline) => self.wait_until(Some(deadline)),
             None => self.wait_until(None),
@@ -141,7 +141,8 @@ impl<T> TaskFuture<T> {
         if self.is_done() { Ok(self.take()) } else { Err(self) }
     }
 
-    /// Looks at the outcome without taking it; `None` if the task is not done (or its result was taken by polling).
+    /// Returns a reference to the outcome without taking it; `None` if the task is not done (or its result was taken by
+    /// polling).
     ///
     /// ```
     /// # use concurrent_futures::promise;
@@ -152,24 +153,23 @@ impl<T> TaskFuture<T> {
     /// ```
     pub fn peek(&self) -> Option<Result<&T, &TaskError>> {
         self.is_foreign();
-        // SAFETY: the handle is borrowed for as long as the result is, and taking needs it by value or `&mut`.
+        // SAFETY: the handle is borrowed for as long as the result is, and taking needs the handle by value or `&mut`.
         unsafe { cell::peek(self.cell) }
     }
 
-    /// Cancels the task if it has not started; says whether it is (or is being) cancelled. A task that has not
-    /// started is always cancelled: it never runs, its closure is dropped before this method returns, and all
-    /// waiters are woken. A task that is running on a thread goes on, and this is `false`. A task that is running in a worker
-    /// process is cancelled too: its worker is ended (SIGTERM, and SIGKILL after
-    /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace)).
+    /// Cancels the task if it has not started; returns whether it is (or is being) cancelled. A task that has not started is
+    /// always cancelled: it never runs, its closure is dropped before this method returns, and all waiters are woken. A task
+    /// that is running on a thread continues, and this returns `false`. A task that is running in a worker process is cancelled
+    /// too: its worker is killed (SIGTERM, and SIGKILL after [`kill_grace`](crate::ProcessPoolBuilder::kill_grace)).
     ///
-    /// A [spawned](crate::ThreadPoolExecutor::spawn) future can be cancelled at any time before it is ready. Queued, or waiting at
-    /// an `.await`, it is dropped before this returns, in this thread. While it is being polled, it is dropped when that poll
-    /// returns, and its value with it if it has one; until then it [is running](Self::is_running). (If that poll panics, the
-    /// panic is the outcome.)
+    /// A [spawned](crate::ThreadPoolExecutor::spawn) future can be cancelled at any time before it is ready. If it is queued,
+    /// or suspended at an `.await`, it is dropped on this thread before this returns. If it is being polled, it is dropped when
+    /// that poll returns, together with its value if it has one; until then it [is running](Self::is_running). (If that poll
+    /// panics, the panic is the outcome.)
     ///
-    /// In a forked child nothing that belongs to a pool of the parent's can be cancelled: this is `false`.
+    /// In a forked child a task that belongs to a pool of the parent cannot be cancelled: this returns `false`.
     ///
-    /// The done-callbacks run in this thread. That, and the meaning of the answer for threads, are as in Python.
+    /// The done-callbacks run on this thread. That, and the return value for tasks on threads, are as in Python.
     ///
     /// ```
     /// use concurrent_futures::promise;
@@ -189,20 +189,20 @@ impl<T> TaskFuture<T> {
         self.header().state.phase().is_final() || self.is_foreign()
     }
 
-    /// Is this a forked child, and the task that of a pool of its parent's? Then it is resolved.
+    /// Is this a forked child, and does the task belong to a pool of its parent? If so, resolves it.
     #[inline]
     fn is_foreign(&self) -> bool {
         // SAFETY: the handle's reference.
         fork::is_child() && unsafe { cell::disown(self.cell) }
     }
 
-    /// Has it been resolved because this is a forked child, and the task its parent's?
+    /// Has the task been resolved because this is a forked child and the task belongs to its parent?
     pub(super) fn is_disowned(&self) -> bool {
         self.header().state.phase() == Phase::Foreign
     }
 
-    /// True while a worker runs the task. A spawned future counts as running from its first poll until it ends, including while it
-    /// is suspended.
+    /// True while a worker runs the task. A spawned future counts as running from its first poll until it ends, including while
+    /// it is suspended.
     pub fn is_running(&self) -> bool {
         match self.header().state.phase() {
             Phase::Running | Phase::Pending if self.is_foreign() => false,
@@ -218,12 +218,12 @@ impl<T> TaskFuture<T> {
         matches!(self.header().state.phase(), Phase::Cancelled | Phase::Cancelling)
     }
 
-    /// Calls `callback` with the outcome when the task is done: once, in the thread that resolves the future, after
-    /// the callbacks that were added before; at once, in this thread, if it is done already.
+    /// Calls `callback` with the outcome when the task is done: once, on the thread that resolves the future, after the
+    /// callbacks that were added before; immediately, on this thread, if it is already done.
     ///
-    /// Callbacks run *before* the future is seen as done. So whoever gets the result can rely on them having run;
-    /// and a callback must not wait for somebody who waits for this future. They may submit, cancel, and shut the
-    /// pool down without waiting. A callback that panics is reported by the panic hook; the others still run.
+    /// Callbacks run *before* the future counts as done. So they have run by the time the result can be read, and a callback
+    /// must not wait for a thread that waits for this future. They may submit, cancel, and shut the pool down without waiting.
+    /// A callback that panics is reported by the panic hook; the others still run.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -244,7 +244,7 @@ impl<T> TaskFuture<T> {
         if self.is_foreign() {
             return quiet::call(|| callback(Err(&TaskError::WrongProcess)));
         }
-        // SAFETY: the handle is borrowed during the call, and taking needs it by value or `&mut`.
+        // SAFETY: the handle is borrowed during the call, and taking needs the handle by value or `&mut`.
         unsafe { cell::add_callback(self.cell, Box::new(callback)) }
     }
 
@@ -253,7 +253,7 @@ impl<T> TaskFuture<T> {
         TaskId(self.address())
     }
 
-    /// Turns the handle into one that can be cloned, for many readers of one result.
+    /// Converts the handle into one that can be cloned, so that several readers can use the result.
     pub fn shared(self) -> SharedFuture<T>
     where
         T: Send + Sync + 'static,
@@ -279,17 +279,17 @@ impl<T> TaskFuture<T> {
         CancelOnDrop(Some(self))
     }
 
-    /// What the task is called among the running and the blocked ones.
+    /// The address that identifies the task in the tables of running and blocked tasks.
     pub(super) fn address(&self) -> usize {
         self.cell.addr().get()
     }
 
-    /// Puts a waiter in place through a shared reference, for the one shared future that holds this handle.
+    /// Registers a waiter through a shared reference, for the one shared future that holds this handle.
     pub(super) fn register_shared(&self, waiter: *mut Waiter) -> Result<(), AlreadyFinal> {
         self.header().state.set_waiter(waiter)
     }
 
-    /// A future that has its outcome already.
+    /// A future that already has its outcome.
     pub(crate) fn ready(outcome: Result<T, TaskError>) -> Self
     where
         T: Send,
@@ -305,12 +305,12 @@ impl<T> TaskFuture<T> {
     }
 
     pub(super) fn take_mut(&mut self) -> Result<T, TaskError> {
-        // SAFETY: `&mut` on the handle is as good as owning it, and the phase that `take` leaves behind keeps the
-        // value from being used again. All callers have seen a final phase.
+        // SAFETY: `&mut` access to the handle is exclusive, like ownership, and the phase TAKEN keeps the value from being used
+        // again. All callers have seen a final phase.
         unsafe { cell::take(self.cell) }
     }
 
-    /// True if there is a result, or an error that was stored.
+    /// True if a result or an error is stored.
     pub(super) fn has_outcome(&self) -> bool {
         matches!(self.header().state.phase(), Phase::Value | Phase::Error)
     }
@@ -318,13 +318,13 @@ impl<T> TaskFuture<T> {
     /// Drops the outcome, if there is one.
     ///
     /// # Safety
-    /// Nobody else has the handle, or a reference into the outcome, or will look at it again.
+    /// No other thread has the handle or a reference into the outcome, or will read the outcome again.
     pub(super) unsafe fn drop_outcome(&self) {
-        // SAFETY: the caller's contract, which is as good as owning the handle.
+        // SAFETY: the caller's contract, which is equivalent to owning the handle.
         unsafe { cell::drop_outcome(self.cell) };
     }
 
-    /// Blocks until the task is done or the deadline has passed; says whether it is done.
+    /// Blocks until the task is done or the deadline has passed; returns whether it is done.
     fn wait_until(&mut self, deadline: Option<Instant>) -> Result<bool, deadlock::WaitCycle> {
         let inline_wait = InlineWaitGuard::new();
         if let Some(done) = block::ready_or_claimed(self, deadline, &inline_wait) {
@@ -339,8 +339,8 @@ impl<T> TaskFuture<T> {
         if self.header().state.set_waiter(waiter.as_waiter()) == Err(AlreadyFinal) {
             return true;
         }
-        // From here on, `waiter` may be used by the resolver until it is notified or taken back (rule 2 of the
-        // waiter contract): this function does not return or unwind before.
+        // From here on, `waiter` may be used by the resolver until it is notified or taken back (rule 2 of the waiter
+        // contract): this function does not return or unwind before then.
         if waiter.wait(deadline, meanwhile) {
             return true;
         }
@@ -350,9 +350,9 @@ impl<T> TaskFuture<T> {
         }
     }
 
-    /// Takes a waker back that an earlier poll has left.
+    /// Removes the waker that an earlier poll registered.
     pub(super) fn forget_waker(&mut self) {
-        // A waker is the runtime's code, and its destructor too.
+        // The destructor of a waker is the runtime's code.
         quiet::drop(self.take_waker());
     }
 
@@ -365,15 +365,15 @@ impl<T> TaskFuture<T> {
             return None;
         }
         let waiter = NonNull::new(self.header().state.clear_waiter().ok()?)?;
-        // SAFETY: the handle is the only one that puts waiters in place. A blocking wait takes its own back before it
-        // returns, a combinator before it gives the handle away, so this one is a waker's, from `set_waker`.
+        // SAFETY: only the handle registers waiters. A blocking wait takes its own back before it returns, a combinator before
+        // it gives up the handle, so this one is a waker's, from `set_waker`.
         Some(unsafe { poll::WakerBox::from_waiter(waiter) })
     }
 
     pub(super) fn set_waker(&mut self, waker: poll::WakerBox) -> Result<(), AlreadyFinal> {
         let waiter = poll::WakerBox::into_waiter(waker);
         self.header().state.set_waiter(waiter.as_ptr()).inspect_err(|_| {
-            // SAFETY: it was not put in place, so it is still this thread's.
+            // SAFETY: it was not registered, so it still belongs to this thread.
             drop(unsafe { poll::WakerBox::from_waiter(waiter) });
         })
     }
@@ -424,7 +424,7 @@ impl<T> Source for TaskFuture<T> {
     }
 
     fn claim_for_spare(&self) -> Option<Claimed> {
-        // SAFETY: this is the handle; the claim goes into the new value.
+        // SAFETY: this is the handle; the claim is given to the new value.
         unsafe { cell::claim_for_spare(self.cell).then(|| Claimed::new(self.cell)) }
     }
 
@@ -465,7 +465,7 @@ impl<T> fmt::Debug for TaskFuture<T> {
     }
 }
 
-/// A [`TaskFuture`] that cancels its task when it is dropped, if that can still be done: see [`TaskFuture::cancel`].
+/// A [`TaskFuture`] that cancels its task when it is dropped, if the task can still be cancelled: see [`TaskFuture::cancel`].
 ///
 /// ```
 /// use concurrent_futures::promise;
@@ -478,7 +478,7 @@ impl<T> fmt::Debug for TaskFuture<T> {
 pub struct CancelOnDrop<T>(Option<TaskFuture<T>>);
 
 impl<T> CancelOnDrop<T> {
-    /// The plain handle back: dropping it detaches the task again.
+    /// Returns the plain handle. Dropping that one detaches the task.
     pub fn into_inner(mut self) -> TaskFuture<T> {
         self.0.take().expect("the handle is there until this value is consumed")
     }
@@ -510,5 +510,5 @@ impl<T> fmt::Debug for CancelOnDrop<T> {
     }
 }
 
-// A handle must stay one word: it is what a program keeps a million of.
+// A handle must stay one word, because a program may keep a million of them.
 const _: () = assert!(mem::size_of::<TaskFuture<[u64; 9]>>() == mem::size_of::<usize>());

@@ -1,21 +1,21 @@
-//! A worker that blocks on a spawned future of its own pool, and polls that future in place.
+//! Workers that block on a spawned future of their own pool, and poll that future in place.
 //!
-//! All other workers may be busy or blocked as well, so a wake-up that only queues the future might reach no thread. Therefore the
-//! waiting worker registers a *listener* here, then sets LISTENED in the future's word (`poll_state`), then checks whether the
-//! future may be polled, and only then sleeps. A thread that wakes the future finds LISTENED in the same step in which the future
-//! becomes pollable, and wakes the listeners that are registered here. So either the worker sees a pollable future, or the waking
-//! thread sees a listener.
+//! All other workers may be busy or blocked as well, so a wake-up that only queues the future might reach no thread. Therefore
+//! the waiting worker registers a *listener* here, then sets LISTENED in the future's word (`poll_state`), then checks whether
+//! the future may be polled, and only then sleeps. A thread that wakes the future finds LISTENED in the same step in which the
+//! future becomes pollable, and wakes the listeners that are registered here. So either the worker sees a pollable future, or
+//! the waking thread sees the listener.
 //!
-//! A listener stays registered until the wait ends or the future does. The thread that ends the future sees LISTENED when it has
-//! closed the word, and removes the listeners; a thread that registers one later sees that the word is closed, and removes its own. So
-//! a long wait keeps no listeners for futures that have ended, and none refers to the address of a freed cell.
+//! A listener stays registered until the wait ends or the future does. The thread that ends the future sees LISTENED when it
+//! has closed the word, and removes the listeners; a thread that registers one later sees that the word is closed, and removes
+//! its own. So a long wait keeps no listeners for futures that have ended, and none refers to the address of a freed cell.
 //!
-//! The waiting thread also waits for whatever the future awaits. So a handle that is polled in place, by a thread that blocks until the
-//! polled future is done or by the spare thread of such a wait, makes sure that its own task runs if that is still queued, or that its own
-//! future is polled (`offload`), and registers the waker of the poll as a listener. If other threads polled a future before, and it
-//! waits, it is polled once more for that reason (AWAY). Therefore waiting for a future cannot exhaust the pool, and neither can
-//! [`block_on`](crate::block_on) inside a worker. When the wait ends, those wakers are woken: the future is polled again, and registers
-//! with the next wait.
+//! The waiting thread also waits for whatever the future awaits. So a handle that is polled in place, by a thread that blocks
+//! until the polled future is done or by the spare thread of such a wait, makes sure that its own task runs if that is still
+//! queued, or that its own future is polled (`offload`), and registers the waker of the poll as a listener. For that reason a
+//! suspended future that was last polled by another thread is polled once more (AWAY). Therefore waiting for a future cannot
+//! exhaust the pool, and neither can [`block_on`](crate::block_on) inside a worker. When the wait ends, those wakers are woken:
+//! the future is polled again, and registers with the next wait.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,9 +32,9 @@ use crate::current;
 use crate::fork::PerProcess;
 use crate::quiet;
 
-/// A wait for several futures at once, which is told which of them may be polled.
+/// A wait for several futures at once, which is notified of those that may be polled.
 pub(crate) trait ItemListener: Send + Sync {
-    /// The item with this index may be polled. Called in any thread, with no lock held.
+    /// The item with this index may be polled. Called on any thread, with no lock held.
     fn may_be_polled(&self, index: usize);
 }
 
@@ -42,11 +42,11 @@ pub(crate) trait ItemListener: Send + Sync {
 #[derive(Clone, Copy)]
 pub(crate) enum Listener<'a> {
     Waker(&'a Waker),
-    /// Not kept alive: what waits for many futures may end long before they do.
+    /// Not kept alive, because a wait for many futures may end long before they do.
     Item(&'a Weak<dyn ItemListener>, usize),
 }
 
-/// A [`Listener`] that is registered. Cloning it runs none of the user's code, so that may be done under a lock.
+/// A registered [`Listener`]. Cloning it runs no user code, so it may be cloned under a lock.
 #[derive(Clone)]
 enum Registered {
     Waker(Arc<Waker>),
@@ -92,8 +92,8 @@ struct Entry {
 /// The address of a future's cell, and the wait.
 type Place = (usize, u64);
 
-/// The listeners, ordered by future, and their places, ordered by wait. Both are ordered, so that registering, waking and removing
-/// cost the same (but for a logarithm) however many futures have listeners.
+/// The listeners, ordered by future, and their places, ordered by wait. Both are ordered, so that registering, waking and
+/// removing take logarithmic time in the number of listeners.
 static BY_FUTURE: PerProcess<Shards<BTreeMap<Place, Entry>>> = PerProcess::new();
 static BY_WAIT: PerProcess<Shards<BTreeSet<(u64, usize)>>> = PerProcess::new();
 
@@ -116,11 +116,11 @@ const NONE: u64 = 0;
 thread_local! {
     /// The key of the blocking wait on whose behalf this thread is polling.
     static IN_PLACE: Cell<u64> = const { Cell::new(NONE) };
-    /// The rest of it, where `IN_PLACE` is not NONE.
+    /// The rest of that wait, if `IN_PLACE` is not NONE.
     static WAIT: RefCell<Option<(Arc<Offload>, Role)>> = const { RefCell::new(None) };
 }
 
-/// Who polls on behalf of a blocking wait.
+/// The thread that polls on behalf of a blocking wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// The thread that waits.
@@ -134,7 +134,7 @@ enum Role {
 pub(crate) struct InlineWait {
     /// NONE before it is first needed.
     key: AtomicU64,
-    /// What is run for this wait by others; made when it is first needed.
+    /// What other threads run for this wait; made when it is first needed.
     offload: OnceLock<Arc<Offload>>,
     role: Role,
     /// Its listeners are for what a polled future awaits, not for what the thread itself waits for.
@@ -142,7 +142,7 @@ pub(crate) struct InlineWait {
 }
 
 impl InlineWait {
-    /// The one on whose behalf the calling thread is polling, if so.
+    /// The wait on whose behalf the calling thread is polling, if any.
     pub(crate) fn in_place() -> Option<Self> {
         if IN_PLACE.get() == NONE {
             return None;
@@ -151,7 +151,7 @@ impl InlineWait {
         Some(Self::of(offload, role, true))
     }
 
-    /// The same wait once more.
+    /// Another value for the same wait.
     pub(crate) fn same(&self) -> Self {
         Self::of(Arc::clone(self.offload_of()), self.role, self.is_nested)
     }
@@ -169,8 +169,8 @@ impl InlineWait {
         self.offload.get_or_init(|| Arc::new(Offload::new(self.key())))
     }
 
-    /// Has a task run by somebody else than the calling thread, which waits for it and must not run it: see `offload`. In a
-    /// thread that is none of the executor's this does nothing.
+    /// Has another thread run a task that the calling thread waits for and must not run itself: see `offload`. Does nothing on
+    /// a thread that is neither inside a task nor a pool's.
     pub(crate) fn offload<S: Source + ?Sized>(&self, source: &S, waker: &Waker, or_here: bool) -> Offloaded {
         if !current::may_be_needed() {
             return Offloaded::Nothing;
@@ -179,7 +179,7 @@ impl InlineWait {
         self.offload_of().decide(host, waker, self.is_by_spare(), or_here, || source.claim_for_spare())
     }
 
-    /// Does the calling thread poll in the place of the one that waits? Then it may poll what is awaited as well.
+    /// Is the calling thread the spare thread of the wait? Then it may also poll what is awaited.
     pub(crate) fn is_by_spare(&self) -> bool {
         self.role == Role::Spare
     }
@@ -189,8 +189,8 @@ impl InlineWait {
         self.is_by_spare() && self.offload_of().polls_on()
     }
 
-    /// What tells it apart from all others.
-    // Relaxed throughout: the key belongs to one thread at a time, and has only to be different from all others.
+    /// The number that identifies the wait.
+    // Relaxed throughout: the key belongs to one thread at a time, and only has to be unique.
     pub(crate) fn key(&self) -> u64 {
         static LAST: AtomicU64 = AtomicU64::new(NONE);
         if self.key.load(Relaxed) == NONE {
@@ -199,9 +199,9 @@ impl InlineWait {
         self.key.load(Relaxed)
     }
 
-    /// Polls on behalf of this wait.
+    /// Runs `poll` on behalf of this wait.
     pub(super) fn polling<R>(&self, poll: impl FnOnce() -> R) -> R {
-        // The threads of a loom model share one thread of the system.
+        // The threads of a loom model share one system thread.
         if cfg!(loom) {
             return poll();
         }
@@ -212,7 +212,8 @@ impl InlineWait {
         with_key(self.key(), poll)
     }
 
-    /// Registers what is woken when that future may be polled. It stays registered until the future ends or the wait does.
+    /// Registers a listener that is woken when that future may be polled. It stays registered until the future ends or the wait
+    /// does.
     pub(super) fn enter(&self, awaited: usize, listener: Listener<'_>) {
         let wait = self.key();
         let place = (awaited, wait);
@@ -227,14 +228,14 @@ impl InlineWait {
             old = entry.and_then(|entry| of_future(awaited).lock().insert(place, entry));
         };
         match self.offload.get() {
-            // Its spare thread may poll on when the wait has ended and its entries are gone.
+            // The spare thread may still poll after the wait has ended and its entries have been removed.
             Some(offload) if offload.unless_ended(&mut enter) => {
                 new.into_iter().for_each(|registered| quiet::call(|| registered.wake()));
             }
             Some(_) => {}
             None => enter(),
         }
-        // The old waker goes outside the lock: it is the user's code.
+        // The old waker is dropped outside the lock: it is user code.
         drop(old);
     }
 
@@ -250,7 +251,7 @@ impl InlineWait {
     }
 }
 
-/// Runs `f`, which is not polled on behalf of any wait.
+/// Runs `f` as code that is not polled on behalf of any wait.
 pub(super) fn outside_inline_wait<R>(f: impl FnOnce() -> R) -> R {
     if cfg!(loom) { f() } else { with_key(NONE, f) }
 }
@@ -274,7 +275,7 @@ fn with_key<R>(key: u64, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// The future with that address may be polled: wakes its listeners.
+/// Wakes the listeners of the future with that address, which may be polled.
 pub(super) fn wake_inline_waiters(awaited: usize) {
     let listeners: Vec<Registered> = {
         let entries = of_future(awaited).lock();
@@ -283,7 +284,7 @@ pub(super) fn wake_inline_waiters(awaited: usize) {
     listeners.into_iter().for_each(|registered| quiet::call(|| registered.wake()));
 }
 
-/// The future with that address has ended, and is not freed yet: removes its listeners.
+/// Removes the listeners of the future with that address, which has ended and is not freed yet.
 pub(super) fn ended(awaited: usize) {
     loop {
         let gone = {
@@ -293,7 +294,7 @@ pub(super) fn ended(awaited: usize) {
         };
         let Some(((_, wait), entry)) = gone else { return };
         of_wait(wait).lock().remove(&(wait, awaited));
-        // A waker may go here, outside the locks, and its destructor is the user's code.
+        // A waker may be dropped here, outside the locks: its destructor is user code.
         quiet::drop(entry.listener);
     }
 }
@@ -320,14 +321,14 @@ impl InlineWaitGuard {
         new
     }
 
-    /// The calling thread, whose wait this is, does not block for the moment, and is not to be woken.
+    /// Called by the waiting thread while it does not block. Its wakers are removed, and all except its own are woken.
     pub(crate) fn pause(&self) {
         if let Some(offload) = self.wait.offload.get() {
             offload.pause(self.unpark());
         }
     }
 
-    /// The waker by which the calling thread, whose wait this is, is unparked.
+    /// The waker that unparks the calling thread, whose wait this is.
     pub(crate) fn unpark(&self) -> &Waker {
         self.unpark.get_or_init(|| Unparker::current().into_waker())
     }
@@ -350,12 +351,12 @@ impl Drop for InlineWaitGuard {
         let is_own = |waker: &Waker| self.unpark.get().is_some_and(|own| waker.will_wake(own));
         let wakers = self.wait.offload.get().map(|offload| offload.end()).unwrap_or_default();
         loop {
-            // One lock at a time, as everywhere here; and the wakers go outside of it, for dropping one is the user's code.
+            // One lock at a time, as everywhere here. Wakers are dropped outside the locks, because dropping one is user code.
             let first = of_wait(key).lock().range((key, 0)..=(key, usize::MAX)).next().copied();
             let Some((_, awaited)) = first else { break };
             let entry = self.wait.take_out(awaited);
-            // Rule 3 of `offload`: futures polled for this wait await tasks that nobody would run now, so they are woken to be
-            // polled again.
+            // Rule 3 of `offload`: futures polled for this wait may await tasks that no thread would run now, so they are woken
+            // to be polled again.
             match entry.filter(|entry| entry.is_nested).map(|entry| entry.listener) {
                 Some(Registered::Waker(waker)) if is_own(&waker) => {}
                 Some(listener) => quiet::call(|| listener.wake()),

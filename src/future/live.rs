@@ -1,7 +1,7 @@
 //! The list of an executor's spawned futures that have not ended: how many there are, and how to end them all.
 //!
-//! It holds no references: a future that nobody can wake any more must be noticed (`poll_state`), so the list must not keep
-//! it alive. Its owner takes it off before it lets go of it (`spawned`, rule 5), which takes the lock.
+//! It holds no references: a future that has no wakers must be detected (`poll_state`), so the list must not keep it alive. The
+//! owner removes it from the list, under the lock, before it gives up its share (`spawned`, rule 5).
 
 #![allow(unsafe_code)]
 
@@ -15,13 +15,13 @@ use crate::error::TaskError;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-/// Locks that threads which spawn at the same time do not share. One is enough for the models.
+/// The number of locks, so that threads that spawn at the same time rarely share one. One is enough for the models.
 const SHARDS: usize = if cfg!(loom) { 1 } else { 8 };
 
 pub(crate) struct LiveFutures {
     shards: [Mutex<Shard>; SHARDS],
-    /// SeqCst: a worker that is about to end for good, and the last future that ends, each change something and then look
-    /// at what the other has changed.
+    /// SeqCst: a worker that is about to end for good and the last future that ends each write one variable and then read the
+    /// other's.
     count: AtomicUsize,
 }
 
@@ -44,17 +44,17 @@ impl LiveFutures {
         self.count() == 0
     }
 
-    /// Ends every future that is on the list at the moment: at once, in this thread, if it is not being polled.
+    /// Cancels every future that is on the list now: at once, on this thread, if it is not being polled.
     pub(crate) fn cancel_all(&self) {
         self.for_each(Pinned::cancel);
     }
 
-    /// As [`cancel_all`](Self::cancel_all), with an error.
+    /// Like [`cancel_all`](Self::cancel_all), but fails them with an error.
     pub(crate) fn fail_all(&self, error: &TaskError) {
         self.for_each(|held| held.fail(error.clone()));
     }
 
-    /// If a callback of a future forks, the child leaves the rest.
+    /// If a callback of a future forks, the child skips the rest.
     fn for_each(&self, each: impl Fn(&Pinned)) {
         for shard in &self.shards {
             let held: Vec<Pinned> = {
@@ -73,7 +73,7 @@ impl LiveFutures {
         }
     }
 
-    /// Puts a future on the list, and its key where it says.
+    /// Puts a future on the list and stores its key in `key`.
     pub(super) fn insert(&self, listed: ListEntry, key: &Key) {
         self.count.fetch_add(1, SeqCst);
         let mut shard = self.shard_of(listed.address()).lock();
@@ -90,7 +90,7 @@ impl LiveFutures {
         }
     }
 
-    /// Takes a future off the list; says whether it was the last one.
+    /// Takes a future off the list; returns whether it was the last one.
     pub(super) fn remove(&self, cell: NonNull<Header>, key: usize) -> bool {
         {
             let mut shard = self.shard_of(cell.addr().get()).lock();

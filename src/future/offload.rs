@@ -1,21 +1,21 @@
-//! What a waiting thread must not run itself: a spare thread of the executor does.
+//! Offloading: a spare thread of the executor runs what a waiting thread must not run itself.
 //!
-//! A wait with a deadline has to end at the deadline, a wait for any of several futures when one of them is done, and a
-//! future that is polled by a blocked thread may give up what it awaits. If such a thread ran an awaited task in place, it
-//! could not do so before the task ends, and the task may be waiting for just that. So the thread *offloads* the task: if
-//! one of the executor's threads is free, it will take the task from the queue; if none is, the executor starts a spare thread
-//! that runs this task, and what else the same wait has for it (rule 4), and ends.
+//! A wait with a deadline has to end at the deadline, a wait for any of several futures when one of them is done, and a future
+//! that is polled by a blocked thread may give up what it awaits. If such a thread ran an awaited task in place, its wait could
+//! not end before the task does, and the task may depend on the wait ending. So the thread *offloads* the task: if one of the
+//! executor's threads is free, that one takes the task from the queue; if none is, the executor starts a spare thread that runs
+//! this task and further tasks of the same wait (rule 4), and ends.
 //!
 //! Rules:
-//! 1. The waiting thread, or whoever polls for it, decides, while it holds the task's handle. Nobody else keeps a pointer
-//!    to a task that has not been claimed.
-//! 2. A decision that leaves a task in its queue leaves a waker as well, with the executor (a worker is free, or there are
-//!    too many spare threads) or here (the spare thread of this wait is at another task). When the reason is gone the
-//!    waker is woken, and the decision is made again.
-//! 3. When the wait has ended its wakers are woken, except its own: a future that was polled for this wait is polled again,
-//!    and what it awaits becomes known to whoever waits for it then.
-//! 4. A wait has one spare thread at most, which runs one task at a time. When it has nothing to run it wakes those who wait
-//!    for it, and ends, unless it gets something within a moment.
+//! 1. The waiting thread or its spare thread decides, while it holds the task's handle. No other thread keeps a pointer to a
+//!    task that has not been claimed.
+//! 2. A decision that leaves a task in its queue also stores a waker, in the executor (a worker is free, or there are too many
+//!    spare threads) or here (the spare thread of this wait runs another task). When the reason no longer holds, the waker is
+//!    woken and the decision is made again.
+//! 3. When the wait has ended its wakers are woken, except its own: a future that was polled for this wait is polled again, and
+//!    registers what it awaits with the next wait.
+//! 4. A wait has one spare thread at most, which runs one task at a time. When it has nothing to run it wakes the stored
+//!    wakers, and ends unless it gets another task within [`LINGER`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,44 +30,44 @@ use crate::quiet;
 
 /// An executor, as seen by a wait on one of its threads.
 pub(crate) trait SpareHost: Send + Sync {
-    /// Starts an ordinary thread if there is room for one and it would find something to do.
+    /// Starts an ordinary thread if the limit allows one and there is work for it.
     fn grow(&self);
 
-    /// If a thread of the executor is free, it will come across what is queued: then this takes the waker (unless it has it
-    /// already), keeps it under `key`, and wakes it when no thread is free any more. Says whether one is free.
+    /// If a thread of the executor is free, it will run what is queued: then this takes the waker (unless it has it already),
+    /// stores it under `key`, and wakes it when no thread is free any more. Returns whether one is free.
     fn leave_to_workers(&self, key: u64, waker: &mut Option<Waker>) -> bool;
 
     /// Is a thread of the executor free?
     fn is_anyone_free(&self) -> bool;
 
-    /// Starts a thread that runs what it is sent, if it is sent anything. If it cannot, it takes the waker (unless it has it
-    /// already), keeps it under the key of the wait, and wakes it when a spare thread has ended; but if `or_here` it may block
-    /// for a moment until one has, and does not keep the waker if none is about to end.
+    /// Starts a thread that runs what is sent to it, if anything. If it cannot, it takes the waker (unless it has it already),
+    /// stores it under the key of the wait, and wakes it when a spare thread has ended. With `or_here` it may instead block
+    /// briefly until one has ended, and does not store the waker if none is about to end.
     fn start_spare(&self, offload: &Arc<Offload>, or_here: bool, waker: &mut Option<Waker>) -> StartSpare;
 
-    /// The wait has ended while its spare thread is still running a task.
+    /// Called when the wait has ended while its spare thread is still running a task.
     fn wait_ended(&self, key: u64);
 
-    /// Gives back the wakers that are kept under `key`.
+    /// Removes and returns the wakers that are stored under `key`.
     fn forget(&self, key: u64) -> Vec<Waker>;
 }
 
 /// What [`SpareHost::start_spare`] did.
 pub(crate) enum StartSpare {
     Started(SyncSender<Claimed>),
-    /// There are as many spare threads as there may be, or no thread can be started; the waker is kept.
+    /// The maximum number of spare threads is running, or no thread can be started; the waker is stored.
     Later,
-    /// The same, and the waker is not kept.
+    /// The same, and the waker is not stored.
     Impossible,
 }
 
-/// What became of a task that a wait would like to have run.
+/// The result of offloading a task.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offloaded {
-    /// It cannot be run by this executor's threads now: it is not queued, or is none of its tasks.
+    /// The executor's threads cannot run it now: it is not queued, or is not one of its tasks.
     Nothing,
-    /// Somebody else runs it, or the wait is woken when this has to be decided again.
+    /// Another thread runs it, or the wait is woken when this has to be decided again.
     ToOthers,
     /// No thread is free and none can be started.
     Impossible,
@@ -76,20 +76,21 @@ pub(crate) enum Offloaded {
 /// What a wait and its spare thread share.
 pub(crate) struct Offload {
     key: u64,
-    /// In a forked child the wait is nobody's any more, and threads that do not exist may hold its lock and those of the executor.
+    /// In a forked child the waiting thread may not exist, and threads that do not exist may hold this lock and those of the
+    /// executor.
     process: Witness,
     state: Mutex<State>,
     /// Signalled when a spare thread that is idle gets something to run, or the wait ends.
     changed: Condvar,
 }
 
-/// How long a spare thread without a task waits for another one before it ends, as long as its wait goes on. To start a thread for each
-/// of many tasks, or wake-ups of a future, one after the other, would cost much more.
+/// How long a spare thread without a task waits for another one before it ends, while its wait lasts. Starting a thread for
+/// each of many consecutive tasks or wake-ups would cost much more.
 const LINGER: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct State {
-    /// The wait is over.
+    /// The wait has ended.
     has_ended: bool,
     /// There is a spare thread.
     is_running: bool,
@@ -99,20 +100,20 @@ struct State {
     next: Option<Claimed>,
     /// Woken when the spare thread has nothing to run.
     wakers: Wakers,
-    /// With whom wakers are kept.
+    /// The executor, which may store wakers of this wait.
     host: Option<Arc<dyn SpareHost>>,
 }
 
-/// Wakers in the order in which they came, each once. To add one costs the same (but for a logarithm) however many there are.
+/// Wakers in insertion order, each once. Adding one takes logarithmic time.
 #[derive(Debug, Default)]
 pub(crate) struct Wakers {
     list: Vec<Waker>,
-    /// The data and the vtables of all in the list, by which `Waker::will_wake` compares as well.
+    /// The data and vtable pointers of all wakers in the list, which `Waker::will_wake` compares too.
     known: BTreeSet<(usize, usize)>,
 }
 
 impl Wakers {
-    /// Takes a waker, unless it is there.
+    /// Takes a waker, unless it is already in the list.
     pub(crate) fn add(&mut self, waker: &mut Option<Waker>) {
         if let Some(new) = waker.take_if(|waker| self.known.insert(Self::name(waker))) {
             self.list.push(new);
@@ -123,7 +124,7 @@ impl Wakers {
         self.known.contains(&Self::name(waker))
     }
 
-    /// Gives the newest one back.
+    /// Removes and returns the newest one.
     pub(crate) fn pop(&mut self) -> Option<Waker> {
         let newest = self.list.pop()?;
         self.known.remove(&Self::name(&newest));
@@ -157,8 +158,9 @@ impl Offload {
         self.key
     }
 
-    /// Decides who runs a task that could be claimed. `claim` claims it. `is_spare`: this is the spare thread of the wait,
-    /// which polls a future that awaits the task. `or_here`: if it is impossible, the caller does it itself.
+    /// Decides who runs a task that could be claimed. `claim` claims it. `is_spare`: the caller is the spare thread of the
+    /// wait, which polls a future that awaits the task. `or_here`: if offloading is impossible, the caller runs the task
+    /// itself.
     pub(super) fn decide(
         self: &Arc<Self>,
         host: Arc<dyn SpareHost>,
@@ -167,7 +169,7 @@ impl Offload {
         or_here: bool,
         claim: impl FnOnce() -> Option<Claimed>,
     ) -> Offloaded {
-        // Cloned before the lock is taken, and what is left of it is dropped after it: wakers are the user's code.
+        // Cloned before the lock is taken, and dropped, if still here, after it is released: wakers are user code.
         let mut waker = Some(waker.clone());
         host.grow();
         let mut state = self.state.lock();
@@ -193,7 +195,7 @@ impl Offload {
             StartSpare::Started(give) => {
                 state.is_running = true;
                 state.wakers.add(&mut waker);
-                // Without anything to run, because somebody else was quicker, the thread ends at once.
+                // If another thread has claimed the task first, the spare thread gets nothing to run and ends.
                 if let Some(claimed) = claim() {
                     let _ = give.send(claimed);
                 }
@@ -204,7 +206,7 @@ impl Offload {
         Offloaded::ToOthers
     }
 
-    /// Runs `f` unless the wait has ended, which it cannot do meanwhile; says whether it has ended.
+    /// Runs `f` unless the wait has ended; the wait cannot end while `f` runs. Returns whether it has ended.
     pub(super) fn unless_ended(&self, f: impl FnOnce()) -> bool {
         let state = self.state.lock();
         if !state.has_ended {
@@ -213,7 +215,7 @@ impl Offload {
         state.has_ended
     }
 
-    /// Should the spare thread poll a future once more that was woken while it was polled?
+    /// Should the spare thread poll again a future that was woken during its poll?
     pub(super) fn polls_on(&self) -> bool {
         let state = self.state.lock();
         let is_alone = || state.host.as_ref().is_some_and(|host| !host.is_anyone_free());
@@ -225,7 +227,7 @@ impl Offload {
         self.state.lock().next.is_some()
     }
 
-    /// What the spare thread runs next; it waits a moment for it. The thread ends if there is nothing.
+    /// What the spare thread runs next; waits up to [`LINGER`] for it. The thread ends if there is nothing.
     pub(crate) fn take_next(&self) -> Option<Claimed> {
         let wakers = {
             let mut state = self.state.lock();
@@ -243,7 +245,7 @@ impl Offload {
         state.next.take()
     }
 
-    /// The spare thread ends.
+    /// Called when the spare thread ends.
     pub(crate) fn spare_ends(&self) {
         let wakers = {
             let mut state = self.state.lock();
@@ -253,7 +255,8 @@ impl Offload {
         wake_all(wakers);
     }
 
-    /// The waiting thread does not block at the moment: it is not to be woken. Nothing in a forked child.
+    /// Called while the waiting thread does not block: removes all wakers, and wakes those that are not its own. Does nothing
+    /// in a forked child.
     pub(super) fn pause(&self, own: &Waker) {
         if !self.process.is_here() {
             return;
@@ -268,7 +271,7 @@ impl Offload {
         wake_all(wakers.into_iter().filter(|waker| !waker.will_wake(own)));
     }
 
-    /// The wait is over; gives the wakers that are to be woken. Nothing in a forked child.
+    /// Ends the wait and returns the wakers to wake. Does nothing in a forked child.
     pub(super) fn end(&self) -> Vec<Waker> {
         if !self.process.is_here() {
             return Vec::new();
@@ -289,7 +292,7 @@ impl Offload {
     }
 }
 
-/// Wakers are the user's code.
+/// Wakes all of them. Wakers are user code, so their panics are caught.
 pub(super) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         quiet::call(|| waker.wake());

@@ -1,15 +1,16 @@
 //! How a thread sleeps until another one wakes it.
 //!
-//! Every blocking wait of this crate goes through here. A thread sleeps on a parker that is the crate's own, not on the one of
-//! [`std::thread::park`], whose token is the user's: a wait that slept there would take a token that was meant for the user's own
-//! `park`, and leave one behind when it sees the end before the waker has unparked it.
+//! Every blocking wait of this crate goes through here. A thread sleeps on this crate's own parker, not in
+//! [`std::thread::park`], whose token belongs to the user: a wait that slept there would consume a token meant for the user's
+//! own `park`, and would leave one behind if it saw the end of the task before the unpark.
 //!
-//! As with `std`, `park` may return for no reason; the waits of one thread, which may be nested, share its parker. So a wait
-//! looks at what it waits for in a loop, and again after it has run anything else. [`block_on`](crate::block_on), which has
-//! nothing to look at, has a parker for each call.
+//! As with `std`, `park` may return spuriously, and the waits of one thread, which may be nested, share its parker. So a wait
+//! checks its condition in a loop, and again after it has run any other code. [`block_on`](crate::block_on), which has no
+//! condition to check, has a parker for each call.
 //!
-//! This module is an unsafe island, for the sake of a waker that is known to be this crate's: whoever wakes it runs no code of
-//! the user's. Its rule: the data of a waker with [`VTABLE`] is what `Unparker::into_raw` gave, and owns one reference.
+//! This module is an unsafe island because it makes a waker that can be recognized as this crate's, so that waking it is known
+//! to run no user code. Its rule: the data of a waker with [`VTABLE`] is what `Unparker::into_raw` gave, and owns one
+//! reference.
 
 #![allow(unsafe_code)]
 
@@ -40,7 +41,7 @@ mod imp {
     #[derive(Debug, Clone)]
     pub(crate) enum Unparker {
         Parked(Handle),
-        /// A thread whose thread-locals are gone: it is about to end, so its std park token can be used.
+        /// A thread whose thread-locals have been destroyed: it is about to end, so its std park token can be used.
         Ending(Thread),
     }
 
@@ -57,7 +58,7 @@ mod imp {
             }
         }
 
-        /// A waker that unparks it.
+        /// A waker that unparks this thread.
         pub(crate) fn into_waker(self) -> Waker {
             match self {
                 Self::Parked(unparker) => super::waker(unparker),
@@ -72,7 +73,8 @@ mod imp {
         }
     }
 
-    /// Parks until an unpark or the deadline, or for no reason; false if the deadline has passed before.
+    /// Parks until an unpark or the deadline; may return spuriously. Returns `false`, without parking, if the deadline has
+    /// already passed.
     pub(crate) fn park(deadline: Option<Instant>) -> bool {
         if is_past(deadline) {
             return false;
@@ -91,7 +93,7 @@ mod imp {
     }
 }
 
-/// The models have loom's threads, whose tokens nobody else uses.
+/// The models use loom's threads, whose tokens no other code uses.
 #[cfg(loom)]
 mod imp {
     use std::sync::Arc;
@@ -123,7 +125,7 @@ mod imp {
         }
     }
 
-    /// The models know no time: a wait with a deadline has either not begun or ends when it is notified.
+    /// The models have no clock: every deadline counts as passed.
     pub(crate) fn park(deadline: Option<Instant>) -> bool {
         if deadline.is_none() {
             thread::park();
@@ -134,19 +136,19 @@ mod imp {
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker);
 
-/// A waker that unparks the thread of that parker, and is known by [`only_unparks`].
+/// A waker that unparks the thread of that parker, and is recognized by [`only_unparks`].
 pub(super) fn waker(unparker: Handle) -> Waker {
     // SAFETY: the functions of the vtable keep the contract of `RawWaker`; the reference goes into the waker.
     unsafe { Waker::from_raw(RawWaker::new(Handle::into_raw(unparker), &VTABLE)) }
 }
 
-/// Whether this waker is one of [`waker`]: to wake it, or to drop it, runs none of the user's code.
+/// Whether this waker is one of [`waker`]: waking or dropping it runs no user code.
 pub(crate) fn only_unparks(waker: &Waker) -> bool {
     ptr::eq(waker.vtable(), &VTABLE)
 }
 
 unsafe fn borrowed(data: *const ()) -> ManuallyDrop<Handle> {
-    // SAFETY: the rule of this module. The reference stays the waker's.
+    // SAFETY: the rule of this module. The reference still belongs to the waker.
     ManuallyDrop::new(unsafe { Handle::from_raw(data) })
 }
 

@@ -1,8 +1,8 @@
-//! The caller's half as a `std::future::Future`: awaitable in any runtime, because all it needs is a waker.
+//! The caller's half as a `std::future::Future`. It needs only a waker, so any runtime can await it.
 //!
-//! The first poll that finds the task unfinished leaves a boxed waker in the state word; the resolver takes it out
-//! and wakes it. A later poll with another waker takes the box back first, so no waker is ever changed while
-//! somebody may be using it, and none is lost: where the box is gone, the outcome is there.
+//! The first poll that finds the task unfinished stores a boxed waker in the state word; the resolver takes it out and wakes
+//! it. A later poll with another waker first takes the box back, so a waker is never changed while another thread may use it,
+//! and none is lost: if the box has been taken, the outcome has been published.
 
 #![allow(unsafe_code)]
 
@@ -26,22 +26,22 @@ use crate::quiet;
 struct WakerWaiter {
     waiter: Waiter,
     waker: Waker,
-    /// Where the block begins in which this is.
+    /// The start of the block that contains this.
     block: NonNull<u8>,
 }
 
-/// A [`WakerWaiter`] in memory of its own.
+/// A [`WakerWaiter`] in its own heap block.
 ///
-/// Waiters are aligned to more than an allocator gives for nothing. Asked for it, glibc's takes the slow way, with a lock
-/// that all threads share, and a waker is mostly freed by another thread than the one that made it. So this asks for a
-/// block that is a little longer, and looks for the place in it.
+/// Waiters need a larger alignment than allocators provide by default. For larger ones glibc takes a slow path with a lock that
+/// all threads share, and a waker is usually freed by a different thread from the one that made it. So this allocates a
+/// slightly longer block and aligns within it.
 pub(super) struct WakerBox(NonNull<WakerWaiter>);
 
-// SAFETY: it owns its `WakerWaiter`, of which a `Waker` is all that anybody else could get at, and that is `Send`.
+// SAFETY: it owns its `WakerWaiter`, of which only the `Waker` can be accessed from outside, and that is `Send`.
 unsafe impl Send for WakerBox {}
 
 impl WakerBox {
-    /// What is aligned for nothing.
+    /// The alignment that allocators provide by default.
     const FREE: usize = 2 * size_of::<usize>();
 
     const BLOCK: Layout = {
@@ -57,9 +57,9 @@ impl WakerBox {
         let block = unsafe { alloc::alloc(Self::BLOCK) };
         let Some(block) = NonNull::new(block) else { alloc::handle_alloc_error(Self::BLOCK) };
         let before = block.addr().get().wrapping_neg() % Waiter::ALIGN;
-        // SAFETY: the block is aligned to `FREE`, so at most `spare` bytes are left out.
+        // SAFETY: the block is aligned to `FREE`, so at most `spare` bytes are skipped.
         let place = unsafe { block.add(before) }.cast::<WakerWaiter>();
-        // SAFETY: aligned, within the block, and nobody else's.
+        // SAFETY: aligned, within the block, and not shared.
         unsafe { place.write(WakerWaiter { waiter: Waiter::new(Self::notify), waker, block }) };
         Self(place)
     }
@@ -79,13 +79,13 @@ impl WakerBox {
     }
 
     /// # Safety
-    /// `waiter` came from [`into_waiter`](Self::into_waiter), and nobody else will use it.
+    /// `waiter` came from [`into_waiter`](Self::into_waiter), and is not used by any other code afterwards.
     pub(super) unsafe fn from_waiter(waiter: NonNull<Waiter>) -> Self {
         // `Waiter` is the first field (repr(C)).
         Self(waiter.cast())
     }
 
-    /// Gives the memory back, and keeps the waker.
+    /// Frees the memory and returns the waker.
     fn into_waker(self) -> Waker {
         let place = ManuallyDrop::new(self).0;
         // SAFETY: owned, and not used again; the block was allocated with that layout.
@@ -97,9 +97,9 @@ impl WakerBox {
     }
 
     unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool, about_to_call: &dyn Fn()) {
-        // SAFETY: the resolver took it out of the state word, so it is the resolver's.
+        // SAFETY: the resolver took it out of the state word, so it belongs to the resolver.
         let this = unsafe { Self::from_waiter(waiter) };
-        // A waker is the runtime's code; if it panics, the worker that resolves the task must not suffer.
+        // A waker is the runtime's code; its panic must not affect the worker that resolves the task.
         if !only_unparks(this.waker()) {
             about_to_call();
         }
@@ -117,10 +117,10 @@ impl<T> Future for TaskFuture<T> {
     type Output = Result<T, TaskError>;
 
     /// Polled by its own task (a spawned future, or a `block_on` inside the task), it is ready with
-    /// [`TaskError::WouldDeadlock`]; the handle stays good.
+    /// [`TaskError::WouldDeadlock`]; the handle can still be used.
     ///
-    /// The first poll may spin for up to 2 µs before it returns `Pending`, if a CPU is free and spinning has recently succeeded on
-    /// this thread, because registering a waker and being woken costs more.
+    /// The first poll may spin for up to 2 µs before it returns `Pending`, if a CPU is free and spinning has recently succeeded
+    /// on this thread, because registering a waker and being woken costs more.
     ///
     /// # Panics
     ///

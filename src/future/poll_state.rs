@@ -1,4 +1,4 @@
-//! Who may touch a spawned future, and whether it is to be polled: one word, changed only by the named transitions of
+//! Which thread may access a spawned future, and whether it is to be polled: one word, changed only by the named transitions of
 //! this file.
 //!
 //! ```text
@@ -12,26 +12,26 @@
 //!                         RUNNING, CLOSED ── disown ──▶ CLOSED
 //! ```
 //!
-//! - SCHEDULED: the future is to be polled. Together with RUNNING: it was woken while it is being polled.
-//! - RUNNING: one thread has the future to itself. It polls it, or drops it.
-//! - CLOSED: the future is over. Its owner drops it and publishes the outcome; nobody will ever poll it.
-//! - ENTRY: an entry lies in the executor's queue. There is never more than one: if the future was polled by a thread
-//!   that waits for it, the entry is an empty shell, and becomes good again with the next wake-up.
-//! - WAKERLESS: the last waker of an idle future was dropped, so the future can never be woken. The thread that takes it must resolve it
-//!   instead of polling it.
-//! - CANCEL, REFUSE: somebody wants it to end while it is being polled; the owner does it when the poll has returned.
+//! - SCHEDULED: the future is to be polled. Together with RUNNING: it was woken during its poll.
+//! - RUNNING: one thread owns the future, and polls or drops it.
+//! - CLOSED: the future has ended. Its owner drops it and publishes the outcome; it is never polled again.
+//! - ENTRY: an entry is in the executor's queue. There is at most one: if a waiting thread has polled the future in place, the
+//!   entry is ignored until the next wake-up makes it valid again.
+//! - WAKERLESS: the last waker of an idle future was dropped, so the future can never be woken. The thread that takes it
+//!   resolves it instead of polling it.
+//! - CANCEL, REFUSE: it was cancelled or refused during its poll; the owner ends it when the poll has returned.
 //! - LISTENED: a listener is to be woken when it may be polled in place (`inline_wait`).
-//! - AWAY: it was polled last by a thread that does not wait for it. One that does, or its spare thread, may poll it at once,
-//!   idle or not: what the future awaits may be for that wait to have run.
-//! - Above these bits: how many wakers there are.
+//! - AWAY: it was last polled by a thread that does not wait for it. A thread that waits for it, or that wait's spare thread,
+//!   may poll it at once, even if it is idle, because the wait may have to run what the future awaits.
+//! - The higher bits: the number of wakers.
 //!
-//! ENTRY, RUNNING and the wakers keep the runner's reference of the cell alive between them: who gives up the last of the
-//! three in a closed word is told so (`Last`), and releases it.
+//! ENTRY, RUNNING and the wakers share the runner's reference of the cell: the thread that gives up the last of them in a
+//! closed word gets `Last`, and releases it.
 //!
-//! No wake-up is lost: `wake` changes the word in every case, even if only to the same value. So it stands either before
-//! the `take` of the poll that follows, which then sees all that the waker has done before (Release, Acquire); or between
-//! `take` and `suspend`, which then sees SCHEDULED; or after `suspend`, and then it queues the future. It is queued once in
-//! all cases, however many wake it.
+//! No wake-up is lost: `wake` writes the word unless that is closed, even if the value stays the same. So in the word's
+//! modification order it comes either before the `take` of the next poll, which then sees everything that the waking thread did
+//! before (Release, Acquire); or between `take` and `suspend`, which then sees SCHEDULED; or after `suspend`, and then it
+//! queues the future. However many wake-ups there are, the future is queued once.
 
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 
@@ -49,7 +49,7 @@ const WAKER: usize = 1 << 9;
 /// A limit that is reached only if wakers are leaked. As with `Arc`, the process aborts before the count overflows.
 const TOO_MANY: usize = usize::MAX / 2;
 
-/// The word at one moment.
+/// A loaded value of the word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Snapshot(usize);
 
@@ -70,17 +70,17 @@ impl Snapshot {
         self.0 >= WAKER
     }
 
-    /// The future is over, and its owner has let go of it.
+    /// The future has ended, and its owner has given up its share.
     fn is_disowned(self) -> bool {
         self.has(CLOSED) && !self.has(RUNNING)
     }
 
-    /// Nobody holds the runner's reference any more.
+    /// No share of the runner's reference is left.
     fn is_over(self) -> bool {
         self.has(CLOSED) && !self.has(RUNNING | ENTRY) && !self.has_wakers()
     }
 
-    /// The future may be taken, if it has one of these flags.
+    /// No thread owns the future, it has not ended, and it has one of these flags.
     fn is_free_and(self, flags: usize) -> bool {
         self.has(flags) && !self.has(RUNNING | CLOSED)
     }
@@ -100,33 +100,33 @@ impl Snapshot {
 pub(super) enum Take {
     /// The caller owns the future, and polls it.
     Poll,
-    /// The caller owns the future, which is closed: it is to be resolved as abandoned.
+    /// The caller owns the future, which is closed, and resolves it as abandoned.
     Abandoned,
     /// There is nothing to do.
     Nothing,
-    /// The future is over, and its entry was an empty shell. The runner's reference may be the caller's to release.
+    /// The future has ended, and its entry was an empty shell. The caller may have to release the runner's reference.
     Shell(Remaining),
 }
 
-/// What [`PollState::wake`] has done, and leaves to the caller.
+/// What the caller of [`PollState::wake`] must do.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Woken {
-    /// To put the future's entry into the queue.
+    /// Put the future's entry into the queue.
     pub(super) push: bool,
-    /// To wake its listeners.
+    /// Wake its listeners.
     pub(super) wake_waiters: bool,
 }
 
-/// What [`PollState::suspend`] has done.
+/// What [`PollState::suspend`] did.
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Suspend {
-    /// The future waits for a wake-up: the caller does not touch it, nor its cell, any more.
+    /// The future waits for a wake-up: the caller no longer accesses it or its cell.
     Suspended { wake_waiters: bool },
-    /// It was woken meanwhile: the caller puts its entry into the queue.
+    /// It was woken during the poll: the caller puts its entry into the queue.
     Requeue { wake_waiters: bool },
-    /// It was woken meanwhile, and has an entry in the queue.
+    /// It was woken during the poll, and already has an entry in the queue.
     Queued { wake_waiters: bool },
     /// The caller still owns the future, which is closed.
     Close(Close),
@@ -136,9 +136,9 @@ pub(super) enum Suspend {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Close {
     Cancelled,
-    /// The executor refuses whatever it has.
+    /// The executor fails all its futures.
     Refused,
-    /// Nobody can ever wake it.
+    /// It has no wakers, so it can never be woken.
     Abandoned,
 }
 
@@ -148,9 +148,9 @@ pub(super) enum Close {
 pub(super) enum Cancel {
     /// The caller owns the future, which is closed.
     Won,
-    /// It is being polled; its owner will see to it, whatever the poll returns.
+    /// It is being polled; its owner will cancel it when the poll returns, unless the poll panics.
     Requested,
-    /// It is cancelled, or another thread is at it.
+    /// It is cancelled, or another thread is cancelling it.
     Already,
     /// It has ended otherwise.
     TooLate,
@@ -161,14 +161,14 @@ pub(super) enum Cancel {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DropWaker {
     Dropped,
-    /// Nothing was given up yet: this is the last waker of an idle future. The caller does as [`Woken`] says, and then
-    /// drops the waker again.
+    /// Nothing was given up yet: this is the last waker of an idle future. The caller acts on [`Woken`], and then drops the
+    /// waker again.
     Lost(Woken),
-    /// The runner's reference is the caller's to release.
+    /// The caller must release the runner's reference.
     Last,
 }
 
-/// Whether the caller has the runner's reference to release.
+/// Whether the caller must release the runner's reference (`Last`).
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Remaining {
@@ -190,7 +190,8 @@ impl PollState {
         Self(AtomicUsize::new(SCHEDULED | ENTRY))
     }
 
-    /// Whoever took the entry out of the queue owns the future, if it is to be polled. The entry is gone in any case.
+    /// Called by the thread that took the entry out of the queue. It owns the future if that is to be polled. The entry is
+    /// given up in any case.
     pub(super) fn take_entry(&self) -> Take {
         self.update(|now| {
             debug_assert!(now.has(ENTRY));
@@ -203,7 +204,8 @@ impl PollState {
         })
     }
 
-    /// A thread that waits for the future owns it, if there is a reason to poll it. Its entry stays in the queue.
+    /// Called by a thread that waits for the future. It owns the future if there is a reason to poll it. The entry stays in the
+    /// queue.
     pub(super) fn take_in_place(&self) -> Take {
         self.update(
             |now| if now.is_free_and(SCHEDULED | AWAY) { Ok(now.without(AWAY).taken()) } else { Err(Take::Nothing) },
@@ -219,8 +221,8 @@ impl PollState {
         Snapshot(self.0.load(Acquire)).has(CLOSED)
     }
 
-    /// The owner, for whom another thread took the future a while ago, is about to poll it: unless somebody wanted it to end
-    /// meanwhile.
+    /// Called by the owner of a future that another thread has taken for it, before it polls. Closes the future if it was
+    /// cancelled or refused in between.
     pub(super) fn close_if_wanted(&self) -> Option<Close> {
         self.update(|now| {
             debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
@@ -233,7 +235,8 @@ impl PollState {
         })
     }
 
-    /// The owner has polled the future, which is not ready, and polls it again if it was woken meanwhile; says whether it was.
+    /// Called by the owner when a poll returned pending. Returns `true` if the future was woken during the poll and is to be
+    /// polled again.
     pub(super) fn poll_again(&self) -> bool {
         self.update(|now| {
             debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
@@ -245,7 +248,7 @@ impl PollState {
         })
     }
 
-    /// The future is to be polled. A closed one is not.
+    /// Schedules the future to be polled, unless it is closed.
     pub(super) fn wake(&self) -> Woken {
         self.update(|now| {
             if now.has(CLOSED) {
@@ -257,7 +260,7 @@ impl PollState {
         })
     }
 
-    /// The owner has polled the future, which is not ready.
+    /// Called by the owner when a poll returned pending.
     pub(super) fn suspend(&self) -> Suspend {
         self.update(|now| {
             debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
@@ -279,8 +282,8 @@ impl PollState {
         })
     }
 
-    /// The owner has polled the future, which is ready or has panicked; it is closed now. Says whether it was cancelled
-    /// meanwhile, which counts unless it has panicked.
+    /// Called by the owner when the future is ready or its poll has panicked. Closes it, and returns whether it was cancelled
+    /// during the poll; after a panic a cancellation is ignored.
     pub(super) fn complete(&self, panicked: bool) -> bool {
         self.update(|now| {
             debug_assert!(now.has(RUNNING) && !now.has(CLOSED));
@@ -298,8 +301,8 @@ impl PollState {
         })
     }
 
-    /// The executor refuses the future: the caller owns it, and it is closed, unless some other thread owns it. That one
-    /// will see to it if it is not ready; says whether the caller does.
+    /// The executor refuses the future. Returns `true` if the caller now owns it and it is closed. If another thread owns it,
+    /// that one ends it if its poll returns pending.
     pub(super) fn refuse(&self) -> bool {
         self.update(|now| match (now.has(CLOSED), now.has(RUNNING)) {
             (true, _) => Err(false),
@@ -308,19 +311,21 @@ impl PollState {
         })
     }
 
-    /// From now on listeners are woken when they may poll it. Returns `false` if it is closed, so that no listener will be woken.
+    /// From now on listeners are woken when the future may be polled. Returns `false` if it is closed, so that no listener will
+    /// be woken.
     pub(super) fn add_listener(&self) -> bool {
         self.update(|now| Ok((!now.has(CLOSED), now.with(LISTENED))))
     }
 
-    /// Returns `true` if there may be listeners. Called by the thread that has closed the word: one that listens later sees that.
+    /// Returns `true` if there may be listeners. Called by the thread that has closed the word: a thread that listens later
+    /// sees that it is closed.
     pub(super) fn has_listeners(&self) -> bool {
         Snapshot(self.0.load(Acquire)).has(LISTENED)
     }
 
-    /// A waker was cloned.
+    /// Counts a cloned waker.
     pub(super) fn add_waker(&self) {
-        // Relaxed: whoever clones has a waker, or owns the future, so the count cannot come to 0 meanwhile.
+        // Relaxed: the cloning thread has a waker or owns the future, so its share of the reference is not given up meanwhile.
         if self.0.fetch_add(WAKER, Relaxed) > TOO_MANY {
             std::process::abort();
         }
@@ -343,13 +348,13 @@ impl PollState {
         })
     }
 
-    /// True once the future is over and its owner has let go of it: an entry in the queue is an empty shell.
+    /// True once the future has ended and its owner has given up its share: an entry in the queue is an empty shell.
     pub(super) fn is_disowned(&self) -> bool {
         Snapshot(self.0.load(Acquire)).is_disowned()
     }
 
-    /// The entry is given up by whoever has taken it out of the queue, without a look at the future. The second value says
-    /// whether it was an empty shell.
+    /// Called by the thread that has taken the entry out of the queue, to give it up without polling the future. The second
+    /// value says whether it was an empty shell.
     pub(super) fn drop_entry(&self) -> (Remaining, bool) {
         self.update(|now| {
             debug_assert!(now.has(ENTRY));
@@ -358,8 +363,8 @@ impl PollState {
         })
     }
 
-    /// The owner of a closed future has dropped it, and published its outcome. The second value says whether its entry is in
-    /// the queue, an empty shell from now on.
+    /// Called by the owner of a closed future that has dropped it and published its outcome. The second value says whether its
+    /// entry is in the queue, where it is an empty shell from now on.
     pub(super) fn disown(&self) -> (Remaining, bool) {
         self.update(|now| {
             debug_assert!(now.has(RUNNING) && now.has(CLOSED));
@@ -368,8 +373,8 @@ impl PollState {
         })
     }
 
-    /// The only compare-exchange loop. `step` is a pure function of the word: a new word, or nothing to change. AcqRel on
-    /// success serves every transition: each of them hands the future over or takes it, or wakes it (see the module).
+    /// The only compare-exchange loop. `step` is a pure function of the word that returns a new word, or nothing to change.
+    /// AcqRel on success serves every transition: each of them releases the future, takes it, or wakes it (see the module).
     /// Acquire on failure, because a step may decide on what it sees.
     fn update<R>(&self, step: impl Fn(Snapshot) -> Result<(R, Snapshot), R>) -> R {
         let mut now = Snapshot(self.0.load(Acquire));

@@ -1,4 +1,4 @@
-//! The producing half for callback code.
+//! A future that callback code resolves.
 
 #![allow(unsafe_code)]
 
@@ -13,8 +13,7 @@ use super::handle::TaskFuture;
 use super::state::Phase;
 use crate::error::{Cause, TaskError};
 
-/// Makes a future that no executor resolves, and the promise that does: the bridge from code that calls back to
-/// code that waits.
+/// Makes a future that no executor resolves, and the promise that does: it connects code that calls back with code that waits.
 ///
 /// ```
 /// use std::thread;
@@ -32,8 +31,8 @@ use crate::error::{Cause, TaskError};
 /// # Ok::<(), concurrent_futures::TaskError>(())
 /// ```
 ///
-/// In asynchronous code it makes an `async fn` of a function that calls back. Whoever awaits occupies no thread meanwhile, and is
-/// woken in the callback:
+/// In asynchronous code it turns a function that calls back into an `async fn`. Awaiting it occupies no thread, and the
+/// callback wakes the awaiting task:
 ///
 /// ```
 /// use std::thread;
@@ -61,11 +60,11 @@ pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
 
 /// The producing half of a [`TaskFuture`], made by [`promise()`].
 ///
-/// It is used up by setting an outcome, so there is one outcome at most. Dropped unused, it resolves the future to
-/// [`TaskError::Abandoned`]: nobody waits for ever.
+/// Setting an outcome consumes it, so there is at most one outcome. Dropped unused, it resolves the future to
+/// [`TaskError::Abandoned`], so that no thread waits forever.
 ///
-/// It is the bridge from code that calls back to code that blocks, and to code that awaits: the future is woken by
-/// [`set_result`](Self::set_result), from whatever thread that comes.
+/// It connects code that calls back with code that blocks or awaits: [`set_result`](Self::set_result) wakes the waiting side
+/// and can be called on any thread.
 ///
 /// ```
 /// use concurrent_futures::{block_on, promise, ThreadPoolExecutor};
@@ -80,18 +79,18 @@ pub fn promise<T: Send>() -> (Promise<T>, TaskFuture<T>) {
 #[must_use = "dropping a Promise resolves its future to TaskError::Abandoned"]
 pub struct Promise<T: Send> {
     cell: NonNull<Header>,
-    /// Invariant: a promise of a long-lived value must not pass for one of a shorter-lived value, which it would then put
-    /// where the future takes out a long-lived one.
+    /// Invariant in `T`: a promise of a long-lived value must not be usable as one of a shorter-lived value, which the future
+    /// would then return as a long-lived one.
     value: PhantomData<fn(T) -> T>,
 }
 
-// SAFETY: it moves a `T` into the cell, at most once; all else is the state word.
+// SAFETY: it moves a `T` into the cell, at most once; everything else is the state word.
 unsafe impl<T: Send> Send for Promise<T> {}
 // SAFETY: through `&self` only the state word can be read.
 unsafe impl<T: Send> Sync for Promise<T> {}
 
 impl<T: Send> Promise<T> {
-    /// Resolves the future. Its callbacks run in this thread, before this returns.
+    /// Resolves the future. Its callbacks run on this thread before this returns.
     ///
     /// # Errors
     ///
@@ -129,7 +128,7 @@ impl<T: Send> Promise<T> {
         })
     }
 
-    /// True if the future has been cancelled: whoever would produce the value can save the trouble.
+    /// True if the future has been cancelled, so that the value need not be produced.
     pub fn is_cancelled(&self) -> bool {
         // SAFETY: the producer's reference keeps the cell alive.
         matches!(unsafe { self.cell.as_ref() }.state.phase(), Phase::Cancelled | Phase::Cancelling)
@@ -145,7 +144,7 @@ impl<T: Send> Promise<T> {
 
 impl<T: Send> Drop for Promise<T> {
     fn drop(&mut self) {
-        // SAFETY: as in `settle`. What comes back if the future was cancelled is only the error of this line.
+        // SAFETY: as in `settle`. If the future was cancelled, only the error of this line is returned.
         let _ = unsafe { cell::settle::<T, Unowned>(self.cell, Err(TaskError::Abandoned)) };
     }
 }

@@ -1,8 +1,8 @@
-//! The runner's half of a task that runs elsewhere. What comes back is an undecoded outcome of some type `C`, which has to be
-//! decoded into the task's value. The half itself is two words, whatever the type of the value.
+//! The runner's half of a task that runs in another process, which returns an encoded outcome of some type `C` that has to be
+//! decoded into the task's value. The half is two words, whatever the type of the value.
 //!
 //! Decoding may run user code, which may block, or wait for a lock whose holder waits for another task. Therefore the value is
-//! decoded by the thread that asks for it (that takes it, looks at it, or runs a callback with it), and never by the thread that
+//! decoded by the thread that asks for it (takes it, reads it, or runs a callback with it), and never by the thread that
 //! delivers the outcome. If no thread asks, it is never decoded. Values that can be decoded without user code are decoded at
 //! once.
 
@@ -22,27 +22,27 @@ use crate::lock::Mutex;
 use crate::quiet;
 use crate::unwind;
 
-/// A task whose outcome is made of a `C`. Dropping it resolves its future to [`TaskError::Abandoned`].
+/// A task whose outcome is decoded from a `C`. Dropping it resolves its future to [`TaskError::Abandoned`].
 pub(crate) struct RemoteTask<C: 'static> {
     cell: NonNull<Header>,
     calls: &'static Calls<C>,
 }
 
 struct Calls<C> {
-    /// `None` for the raw material: the task is abandoned.
+    /// `None` instead of a `C`: the task is abandoned.
     settle: unsafe fn(NonNull<Header>, bool, Option<C>) -> Option<Phase>,
     publish: unsafe fn(NonNull<Header>, Phase),
 }
 
-// SAFETY: the half owns nothing of the task's but the right to write its outcome, whose type is `Send` (bound of `new`);
-// its state is an atomic word.
+// SAFETY: the half owns only the right to write the task's outcome, whose type is `Send` (bound of `new`); the state is an
+// atomic word.
 unsafe impl<C> Send for RemoteTask<C> {}
 
-/// How a value is made of raw material.
+/// How a value is decoded from a `C`.
 pub(crate) trait Decode<C>: 'static {
     type Value: Send + 'static;
 
-    /// Does [`decode`](Self::decode) run none of the user's code?
+    /// Does [`decode`](Self::decode) run no user code?
     fn is_plain() -> bool;
 
     /// Returns the error if the task has failed, otherwise `raw` unchanged. Runs no user code.
@@ -52,7 +52,7 @@ pub(crate) trait Decode<C>: 'static {
 }
 
 impl<C: Send + 'static> RemoteTask<C> {
-    /// Makes the two halves, in one allocation. `D` says how the value is made.
+    /// Makes the two halves, in one allocation. `D` decodes the value.
     pub(crate) fn new<D: Decode<C>, O: Owner>(owner: O) -> (Self, TaskFuture<D::Value>) {
         let (cell, calls) = if D::is_plain() {
             let calls =
@@ -67,7 +67,7 @@ impl<C: Send + 'static> RemoteTask<C> {
         (Self { cell, calls }, unsafe { TaskFuture::from_cell(cell) })
     }
 
-    /// True if the future has been cancelled: nothing that comes will be wanted.
+    /// True if the future has been cancelled, so that the outcome will not be used.
     pub(crate) fn is_cancelled(&self) -> bool {
         // SAFETY: this half's reference keeps the cell alive.
         matches!(unsafe { self.cell.as_ref() }.state.phase(), Phase::Cancelled | Phase::Cancelling)
@@ -77,7 +77,7 @@ impl<C: Send + 'static> RemoteTask<C> {
     pub(crate) fn cancel(self) {
         let cell = self.cell;
         mem::forget(self);
-        // A panic can come only from the destructor of what an already dropped handle left behind.
+        // Only the destructor of an outcome whose handle was already dropped can panic here.
         quiet::call(|| {
             // SAFETY: this half's reference, which is given up afterwards, once.
             unsafe {
@@ -87,14 +87,14 @@ impl<C: Send + 'static> RemoteTask<C> {
         });
     }
 
-    /// Makes the outcome, unless the future was cancelled, and resolves the future. If it has callbacks, they are left to
-    /// whoever calls [`Unpublished::publish`].
+    /// Makes the outcome, unless the future was cancelled, and resolves the future. If it has callbacks,
+    /// [`Unpublished::publish`] runs them and then resolves it.
     #[must_use = "a future with callbacks is not resolved yet"]
     pub(crate) fn settle(self, raw: C) -> Option<Unpublished> {
         let (cell, calls) = (self.cell, self.calls);
         mem::forget(self);
         let mut left = None;
-        // A panic can come only from the destructor of what an already dropped handle left behind.
+        // Only the destructor of an outcome whose handle was already dropped can panic here.
         // SAFETY: this half's reference goes into the call; `calls` is of this cell.
         quiet::call(|| left = unsafe { (calls.settle)(cell, false, Some(raw)) });
         left.map(|phase| Unpublished { cell, phase, publish: calls.publish })
@@ -144,7 +144,7 @@ unsafe fn settle_as<V: Stored, O: Owner, C>(
     }
 }
 
-/// A value that is made by the thread that asks for it first.
+/// A value that is decoded by the first thread that asks for it.
 struct Lazy<D: Decode<C>, C> {
     raw: Mutex<Raw<C>>,
     outcome: OnceLock<Result<D::Value, TaskError>>,
@@ -152,7 +152,7 @@ struct Lazy<D: Decode<C>, C> {
 
 enum Raw<C> {
     There(C),
-    /// A thread of this process is making the value, or has made it.
+    /// A thread of that process is decoding the value, or has decoded it.
     Taken(Witness),
 }
 
@@ -161,10 +161,11 @@ impl<D: Decode<C>, C> Lazy<D, C> {
         Self { raw: Mutex::new(Raw::There(raw)), outcome: OnceLock::new() }
     }
 
-    /// In a forked child: returns `true` if the value was being decoded when the process forked, so that it will never be there.
+    /// In a forked child: returns `true` if the value was being decoded when the process forked, so that it will never be
+    /// available.
     #[cold]
     fn is_lost(&self) -> bool {
-        /// The lock is held for a moment only.
+        /// The lock is held only briefly.
         const ATTEMPTS: usize = 1000;
         for _ in 0..ATTEMPTS {
             if let Some(raw) = self.raw.try_lock() {
@@ -220,7 +221,7 @@ impl<C> fmt::Debug for RemoteTask<C> {
     }
 }
 
-/// A future that has its outcome, and callbacks that have to run before anybody may see it.
+/// A future that has its outcome, and callbacks that must run before the outcome is published.
 #[must_use = "the future is not resolved before `publish`"]
 pub(crate) struct Unpublished {
     cell: NonNull<Header>,

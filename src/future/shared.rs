@@ -26,10 +26,10 @@ use crate::quiet;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering::*};
 
-/// A [`TaskFuture`] that can be cloned: every clone sees the one result. Made by [`TaskFuture::shared`].
+/// A [`TaskFuture`] that can be cloned: all clones share the result. Made by [`TaskFuture::shared`].
 ///
-/// Like the plain handle it can be blocked on and awaited; the result is cloned out ([`result`](Self::result)) or
-/// looked at ([`get`](Self::get)). Dropping clones detaches, it does not cancel.
+/// Like the plain handle it can be blocked on and awaited; the result is cloned ([`result`](Self::result)) or borrowed
+/// ([`get`](Self::get)). Dropping the clones detaches the task and does not cancel it.
 ///
 /// ```
 /// use std::thread;
@@ -46,24 +46,23 @@ use crate::sync::atomic::{AtomicUsize, Ordering::*};
 #[must_use = "a future does nothing by itself: wait for it, await it, or keep it"]
 pub struct SharedFuture<T> {
     inner: Arc<Inner<T>>,
-    /// Where in the list of those that wait this clone has left a waker, or a combinator its waiter.
+    /// The key of this clone's entry in the list: its waker, or the waiter of a combinator.
     key: Option<usize>,
 }
 
-// What the clones share is behind a lock under which none of the user's code runs, and the value is only looked at: as for an
-// `Arc` of it.
+// What the clones share is behind a lock under which no user code runs, and the value is only read: as for an `Arc` of it.
 impl<T: RefUnwindSafe> UnwindSafe for SharedFuture<T> {}
 impl<T: RefUnwindSafe> RefUnwindSafe for SharedFuture<T> {}
 
-/// What the clones share. It is itself the one waiter of the inner future, and passes the news on to its own.
+/// What the clones share. It is the one waiter of the inner future, and notifies the waiters of the clones.
 #[repr(C, align(64))]
 struct Inner<T> {
     waiter: Waiter,
-    /// Its result is only looked at, and dropped with the last clone.
+    /// Its result is only read, and dropped with the last clone.
     future: TaskFuture<T>,
     /// How many clones there are.
     clones: AtomicUsize,
-    /// Who waits; `None` once they have been taken out to be notified.
+    /// The waiters; `None` once they have been taken out to be notified.
     waiting: Mutex<Option<Waiting>>,
 }
 
@@ -80,18 +79,18 @@ enum Entry {
 // SAFETY: the pointer is a waiter under the waiter contract, which any thread may notify.
 unsafe impl Send for Entry {}
 
-/// A list whose entries keep their places, so that each is found by its key at once, however many there are.
+/// A list whose entries keep their places, so that an entry is found by its key in constant time.
 #[derive(Default)]
 struct Waiting {
     places: Vec<Place>,
-    /// The place that was left last, and with it the list of free places.
+    /// The place that was freed last: the head of the list of free places.
     free: Option<usize>,
     taken: usize,
 }
 
 enum Place {
     Taken(Entry),
-    /// With the next free one.
+    /// With the next free place.
     Free(Option<usize>),
 }
 
@@ -159,7 +158,7 @@ impl<T: Send + Sync + 'static> SharedFuture<T> {
         // The registration holds a strong reference until `notify` gives it up: rule 2 of the waiter contract.
         let waiter = Arc::into_raw(Arc::clone(&inner)).cast::<Waiter>().cast_mut();
         if inner.future.register_shared(waiter) == Err(AlreadyFinal) {
-            // SAFETY: nobody has taken the reference over.
+            // SAFETY: the registration failed, so the reference still belongs to this thread.
             drop(unsafe { Arc::from_raw(waiter.cast::<Inner<T>>()) });
             *inner.waiting.lock() = None;
         }
@@ -172,17 +171,18 @@ impl<T> Inner<T> {
         // SAFETY: `new` leaked this reference into the registration; `Waiter` is the first field (repr(C)).
         let this = unsafe { Arc::from_raw(waiter.cast::<Self>().as_ptr()) };
         let waiting = this.waiting.lock().take().unwrap_or_default();
-        // In a forked child there are no such threads, and their stacks may be those of others.
+        // In a forked child these threads do not exist, and their stacks may be in use by others.
         let has_threads = !this.future.is_disowned();
         let process = Witness::new();
         for entry in waiting {
             if !process.is_here() {
-                // A waker has forked, and this is the child: the others are the parent's to wake.
+                // A waker has forked, and this is the child: the parent wakes the others.
                 return std::mem::forget(this);
             }
             match entry {
                 Entry::Thread(_) if !has_threads => {}
-                // SAFETY: it was taken out of the list, so it is this thread's to notify. A thread that waits is of this process.
+                // SAFETY: it was taken out of the list, so this thread must notify it. A waiting thread belongs to this
+                // process.
                 Entry::Thread(waiter) | Entry::Node(waiter) => unsafe {
                     Waiter::notify(waiter, failed, about_to_call);
                 },
@@ -194,7 +194,7 @@ impl<T> Inner<T> {
                 }
             }
         }
-        // If the last clone went before the task had ended, the result is dropped here.
+        // If the last clone was dropped before the task ended, the result is dropped here.
         if let Some(last) = Arc::into_inner(this) {
             if last.future.has_outcome() {
                 about_to_call();
@@ -220,7 +220,7 @@ impl<T> Inner<T> {
         Ok(())
     }
 
-    /// Sees to it that the entry with this key is this waker.
+    /// Replaces the waker with this key, unless it would wake the same task.
     fn set_waker(&self, key: usize, waker: &Waker) -> Result<(), AlreadyFinal> {
         let is_there = |waiting: &mut Waiting| waiting.waker(key).is_some_and(|old| old.will_wake(waker));
         match self.waiting.lock().as_mut().map(is_there) {
@@ -265,8 +265,8 @@ impl<T> SharedFuture<T> {
         }
     }
 
-    /// Like [`get`](Self::get), but returns `None` if the task is not done within `timeout`. With a zero timeout it only checks. As
-    /// with [`TaskFuture::result_timeout`], the calling thread never runs the task.
+    /// Like [`get`](Self::get), but returns `None` if the task is not done within `timeout`. With a zero timeout it only
+    /// checks. As with [`TaskFuture::result_timeout`], the calling thread never runs the task.
     pub fn get_timeout(&self, timeout: Duration) -> Option<Result<&T, TaskError>> {
         match self.wait_until(Instant::now().checked_add(timeout)) {
             Ok(true) => Some(self.outcome()),
@@ -275,7 +275,7 @@ impl<T> SharedFuture<T> {
         }
     }
 
-    /// Looks at the outcome; `None` if the task is not done.
+    /// Returns a reference to the outcome; `None` if the task is not done.
     pub fn peek(&self) -> Option<Result<&T, &TaskError>> {
         self.inner.future.peek()
     }
@@ -290,7 +290,7 @@ impl<T> SharedFuture<T> {
         self.inner.future.is_done()
     }
 
-    /// True while a worker is at it.
+    /// True while a worker runs the task: see [`TaskFuture::is_running`].
     pub fn is_running(&self) -> bool {
         self.inner.future.is_running()
     }
@@ -305,7 +305,7 @@ impl<T> SharedFuture<T> {
         self.inner.future.add_done_callback(callback);
     }
 
-    /// What tells this task apart; the clones have it in common.
+    /// Returns the identifier of the task, which is the same for all clones.
     pub fn id(&self) -> TaskId {
         self.inner.future.id()
     }
@@ -426,7 +426,7 @@ impl<T: Clone> Future for SharedFuture<T> {
 
 impl<T> Clone for SharedFuture<T> {
     fn clone(&self) -> Self {
-        // Relaxed: as for an `Arc`, whoever clones has a clone.
+        // Relaxed: as for an `Arc`, the cloning thread holds a clone.
         self.inner.clones.fetch_add(1, Relaxed);
         Self { inner: Arc::clone(&self.inner), key: None }
     }
@@ -435,10 +435,10 @@ impl<T> Clone for SharedFuture<T> {
 impl<T> Drop for SharedFuture<T> {
     fn drop(&mut self) {
         self.forget_waker();
-        // AcqRel: what the other clones have looked at is behind the last one. A result that is there is dropped in this thread,
-        // not in the resolver's, which may not have let go of what the clones share.
+        // AcqRel: the reads by the other clones happen before this drop. A result is dropped on this thread, not on the
+        // resolver's, which may still hold its reference.
         if self.inner.clones.fetch_sub(1, AcqRel) == 1 {
-            // SAFETY: no clone is left, and nobody else looks at the result of a task that is done.
+            // SAFETY: no clone is left, and no other code reads the result of a task that is done.
             unsafe { self.inner.future.drop_outcome() };
         }
     }

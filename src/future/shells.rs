@@ -1,11 +1,11 @@
-//! Empty shells: entries in an executor's queue whose task was claimed or cancelled, and who sweeps them out.
+//! Empty shells: entries in an executor's queue whose task was claimed or cancelled, and how they are swept out.
 //!
-//! Such a task ends where it was claimed or cancelled; its entry stays in the queue until a worker comes across it, and with it
-//! the memory of its cell. While no worker is free that may be never, so whoever leaves a shell counts it, and sweeps
-//! the queues when shells outnumber what is left of them.
+//! Such a task ends on the thread that claimed or cancelled it; its entry, and with it the memory of its cell, stays in the
+//! queue until a worker takes it out. While no worker is free this may never happen, so the thread that leaves a shell counts
+//! it, and sweeps the queues when the shells outnumber the other entries.
 //!
-//! Whoever cancels a task knows nothing of the pool but what is in the cell, and the pool may end meanwhile. So the count of a pool
-//! is never freed: it is leased, and comes back for later pools. Incrementing the count of a pool that has ended has no effect.
+//! A thread that cancels a task has only the cell to reach the pool by, and the pool may end meanwhile. So the count of a pool
+//! is never freed: it is leased, and reused by later pools. Incrementing the count of a pool that has ended has no effect.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,13 +18,13 @@ use crate::fork::PerProcess;
 
 /// The queues of an executor.
 pub(crate) trait Sweep: Send + Sync {
-    /// Takes the shells out, if they outnumber the other entries.
+    /// Removes the shells, if they outnumber the other entries.
     fn sweep_if_due(&self);
 }
 
-/// How many shells there are in the queues of one pool.
+/// The number of shells in the queues of one pool.
 pub(crate) struct Shells {
-    /// Those that were left, less those that have come out again. Below 0 while a shell came out before it was counted.
+    /// Shells left minus shells taken out. Negative while a shell was taken out before it was counted.
     count: AtomicIsize,
     queues: Mutex<Option<Weak<dyn Sweep>>>,
     /// The number of the pool (see `fork`).
@@ -41,7 +41,7 @@ const STEP: isize = 32;
 /// recent ones.
 static ENDED: PerProcess<Mutex<VecDeque<&'static Shells>>> = PerProcess::new();
 
-/// So many counts are kept unused.
+/// The number of counts that are kept unused.
 const KEPT: usize = 64;
 
 impl Shells {
@@ -63,30 +63,30 @@ impl Shells {
         shells
     }
 
-    /// The number of the pool that has it. A task that is not done keeps its pool from ending, so for such a task this is its
-    /// own pool's.
+    /// The number of the pool that leases it. A task that is not done keeps its pool from ending, so for such a task it is the
+    /// number of its own pool.
     pub(crate) fn origin(&self) -> usize {
         self.origin.load(Relaxed)
     }
 
-    /// The pool has ended.
+    /// Called when the pool has ended.
     pub(crate) fn give_back(&'static self) {
         let queues = self.queues.lock().take();
         ENDED.get().lock().push_back(self);
         drop(queues);
     }
 
-    /// A task has been claimed, cancelled or failed, and its entry was in a queue then.
+    /// Called when a task has been claimed, cancelled or failed while its entry was in a queue.
     pub(crate) fn left(&self) {
-        // Relaxed: a count. That the sweep sees the tasks of those it counts is a matter of the queues, and one that it misses
-        // is found by the next one.
+        // Relaxed: only a count. The queues order the entries that the sweep sees, and a shell that it misses is found by the
+        // next sweep.
         let count = self.count.fetch_add(1, Relaxed) + 1;
         if count >= FEW && count % STEP == 0 {
             self.sweep();
         }
     }
 
-    /// A shell has come out of a queue.
+    /// Called when a shell has been taken out of a queue.
     pub(crate) fn gone(&self) {
         self.count.fetch_sub(1, Relaxed);
     }

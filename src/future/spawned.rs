@@ -1,4 +1,4 @@
-//! A future that an executor polls: the one allocation of a task, with the future as its work, and wakers as its runners.
+//! A future that an executor polls: a task cell whose work is the future, and the wakers that queue it.
 //!
 //! ```text
 //! ┌────────┬───────────────────────────────────────┬─────────────────────────────────┐
@@ -6,17 +6,18 @@
 //! └────────┴───────────────────────────────────────┴─────────────────────────────────┘
 //! ```
 //!
-//! This module is an unsafe island, a neighbour of `cell`, whose rules hold here too. Instead of the phase alone it is the
-//! word of `poll_state` that says who may touch the future:
-//! 1. The runner's reference of the cell (see `cell`, rule 1) is held in common by the entry in the executor's queue, the
-//!    owner of the future, and the wakers; the holder whom `poll_state` tells that it was the last one releases it.
-//! 2. Only the owner of the future (`poll_state`) touches the payload, and only the owner changes the phase, until the outcome
-//!    is published. So `start`, `begin_cancel` and `cancel_begun` never meet a rival here.
-//! 3. The future is polled and dropped where it lies: it never moves. The payload is the future until the owner of a
-//!    closed word drops it.
-//! 4. Whoever polls keeps the executor alive, and so does a waker, whose cell does. After the entry is in the queue, others
-//!    may end the future, and free the cell: only a pointer into the executor is used from there on.
-//! 5. A cell in the list of unfinished futures is not over: its owner takes it off the list before it lets go.
+//! This module is an unsafe island, a neighbour of `cell`, whose rules hold here too. Here the word of `poll_state`, not the
+//! phase alone, says which thread may access the future:
+//! 1. The runner's reference of the cell (see `cell`, rule 1) is held in common by the entry in the executor's queue, the owner
+//!    of the future, and the wakers; the holder that `poll_state` reports as the last one releases it.
+//! 2. Only the owner of the future (`poll_state`) accesses the payload, and only the owner changes the phase, until the outcome
+//!    is published. So `start`, `begin_cancel` and `cancel_begun` never compete with another thread here.
+//! 3. The future is polled and dropped in place: it never moves. The payload is the future until the owner of a closed word
+//!    drops it.
+//! 4. A polling thread keeps the executor alive, and so does a waker, through its cell. Once the entry is in the queue, other
+//!    threads may end the future and free the cell: from then on only a pointer into the executor is used.
+//! 5. A cell in the list of unfinished futures has not been freed: its owner removes it from the list before giving up its
+//!    share of the reference.
 
 #![allow(unsafe_code)]
 
@@ -45,13 +46,13 @@ use crate::quiet;
 use crate::stack::{self, NoRoom};
 use crate::unwind;
 
-/// What a spawned future needs of its executor.
+/// What a spawned future needs from its executor.
 pub(crate) trait Scheduler: Send + Sync {
     /// Is the calling thread one of those that poll futures? Such a thread keeps the executor alive.
     fn may_poll(&self) -> bool;
 
-    /// Queues a future that is to be polled; behind everything else if it has `yielded`, that is, if it was woken while it
-    /// was being polled. May be called in any thread.
+    /// Queues a future that is to be polled; behind everything else if it has `yielded`, that is, was woken during its own
+    /// poll. May be called on any thread.
     fn schedule(&self, task: Task, yielded: bool);
 
     /// Does the executor belong to another process, from which this one was forked? Asked in forked children only.
@@ -59,20 +60,20 @@ pub(crate) trait Scheduler: Send + Sync {
         false
     }
 
-    /// The calling thread has polled a future in place, to its end.
+    /// Called when the calling thread has polled a future in place and the future has completed.
     fn claimed(&self);
 
-    /// Who starts spare threads for a thread that may poll.
+    /// What starts spare threads for a thread that may poll.
     fn spare_host(&self) -> Option<Arc<dyn SpareHost>>;
 
-    /// Why the executor ends what it has, if it does.
+    /// The error with which the executor fails its futures.
     fn refusal(&self) -> TaskError;
 
-    /// Runs `end`, which drops a future of this executor in a thread that may be none of its own. What the future owns may
-    /// try to end the executor, and must not wait for itself.
+    /// Runs `end`, which drops a future of this executor, on a thread that may not be one of the executor's. The future's
+    /// destructor may drop the executor, which must not then wait for this thread.
     fn inside(&self, end: &mut dyn FnMut());
 
-    /// Where the empty shells in its queues are counted, if it wants them swept out.
+    /// The count of empty shells in its queues, if it wants them swept.
     fn shells(&self) -> Option<&'static Shells> {
         None
     }
@@ -80,24 +81,25 @@ pub(crate) trait Scheduler: Send + Sync {
     /// The list of futures that have not ended.
     fn unfinished(&self) -> &LiveFutures;
 
-    /// The last of them has.
+    /// Called when the last of them has ended.
     fn all_finished(&self);
 }
 
-/// A future that wakes itself is polled so often in a row, at most, on behalf of a wait. Then what else that wait waits for has its turn.
+/// The maximum number of consecutive polls, on behalf of a wait, of a future that wakes itself. After that, the other tasks of
+/// the wait get their turn.
 const IN_A_ROW: usize = 64;
 
-/// What is between the header and the payload.
+/// The part of the cell between the header and the payload.
 struct SpawnHeader {
     poll_state: PollState,
-    /// The place in the list of unfinished futures.
+    /// The index in the list of unfinished futures.
     key: AtomicUsize,
     host: Arc<dyn Scheduler>,
-    /// Where to count empty shells. Not behind `host`: it is needed when the cell is gone.
+    /// Where to count empty shells. Not behind `host`, because it is needed after the cell has been freed.
     shells: Option<&'static Shells>,
 }
 
-/// How every spawned cell begins, whatever its future: a `Cell` has the owner behind the header (repr(C), both).
+/// The common prefix of all spawned cells: in a `Cell` the owner follows the header (both are repr(C)).
 #[repr(C)]
 struct Base {
     header: Header,
@@ -114,7 +116,7 @@ where
     let spawn = SpawnHeader { poll_state: PollState::queued(), key: AtomicUsize::new(0), host, shells };
     let payload = Payload { work: ManuallyDrop::new(future) };
     let cell = Cell::<F, Now<F::Output>, SpawnHeader>::alloc(&Spawned::<F>::VTABLE, Phase::Pending, 2, payload, spawn);
-    // SAFETY: the cell has two references; these are they. Nobody else knows it before it is on the list.
+    // SAFETY: the cell has two references; these are they. No other thread knows it before it is on the list.
     unsafe {
         let spawn = spawn_header_of(cell);
         spawn.host.unfinished().insert(ListEntry(cell), &spawn.key);
@@ -125,7 +127,7 @@ where
 /// # Safety
 /// The cell is a spawned one, and the caller keeps it alive for `'a`.
 unsafe fn spawn_header_of<'a>(cell: NonNull<Header>) -> &'a SpawnHeader {
-    // SAFETY: the caller's contract; `Base` is how it begins.
+    // SAFETY: the caller's contract; every spawned cell begins with a `Base`.
     unsafe { &cell.cast::<Base>().as_ref().spawn }
 }
 
@@ -167,12 +169,12 @@ where
         free: Cell::<F, Now<F::Output>, SpawnHeader>::free,
     };
 
-    /// The entry has come out of the queue; says whether the future is ready.
+    /// Called when the entry has been taken out of the queue; returns whether the future has run to its end.
     ///
     /// # Safety
     /// The caller gives the entry's share of the reference to this call.
     unsafe fn run(cell: NonNull<Header>, about_to_publish: &dyn Fn(bool)) -> bool {
-        // SAFETY: the entry keeps the cell alive, until `take_entry` says what has become of its share.
+        // SAFETY: the entry keeps the cell alive, until `take_entry` decides what happens to its share.
         unsafe {
             let shells = spawn_header_of(cell).shells;
             match spawn_header_of(cell).poll_state.take_entry() {
@@ -251,7 +253,8 @@ where
         }
     }
 
-    /// Polls the future once, or, on behalf of `again`, as often as it is woken meanwhile; says whether it is ready.
+    /// Polls the future once, or, on behalf of `again`, again each time it was woken during the poll; returns whether it has
+    /// run to its end.
     ///
     /// # Safety
     /// The caller owns the future.
@@ -263,13 +266,13 @@ where
             let started = this.header.state.start();
             debug_assert_eq!(started, Start::Won);
         }
-        // SAFETY: of the vtable's functions only `clone` is called on this waker, which holds no count of its own; it goes
-        // before the owner lets go.
+        // SAFETY: of the vtable's functions only `clone` is called on this waker, which holds no count of its own and is gone
+        // before the owner gives up its share.
         let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(cell)) });
         let poll_once = || {
             let mut context = Context::from_waker(&waker);
             this.payload.with_mut(|payload| {
-                // SAFETY: the owner alone touches the payload, which is the future (rules 2 and 3), and never moves it.
+                // SAFETY: only the owner accesses the payload, which is the future (rules 2 and 3), and never moves it.
                 let future: Pin<&mut F> = unsafe { Pin::new_unchecked(&mut *(&raw mut (*payload).work).cast::<F>()) };
                 future.poll(&mut context)
             })
@@ -282,7 +285,7 @@ where
         let polled = loop {
             let polled = unwind::catch(poll_once);
             if fork::is_child() && this.owner.host.is_foreign() {
-                // It has forked, and returned in the child as well. What comes next is the parent's to do.
+                // The poll has forked, and has returned in the child too. The parent continues from here; the child ends.
                 fork::end_child(polled.is_err());
             }
             if !(matches!(polled, Ok(Poll::Pending)) && goes_on()) {
@@ -308,7 +311,7 @@ where
             },
             Ok(Poll::Ready(value)) => {
                 if this.owner.poll_state.complete(false) {
-                    // As in Python: a caller that was told that the task is cancelled can rely on it.
+                    // As in Python: once `cancel` has returned true, the task ends as cancelled (here: unless its poll panics).
                     quiet::drop(value);
                     End::Cancelled
                 } else {
@@ -321,7 +324,7 @@ where
             }
         };
         let completed = matches!(outcome, End::Outcome(Ok(_) | Err(TaskError::Panicked(_))));
-        // What was cancelled or abandoned has not been run to its end, and is not counted by the worker as if it had.
+        // A cancelled or abandoned future has not run to its end, so the worker does not count it.
         let about_to_publish = if completed { about_to_publish } else { &|_| () };
         let host = Arc::as_ptr(&this.owner.host);
         // SAFETY: the caller's ownership; the word is closed. The executor is alive by rule 4.
@@ -330,7 +333,7 @@ where
             fork::is_child() && (*host).is_foreign()
         };
         if has_left {
-            // The same for a callback, a waker, or the destructor of the future.
+            // The same if a callback, a waker, or the destructor of the future has forked.
             fork::end_child(false);
         }
         completed
@@ -340,8 +343,9 @@ where
         End::Outcome(Err(TaskError::Abandoned))
     }
 
-    /// Drops the future, publishes the outcome, and lets go; in a child that one of these forks, nothing more. Without a handle
-    /// the outcome is dropped here: the wakers that keep the cell do not keep the outcome, which may own one of them.
+    /// Drops the future, publishes the outcome, and gives up the owner's share; stops early in a child that user code forks on
+    /// the way. Without a handle the outcome is dropped here: the wakers keep the cell alive, but must not keep the outcome,
+    /// which may own one of them.
     ///
     /// # Safety
     /// The caller owns the future, and the word is closed.
@@ -362,11 +366,11 @@ where
             }
             (End::Outcome(_), _) => {}
         }
-        // SAFETY: the owner drops the future where it lies, once (rules 2 and 3).
+        // SAFETY: the owner drops the future in place, once (rules 2 and 3).
         let drop_future = || this.payload.with_mut(|payload| unsafe { ManuallyDrop::drop(&mut (*payload).work) });
-        // What the future owns may be the next one of a chain: dropped, it cancels that.
+        // The future may own the handle of the next one of a chain, whose drop cancels that one.
         stack::deepen_if_possible(|| quiet::call(drop_future));
-        // SAFETY: the payload is empty, and this thread's; the owner's share of the reference stays until `finish`.
+        // SAFETY: the payload is empty and belongs to this thread; the owner's share of the reference stays until `finish`.
         unsafe {
             if is_left(cell) {
                 return;
@@ -389,7 +393,7 @@ where
         let spawn = unsafe { spawn_header_of(cell) };
         match spawn.poll_state.cancel() {
             Cancel::Won => {
-                // SAFETY: the word is closed, and the future this thread's.
+                // SAFETY: the word is closed, and this thread owns the future.
                 spawn.host.inside(&mut || unsafe { Self::end(cell, End::Cancelled, &|_| ()) });
                 true
             }
@@ -407,14 +411,14 @@ where
             let mut error = Some(error);
             spawn.host.inside(&mut || {
                 let error = error.take().unwrap_or(TaskError::Abandoned);
-                // SAFETY: the word is closed, and the future this thread's.
+                // SAFETY: the word is closed, and this thread owns the future.
                 unsafe { Self::end(cell, End::Outcome(Err(error)), &|_| ()) };
             });
         }
     }
 }
 
-/// The end of `end`: off the list, and the owner's share is given up.
+/// The last step of `end`: removes the future from the list and gives up the owner's share.
 ///
 /// # Safety
 /// The caller owns a future that has been dropped, and whose outcome is published.
@@ -440,10 +444,10 @@ unsafe fn finish(cell: NonNull<Header>) {
     }
 }
 
-/// An empty shell has come out of the queue.
+/// Called when an empty shell has been taken out of the queue.
 ///
 /// # Safety
-/// The caller has taken the entry out of the schedule, with this result.
+/// The caller has taken the entry out of `poll_state`, with this result.
 unsafe fn drop_shell(cell: NonNull<Header>, left: Remaining, shells: Option<&'static Shells>) {
     if left == Remaining::Last {
         // SAFETY: passed on.
@@ -454,13 +458,13 @@ unsafe fn drop_shell(cell: NonNull<Header>, left: Remaining, shells: Option<&'st
     }
 }
 
-/// Gives the runner's reference up. If it was the last, the cell goes. Nothing of the user's goes with it: the outcome was
+/// Gives up the runner's reference and frees the cell if it was the last one. No user value is dropped with it: the outcome was
 /// taken or dropped by the handle, or dropped in `end`.
 ///
 /// # Safety
 /// `poll_state` has told the caller to.
 unsafe fn release(cell: NonNull<Header>) {
-    // SAFETY: the runner's reference is the caller's, and given up once; where it was the last, so is the cell.
+    // SAFETY: the runner's reference belongs to the caller and is given up once; if it was the last one, so does the cell.
     unsafe {
         if let Release::Last(phase) = cell.as_ref().state.release() {
             debug_assert!(matches!(phase, Phase::Cancelled | Phase::Taken), "nothing of the user's is left");
@@ -469,7 +473,7 @@ unsafe fn release(cell: NonNull<Header>) {
     }
 }
 
-/// Queues the future, and wakes its listeners, as `woken` says.
+/// Queues the future and wakes its listeners, as `woken` says.
 ///
 /// # Safety
 /// As rule 4 says; if the future is to be queued, the entry's share of the reference is the caller's to give.
@@ -525,7 +529,7 @@ unsafe fn listen(cell: NonNull<Header>, wait: &InlineWait, listener: Listener<'_
     wait.enter(cell.addr().get(), listener);
     let open = spawn.poll_state.add_listener();
     if !open {
-        // Its owner may have looked for entries before this one was there.
+        // Its owner may have removed the listeners before this one was registered.
         wait.leave(cell.addr().get());
     }
     open
@@ -534,7 +538,7 @@ unsafe fn listen(cell: NonNull<Header>, wait: &InlineWait, listener: Listener<'_
 /// # Safety
 /// The caller holds a reference.
 unsafe fn is_foreign(cell: NonNull<Header>) -> bool {
-    // SAFETY: alive by the caller's reference, and the executor with it.
+    // SAFETY: alive by the caller's reference, and so is the executor.
     unsafe { spawn_header_of(cell) }.host.is_foreign()
 }
 
@@ -555,7 +559,7 @@ unsafe fn claim_for_spare(cell: NonNull<Header>) -> bool {
     spawn.host.may_poll() && matches!(spawn.poll_state.take_in_place(), Take::Poll | Take::Abandoned)
 }
 
-// The waker: a pointer to the cell, and one of the counts of its schedule.
+// The waker: a pointer to the cell that stands for one waker in the count of its `poll_state`.
 
 static WAKER: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker);
 
@@ -563,7 +567,7 @@ fn raw_waker(cell: NonNull<Header>) -> RawWaker {
     RawWaker::new(cell.as_ptr().cast_const().cast(), &WAKER)
 }
 
-/// Is that the waker of the future with that address?
+/// Is this a waker of the future with that address?
 pub(super) fn is_waker_of(cell: usize, waker: &Waker) -> bool {
     waker.data().addr() == cell && std::ptr::eq(waker.vtable(), &WAKER)
 }
@@ -580,7 +584,7 @@ unsafe fn clone(data: *const ()) -> RawWaker {
 }
 
 unsafe fn wake(data: *const ()) {
-    // SAFETY: alive by this waker, which goes afterwards. Not before: it keeps the executor alive (rule 4).
+    // SAFETY: alive by this waker, which is dropped afterwards, not before: it keeps the executor alive (rule 4).
     unsafe {
         wake_by_ref(data);
         drop_waker(data);
@@ -592,7 +596,7 @@ unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: alive by this waker.
     unsafe {
         if fork::is_child() && is_foreign(cell) {
-            // The parent has this future, and wakers of its own.
+            // The future belongs to the parent, which has its own copies of the wakers.
             return;
         }
         let woken = spawn_header_of(cell).poll_state.wake();
@@ -602,15 +606,15 @@ unsafe fn wake_by_ref(data: *const ()) {
 
 unsafe fn drop_waker(data: *const ()) {
     let cell = cell_of(data);
-    // SAFETY: alive by this waker, until the schedule says what has become of its count.
+    // SAFETY: alive by this waker, until `poll_state` decides what happens to its count.
     unsafe {
         match spawn_header_of(cell).poll_state.drop_waker() {
             DropWaker::Dropped => {}
             DropWaker::Last => release(cell),
             DropWaker::Lost(_) if fork::is_child() && is_foreign(cell) => {}
             DropWaker::Lost(woken) => {
-                // The future is not dropped here, where its destructor might meet a lock that the dropper of the waker
-                // holds, but by whoever takes it from the queue.
+                // The future is not dropped here, where its destructor might need a lock that is held while the waker is
+                // dropped, but by the thread that takes it from the queue.
                 announce(cell, woken, false);
                 drop_waker(data);
             }
@@ -618,10 +622,10 @@ unsafe fn drop_waker(data: *const ()) {
     }
 }
 
-/// A cell on the list of unfinished futures, which does not keep it alive: rule 5 does.
+/// A cell on the list of unfinished futures. It holds no reference: the cell is alive by rule 5.
 pub(super) struct ListEntry(NonNull<Header>);
 
-// SAFETY: it is followed under the lock of the list only; the cell may be used by any thread.
+// SAFETY: the pointer is dereferenced only under the lock of the list; the cell may be used by any thread.
 unsafe impl Send for ListEntry {}
 
 impl ListEntry {
@@ -634,13 +638,13 @@ impl ListEntry {
     /// # Safety
     /// The caller holds the lock of the list that this is on.
     pub(super) unsafe fn hold(&self) -> Pinned {
-        // SAFETY: on the list, it is not over (rule 5).
+        // SAFETY: the cell is on the list, so it has not been freed (rule 5).
         unsafe { spawn_header_of(self.0) }.poll_state.add_waker();
         Pinned(self.0)
     }
 }
 
-/// A future that was on the list a moment ago.
+/// A future that was on the list, kept alive by a waker count.
 pub(super) struct Pinned(NonNull<Header>);
 
 impl Pinned {
@@ -654,7 +658,7 @@ impl Pinned {
         unsafe { (self.0.as_ref().vtable.fail)(self.0, error) };
     }
 
-    /// Is this a forked child, and the future its parent's?
+    /// Is this a forked child, and does the future belong to its parent?
     pub(super) fn is_left(&self) -> bool {
         // SAFETY: as above.
         unsafe { is_left(self.0) }
@@ -663,7 +667,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // SAFETY: the count of `hold` is given up, once.
+        // SAFETY: the count that `hold` took is given up, once.
         unsafe { drop_waker(self.0.as_ptr().cast_const().cast()) };
     }
 }

@@ -1,4 +1,4 @@
-//! The life of a task: one word, changed only by the named transitions of this file.
+//! The state of a task: one word, changed only by the named transitions of this file.
 //!
 //! ```text
 //!                    start                    publish
@@ -11,28 +11,27 @@
 //!      └────────────────────────────────────────────────▶ CANCELLED
 //! ```
 //!
-//! - PENDING: the work is in the cell. Whoever moves the word away from PENDING owns the work: a worker, a
-//!   waiter that claims it, or a canceller. That is one compare-exchange, so cancel and start cannot both win.
-//! - A spawned future is RUNNING from its first poll to its end, however often it is suspended in between; who may touch
-//!   it then is said by its own second word (`poll_state`), and `cancel_begun` is for it alone.
-//! - RUNNING and CANCELLING: the one who made the transition owns the payload alone, until it publishes.
+//! - PENDING: the work is in the cell. The thread that moves the word away from PENDING owns the work: a worker, a waiter that
+//!   claims it, or a canceller. The move is one compare-exchange, so cancel and start cannot both win.
+//! - A spawned future is RUNNING from its first poll to its end, however often it is suspended in between; its second word
+//!   (`poll_state`) says which thread may access it then, and only it uses `cancel_begun`.
+//! - RUNNING and CANCELLING: the thread that made the transition owns the payload exclusively until it publishes.
 //! - A spawned future, or a closure on a spare thread, that has no handle when it ends goes from RUNNING or CANCELLING to TAKEN
-//!   (`discard`): wakers, or the runner's half in a queue, may keep the cell for long, and the outcome must not wait for them.
-//! - VALUE, ERROR, CANCELLED are final: the payload belongs to the handle's side, which reads it, or takes it
-//!   (TAKEN) if it owns the handle by value.
+//!   (`discard`): wakers, or the runner's half in a queue, may keep the cell for a long time, and the outcome must not be kept
+//!   that long.
+//! - VALUE, ERROR, CANCELLED are final: the payload belongs to the owner of the handle, which reads it, or takes it (TAKEN) if
+//!   it owns the handle by value.
 //!
-//! - FOREIGN is final too, and reached from any phase that is not (`disown`): the handle has found that it is in a forked child,
-//!   and that the task is its parent's, so nobody will ever resolve this copy of it. The payload stays as it is, whatever
-//!   that is, and is never touched again.
+//! - FOREIGN is final too, and reached from any phase that is not (`disown`): the handle is in a forked child and the task
+//!   belongs to the parent, so no thread will ever resolve this copy. The payload stays as it is and is never accessed again.
 //!
-//! Beside the phase, the word holds:
-//! - how many parties keep the cell alive: the runner's half, the handle, and a spare thread that runs the task although
-//!   the runner's half still lies in its queue (at most 3);
+//! Besides the phase, the word holds:
+//! - how many parties keep the cell alive: the runner's half, the handle, and a spare thread that runs the task while the
+//!   runner's half is still in its queue (at most 3);
 //! - CALLBACKS: the callback list may have entries, and the resolver has to run them before it publishes;
-//! - the address of the one [`Waiter`] that waits for the end, or null. Only the owner of the handle puts one
-//!   there or takes it away; publishing takes it out in the same step that makes the phase final. So whoever
-//!   finds the phase not final and its waiter in place knows that it will be notified: no lost wake-up. A handle that is
-//!   dropped before the end leaves NO_HANDLE there.
+//! - the address of the one [`Waiter`] that waits for the end, or null. Only the owner of the handle registers or removes one;
+//!   publishing takes it out in the same step that makes the phase final. So a waiter that is registered while the phase is not
+//!   final will be notified: no wake-up is lost. A handle that is dropped before the end stores NO_HANDLE in its place.
 
 use crate::sync::atomic::{AtomicPtr, Ordering::*};
 
@@ -47,10 +46,10 @@ const TAGS: usize = PHASE | CALLBACKS | REFS;
 // The tags live in the low bits of a waiter's address.
 const _: () = assert!(Waiter::ALIGN > TAGS);
 
-/// In the place of a waiter's address: the handle has been dropped. No waiter stands at this address.
+/// Stored instead of a waiter's address once the handle has been dropped. No waiter has this address.
 const NO_HANDLE: usize = Waiter::ALIGN;
 
-/// Where a task stands. See the diagram of the module.
+/// The phase of a task: see the diagram of the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Phase {
@@ -84,13 +83,13 @@ impl Phase {
         self as usize >= Self::Value as usize
     }
 
-    /// An outcome that somebody who waits for a failure should hear of. Cancelled is not a failure, as in Python.
+    /// Whether the outcome is a failure. As in Python, a cancelled task has not failed.
     pub(crate) fn is_failure(self) -> bool {
         matches!(self, Self::Error | Self::Foreign)
     }
 }
 
-/// The word at one moment.
+/// A loaded value of the word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Snapshot(*mut Waiter);
 
@@ -154,7 +153,7 @@ impl Snapshot {
 pub(crate) enum Start {
     /// The caller owns the work and must publish an outcome.
     Won,
-    /// Somebody else started or cancelled the task: there is nothing to do.
+    /// The task was already started or cancelled: there is nothing to do.
     Lost,
 }
 
@@ -162,24 +161,24 @@ pub(crate) enum Start {
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum BeginCancel {
-    /// The caller owns the work, must drop it and publish [`Phase::Cancelled`].
+    /// The caller owns the work, and must drop it and publish [`Phase::Cancelled`].
     Won,
-    /// It is cancelled, or another thread is at it.
+    /// It is cancelled, or another thread is cancelling it.
     Already,
     /// It has started, or has ended otherwise.
     TooLate,
 }
 
-/// What becomes of the reference of whoever publishes.
+/// What happens to the publishing thread's reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Share {
-    /// It is given up, in the same step.
+    /// It is given up in the same step.
     Released,
-    /// It stays, and may be the handle's.
+    /// It is kept, and may be the handle's.
     Kept,
-    /// It stays, and is the runner's: if it is the only one, there is no handle any more.
+    /// It is kept, and is the runner's: if it is the only one, there is no longer a handle.
     RunnersKept,
-    /// It is a spare thread's, which gives it up in the same step, or after [`Publish::Alone`]. The runner's may be there as well.
+    /// It is a spare thread's, which gives it up in the same step, or after [`Publish::Alone`]. The runner's may exist as well.
     Spare,
 }
 
@@ -188,7 +187,7 @@ impl Share {
         matches!(self, Self::Released | Self::Spare)
     }
 
-    /// May somebody want the outcome?
+    /// May the outcome still be read?
     fn is_wanted(self, now: Snapshot) -> bool {
         match self {
             Self::Spare => now.has_handle(),
@@ -203,14 +202,14 @@ impl Share {
 pub(crate) enum Publish {
     /// Nothing yet: there are callbacks to run first.
     RunCallbacks,
-    /// The outcome is out.
+    /// The outcome has been published.
     Published {
-        /// Who has to be notified now, or null.
+        /// The waiter to notify now, or null.
         waiter: *mut Waiter,
     },
-    /// Nobody is left to see the outcome, so the phase did not change. If the caller's reference was the runner's and to be
-    /// released, the caller owns the whole cell: it drops the payload and frees the cell. If not, it drops the payload
-    /// ([`State::discard`]), and still has its reference.
+    /// No handle is left that could read the outcome, so the phase did not change. With [`Share::Released`] the caller owns the
+    /// whole cell: it drops the payload and frees the cell. Otherwise it drops the payload ([`State::discard`]), and still has
+    /// its reference.
     Alone,
 }
 
@@ -218,7 +217,7 @@ pub(crate) enum Publish {
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Release {
-    /// Others keep the cell.
+    /// Other references keep the cell alive.
     Shared,
     /// That was the last reference: the caller frees the cell, whose payload is as this phase says.
     Last(Phase),
@@ -228,7 +227,7 @@ pub(crate) enum Release {
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReleaseHandle {
-    /// The runner keeps the cell, and drops the outcome when there is one.
+    /// The runner keeps the cell alive, and drops the outcome when there is one.
     Shared,
     /// That was the last reference: the caller frees the cell, whose payload is as this phase says.
     Last(Phase),
@@ -236,7 +235,7 @@ pub(crate) enum ReleaseHandle {
     DropOutcome,
 }
 
-/// The word is final already, so nobody will be notified any more.
+/// The phase is already final, so no waiter will be notified any more.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct AlreadyFinal;
 
@@ -247,7 +246,7 @@ impl State {
         Self(AtomicPtr::new(std::ptr::without_provenance_mut(phase as usize | (refs * REF))))
     }
 
-    /// The phase as others may see it. Acquire: a final phase makes the outcome readable.
+    /// The current phase. Acquire: a final phase makes the outcome readable.
     pub(crate) fn phase(&self) -> Phase {
         self.load().phase()
     }
@@ -268,8 +267,8 @@ impl State {
         })
     }
 
-    /// [`start`](Self::start) by a caller that has no reference of its own, and gets one in the same step. The handle is
-    /// there, and keeps the cell alive during the call.
+    /// [`start`](Self::start) by a caller that has no reference of its own, and gets one in the same step. The handle keeps the
+    /// cell alive during the call.
     pub(super) fn start_with_reference(&self) -> Start {
         self.update(|now| match now.phase() {
             Phase::Pending => Ok((Start::Won, now.with_phase(Phase::Running).with_ref_more())),
@@ -286,8 +285,7 @@ impl State {
         })
     }
 
-    /// RUNNING → CANCELLING, by whoever has a spawned future to itself: what has begun can be cancelled only where it can
-    /// stop half-way.
+    /// RUNNING → CANCELLING, by the owner of a spawned future: only a future can be cancelled after it has started.
     pub(super) fn cancel_begun(&self) {
         self.update(|now| {
             debug_assert_eq!(now.phase(), Phase::Running);
@@ -295,9 +293,9 @@ impl State {
         })
     }
 
-    /// RUNNING or CANCELLING → a final phase, which takes the waiter out and, if the share is released, gives up one
-    /// reference, all in one step: after it the caller must not touch the cell unless it holds another reference.
-    /// Release: the outcome and all that the task did is visible to whoever sees the phase.
+    /// RUNNING or CANCELLING → a final phase, which takes the waiter out and, if the share is released, gives up one reference,
+    /// all in one step: after it the caller must not access the cell unless it holds another reference. Release: a thread that
+    /// sees the phase sees the outcome and everything that the task did.
     pub(crate) fn publish(&self, outcome: Phase, share: Share) -> Publish {
         debug_assert!(outcome.is_final());
         self.update(|now| {
@@ -322,8 +320,8 @@ impl State {
         !now.has_callbacks() && share.is_wanted(now)
     }
 
-    /// RUNNING or CANCELLING → TAKEN, by whoever was told [`Publish::Alone`] and keeps its reference: the payload is its to
-    /// drop.
+    /// RUNNING or CANCELLING → TAKEN, by a caller that got [`Publish::Alone`] and keeps its reference: it must drop the
+    /// payload.
     pub(super) fn discard(&self) {
         self.update(|now| {
             debug_assert!(matches!(now.phase(), Phase::Running | Phase::Cancelling));
@@ -339,7 +337,7 @@ impl State {
         })
     }
 
-    /// Puts the waiter in place. Only the owner of the handle may, and only where none is.
+    /// Registers the waiter. Only the owner of the handle may do so, and only while none is registered.
     pub(crate) fn set_waiter(&self, waiter: *mut Waiter) -> Result<(), AlreadyFinal> {
         self.update(|now| {
             debug_assert!(now.waiter().is_null() && waiter.addr() & TAGS == 0);
@@ -347,8 +345,8 @@ impl State {
         })
     }
 
-    /// Takes the waiter back before it was notified: it is the caller's again (null where none was). Where the
-    /// word is final the resolver has taken it, and has notified it or is about to.
+    /// Takes the waiter back before it is notified: it belongs to the caller again (null if there was none). If the phase is
+    /// final, the resolver has taken it, and has notified it or is about to.
     pub(crate) fn clear_waiter(&self) -> Result<*mut Waiter, AlreadyFinal> {
         self.update(|now| {
             if now.phase().is_final() {
@@ -359,8 +357,9 @@ impl State {
         })
     }
 
-    /// Any phase that is not final → FOREIGN, which takes the waiter out. Only in a forked child, of a task that is its parent's
-    /// and that no thread of the child is inside of: so the thread that started it, if any, does not exist in this process.
+    /// Any phase that is not final → FOREIGN, which takes the waiter out. Only in a forked child, for a task that belongs to
+    /// the parent and that no thread of the child is running: the thread that started it, if any, does not exist in this
+    /// process.
     #[cold]
     pub(crate) fn disown(&self) -> Result<*mut Waiter, AlreadyFinal> {
         self.update(|now| {
@@ -372,14 +371,14 @@ impl State {
         })
     }
 
-    /// Announces that the callback list has an entry. If the word is final, the resolver may have missed it.
+    /// Announces that the callback list has an entry. If the phase is final, the resolver may have missed it.
     pub(crate) fn announce_callback(&self) -> Result<(), AlreadyFinal> {
         self.update(|now| {
             if now.phase().is_final() { Err(Err(AlreadyFinal)) } else { Ok((Ok(()), now.with_callbacks(true))) }
         })
     }
 
-    /// The resolver is about to empty the callback list.
+    /// Called when the resolver is about to empty the callback list.
     pub(crate) fn retract_callbacks(&self) {
         self.update(|now| Ok(((), now.with_callbacks(false))));
     }
@@ -397,10 +396,10 @@ impl State {
         })
     }
 
-    /// Gives up the runner's reference, or the handle's where no outcome is left.
+    /// Gives up the runner's reference, or the handle's if no outcome is left.
     pub(crate) fn release(&self) -> Release {
-        // A sole owner needs no read-modify-write: nobody else can touch the word any more. Acquire (in `load`)
-        // orders what the others did before they let go.
+        // A sole owner needs no read-modify-write: no other thread can access the word any more. Acquire (in `load`) orders
+        // what the others did before they gave up their references.
         let now = self.load();
         if now.refs() == 1 {
             return Release::Last(now.phase());
@@ -415,9 +414,9 @@ impl State {
         Snapshot(self.0.load(Acquire))
     }
 
-    /// The only compare-exchange loop. `step` is a pure function of the word: a new word, or nothing to change.
-    /// AcqRel on success serves every transition: each of them either hands the payload over or takes it, and the
-    /// documentation of each says which. Acquire on failure, because a step may decide on what it sees.
+    /// The only compare-exchange loop. `step` is a pure function of the word that returns a new word, or nothing to change.
+    /// AcqRel on success serves every transition: each of them either hands the payload over or takes it, and the documentation
+    /// of each says which. Acquire on failure, because a step may decide on what it sees.
     #[inline(always)]
     fn update<R>(&self, step: impl Fn(Snapshot) -> Result<(R, Snapshot), R>) -> R {
         let mut now = self.load();

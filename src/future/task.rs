@@ -1,4 +1,4 @@
-//! The runner's half of a task: what lies in an executor's queue.
+//! The runner's half of a task: the entry in an executor's queue.
 
 #![allow(unsafe_code)]
 
@@ -22,7 +22,7 @@ where
     T: Send + 'static,
     O: Owner,
 {
-    // SAFETY: both types live for ever.
+    // SAFETY: both types are `'static`.
     unsafe { borrowing_task(work, owner) }
 }
 
@@ -42,10 +42,9 @@ where
     (Task(cell), unsafe { TaskFuture::from_cell(cell) })
 }
 
-/// A task that waits for somebody to run it. Dropping it resolves its future to [`TaskError::Abandoned`].
+/// A task that waits to be run. Dropping it resolves its future to [`TaskError::Abandoned`].
 ///
-/// Cancelled tasks, and those that a waiter has claimed, stay in their queue as empty shells; running a shell
-/// does nothing.
+/// Cancelled tasks, and those that a waiter has claimed, stay in the queue as empty shells; running a shell does nothing.
 pub(crate) struct Task(NonNull<Header>);
 
 // SAFETY: a task owns its closure, which is `Send` (bound of `borrowing_task`), and its state is an atomic word.
@@ -65,22 +64,22 @@ impl Task {
     }
 
     /// # Safety
-    /// The address comes from [`into_raw`](Self::into_raw), and becomes a task once.
+    /// The address comes from [`into_raw`](Self::into_raw), and is converted back only once.
     #[inline]
     pub(crate) unsafe fn from_raw(raw: NonNull<()>) -> Self {
         Self(raw.cast())
     }
 
-    /// Runs the task, unless it was cancelled or claimed, and resolves its future; says whether it ran to its end. (A spawned
-    /// future is polled once.)
+    /// Runs the task, unless it was cancelled or claimed, and resolves its future; returns whether it ran to its end. (A
+    /// spawned future is polled once.)
     ///
-    /// `about_to_publish(true)` is called when the closure has returned and nothing that is the user's is left to run,
-    /// right before anybody can see the outcome; `about_to_publish(false)` if something turns up after all: a callback
-    /// that was added meanwhile, a waker to wake, a result to drop.
+    /// `about_to_publish(true)` is called when the closure has returned and no user code is left to run, immediately before the
+    /// outcome is published; `about_to_publish(false)` if there is user code to run after all: a callback that was added
+    /// meanwhile, a waker to wake, a result to drop.
     pub(crate) fn run(self, about_to_publish: &dyn Fn(bool)) -> bool {
         let cell = self.into_cell();
         let mut ran = false;
-        // A panic can come only from the destructor of what an already dropped handle left behind.
+        // Only the destructor of an outcome whose handle was already dropped can panic here.
         quiet::call(|| {
             // SAFETY: this half's reference goes into the call.
             ran = unsafe { cell::run(cell, about_to_publish) };
@@ -88,8 +87,8 @@ impl Task {
         ran
     }
 
-    /// [`run`](Self::run) inside other code, such as another task, of whose stack there may be little left: without room for it
-    /// the task fails.
+    /// [`run`](Self::run) inside other code, such as another task, which may have little stack left: without enough stack the
+    /// task fails.
     pub(crate) fn run_nested(self) {
         let mut task = Some(self);
         let run = || task.take().map(|task| task.run(&|_| ()));
@@ -100,14 +99,14 @@ impl Task {
         }
     }
 
-    /// Cancels the task if nobody has begun it.
+    /// Cancels the task if it has not started.
     pub(crate) fn cancel(self) {
         // SAFETY: this half's reference, which lasts until `self` is dropped.
         unsafe { cell::cancel(self.0) };
         self.discard();
     }
 
-    /// Resolves the task with an error if nobody has begun it.
+    /// Resolves the task with an error if it has not started.
     pub(crate) fn fail(self, error: TaskError) {
         // SAFETY: this half's reference, which lasts until `self` is dropped.
         unsafe { cell::fail(self.0, error) };
@@ -120,7 +119,7 @@ impl Task {
         unsafe { cell::is_shell(self.0) }
     }
 
-    /// Gives up a task of which only the shell is left.
+    /// Gives up a task that is an empty shell.
     pub(crate) fn discard(self) {
         let cell = self.into_cell();
         // SAFETY: this half's reference is given up, once.
@@ -146,7 +145,7 @@ impl fmt::Debug for Task {
     }
 }
 
-/// A task that a thread has claimed for another one, which runs it: see `offload`. Dropping it resolves its future to
+/// A task that one thread has claimed for another thread to run: see `offload`. Dropping it resolves its future to
 /// [`TaskError::Abandoned`].
 pub(crate) struct Claimed(NonNull<Header>);
 
@@ -160,7 +159,7 @@ impl Claimed {
         Self(cell)
     }
 
-    /// Runs the task for the wait that `offload` is of. The rest is as in [`Task::run`].
+    /// Runs the task for the wait that `offload` belongs to. The rest is as in [`Task::run`].
     pub(crate) fn run(self, offload: &Arc<Offload>, about_to_publish: &dyn Fn(bool)) -> bool {
         let cell = self.into_cell();
         let mut ran = false;
@@ -170,7 +169,7 @@ impl Claimed {
         ran
     }
 
-    /// Resolves the task with an error, unrun.
+    /// Resolves the task with an error without running it.
     pub(crate) fn fail(self, error: TaskError) {
         let cell = self.into_cell();
         // SAFETY: the claim goes into the call.

@@ -1,12 +1,13 @@
-//! Waiters for the end of a task: a blocked thread, a `Waker`, or a set that collects completions. The resolver treats all of them
-//! alike: as a [`Waiter`], which is notified once.
+//! Waiters for the end of a task: a blocked thread, a `Waker`, or a set that collects completions. The resolver treats all of
+//! them alike, as a [`Waiter`] that is notified once.
 //!
 //! Contract (the rules that the unsafe code of this folder and of `combine` relies on):
-//! 1. A waiter stands at a multiple of [`Waiter::ALIGN`]. It is registered in at most one task, by the owner of that task's handle.
-//! 2. From registration until it is notified or taken back ([`State::clear_waiter`](super::state::State)), it
-//!    neither moves nor dies.
-//! 3. The resolver notifies it exactly once, after the outcome is published, and does not touch it after
-//!    `notify` returns; `notify` itself may let it die.
+//! 1. The address of a waiter is a multiple of [`Waiter::ALIGN`]. It is registered in at most one task, by the owner of that
+//!    task's handle.
+//! 2. From registration until it is notified or taken back ([`State::clear_waiter`](super::state::State)), it is neither moved
+//!    nor freed.
+//! 3. The resolver notifies it exactly once, after the outcome is published, and does not access it after `notify` returns;
+//!    `notify` itself may free it.
 
 use std::ptr::NonNull;
 use std::time::Instant;
@@ -24,14 +25,14 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// How waiters have to be aligned (rule 1): that leaves room for the tags of the state word.
+    /// The alignment of waiters (rule 1), which leaves room for the tags of the state word.
     pub(crate) const ALIGN: usize = 64;
 
     pub(crate) const fn new(notify: Notify) -> Self {
         Self { notify }
     }
 
-    /// `about_to_call` is called before any code runs that is not this crate's: a waker, a destructor.
+    /// `about_to_call` is called before any user code runs, such as a waker or a destructor.
     ///
     /// # Safety
     /// The caller is the resolver and has taken `waiter` out of the state word (rule 3).
@@ -42,7 +43,7 @@ impl Waiter {
     }
 }
 
-/// A thread that blocks on one task. It lives on that thread's stack.
+/// A thread that blocks on one task. The value is on that thread's stack.
 #[repr(C, align(64))]
 pub(super) struct ThreadWaiter {
     waiter: Waiter,
@@ -61,11 +62,11 @@ impl ThreadWaiter {
         (&raw const *self).cast::<Waiter>().cast_mut()
     }
 
-    /// Blocks until the task has notified this waiter, or until the deadline; says whether it was notified. Whenever it
-    /// wakes up early it asks `meanwhile`, which may do something about the task, and says whether it did.
+    /// Blocks until the task has notified this waiter, or until the deadline; returns whether it was notified. Before each time
+    /// it parks it calls `meanwhile`, which may advance the task, and returns whether it did.
     pub(super) fn wait(&self, deadline: Option<Instant>, meanwhile: &dyn Fn() -> bool) -> bool {
         loop {
-            // Acquire pairs with the Release of `notify`: the notifier is done with this waiter.
+            // Acquire pairs with the Release of `notify`: the notifier no longer uses this waiter.
             if self.notified.load(Acquire) {
                 return true;
             }
@@ -82,8 +83,7 @@ impl ThreadWaiter {
     unsafe fn notify(waiter: NonNull<Waiter>, _failed: bool, _about_to_call: &dyn Fn()) {
         // SAFETY: `waiter` is the first field of a `ThreadWaiter` (repr(C)), alive by rule 2.
         let this = unsafe { waiter.cast::<Self>().as_ref() };
-        // As soon as the flag is up the waiting thread may return and its stack frame be gone, so the handle that
-        // wakes it is taken before.
+        // Once the flag is set the waiting thread may return and its stack frame be reused, so the unparker is cloned before.
         let thread = this.thread.clone();
         this.notified.store(true, Release);
         thread.unpark();

@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code)]
 
-/// The number of the processor, as of now: the next moment it may be another one. With glibc it is read from memory.
+/// The number of the current processor, which may change at any time. With glibc it is read from memory.
 pub(crate) fn current() -> Option<u32> {
-    // SAFETY: it has no conditions.
+    // SAFETY: it has no preconditions.
     u32::try_from(unsafe { libc::sched_getcpu() }).ok()
 }

@@ -1,17 +1,17 @@
 //! Crash notes: what a process that dies of a signal leaves behind for the process that started it.
 //!
-//! A [`Note`] lies in memory that both share. A signal handler fills it in and then lets the signal have its way, so
-//! the exit status is the true one. std has a handler for stack overflows, but installs it on the way to `main`, where
-//! a worker process never comes by.
+//! A [`Note`] is in memory that both share. A signal handler fills it in and then lets the signal take its default action, so
+//! the exit status is unchanged. std has a handler for stack overflows, but installs it on the way to `main`, which a worker
+//! process does not reach.
 //!
 //! What the unsafe code relies on:
 //! - The handler calls nothing but system calls and atomics, reads thread-locals that need no initialisation, and does
 //!   not allocate, lock or panic: it may have interrupted anything, the allocator included.
-//! - `NOTE` is null or points to a note that lives for ever; it is set before the handler is installed.
+//! - `NOTE` is null or points to a note that is never freed; it is set before the handler is installed.
 //! - An [`AltStack`] stays on the thread that installed it, and its memory is unmapped after the kernel has forgotten
 //!   it.
 //! - `NAME` is empty, or points to the name of the thread that an [`AltStack`] of this thread keeps.
-//! - A note is atomics only, for which all bits are valid. Whoever is on the other side can confuse the text, no more.
+//! - A note consists of atomics, for which all bit patterns are valid. The other process can corrupt only the text.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -28,24 +28,24 @@ use super::{clock, image};
 use crate::fork;
 use crate::stack;
 
-/// What is said of a process that died: by the signal handler, and by the panic hook. All zeros say nothing.
+/// The description of a process that died, by the signal handler and by the panic hook. All zeros is an empty note.
 #[repr(C)]
 pub(crate) struct Note {
     crash: Text<512>,
     panic: Text<1024>,
-    /// When the panic was, in nanoseconds of the monotonic clock.
+    /// The time of the panic, in nanoseconds of the monotonic clock.
     panicked: AtomicU64,
-    /// When the newest panic was that is known to have been survived.
+    /// The time of the latest panic that is known to have been caught.
     survived: AtomicU64,
 }
 
 thread_local! {
-    /// When the newest panic of this thread was that it has noted. 0: it has noted none.
+    /// The time of the latest panic that this thread has noted; 0 if there is none.
     static PANICKED: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Note {
-    /// What the signal handler wrote, made fit to be printed.
+    /// What the signal handler wrote, without control characters.
     pub(crate) fn read(&self) -> Option<String> {
         self.crash.read()
     }
@@ -57,14 +57,14 @@ impl Note {
         (panicked != self.survived.load(Relaxed)).then_some((text, panicked))
     }
 
-    /// Keeps the description of a panic, in case that the process does not survive it. The newest one stays. A forked copy of
-    /// the process has this memory, too, and its panics are not the process's.
+    /// Stores the description of a panic, in case the process dies of it; it replaces the previous one. A forked child shares
+    /// this memory, but its panics are not those of the process.
     pub(crate) fn set_panic(&self, text: &str) {
         if fork::is_child() {
             return;
         }
-        // Acquire, so that this text goes over the last one, not under it. If somebody is writing just now, that one is
-        // as new.
+        // Acquire, so that this text is written after the previous one. If another thread is writing now, its text is as
+        // recent.
         if self.panic.state.swap(BUSY, Acquire) != BUSY {
             let mut end = text.len().min(self.panic.bytes.len());
             while !text.is_char_boundary(end) {
@@ -79,21 +79,22 @@ impl Note {
         }
     }
 
-    /// The calling thread has survived its last panic. That of another thread, which may be dying of it, is kept.
+    /// Notes that the calling thread has caught its last panic. The panic of another thread, which may end the process, is
+    /// kept.
     #[cold]
     fn forget_panic(&self) {
         let own = PANICKED.replace(0);
         if own != 0 && self.panicked.load(Relaxed) == own && !fork::is_child() {
-            // The greatest stays: another thread may have noted a later panic since, and survived it.
+            // Keeps the greatest: another thread may have noted and caught a later panic.
             self.survived.fetch_max(own, Relaxed);
         }
     }
 }
 
-/// The panic that this thread has just caught is not what the process dies of, if it does.
+/// Records that this thread has caught its last panic, so that it is not reported as the reason if the process dies.
 #[cold]
 pub(crate) fn forget_panic() {
-    // SAFETY: the note lives for ever. Acquire: see `install`.
+    // SAFETY: the note is never freed. Acquire: see `install`.
     if let Some(note) = unsafe { NOTE.load(Acquire).as_ref() } {
         note.forget_panic();
     }
@@ -104,26 +105,26 @@ const BUSY: u32 = u32::MAX;
 
 #[repr(C)]
 struct Text<const N: usize> {
-    /// Zero, [`BUSY`], or how long the text is.
+    /// Zero, [`BUSY`], or the length of the text.
     state: AtomicU32,
     bytes: [AtomicU8; N],
 }
 
 impl<const N: usize> Text<N> {
     fn finish(&self, length: usize) {
-        // Release: who sees the length sees the bytes.
+        // Release: a reader that sees the length sees the bytes.
         self.state.store(length as u32, Release);
     }
 
     fn read(&self) -> Option<String> {
-        // Acquire: see `finish`. The number is the other process's, so it may be anything.
+        // Acquire: see `finish`. The other process wrote the number, so it may have any value.
         let length = match self.state.load(Acquire) {
             0 | BUSY => return None,
             length => N.min(length as usize),
         };
         let bytes: Vec<u8> = self.bytes[..length].iter().map(|byte| byte.load(Relaxed)).collect();
         let text = String::from_utf8_lossy(&bytes);
-        // A terminal must not obey what a crashed process has said.
+        // Control characters from a crashed process must not reach a terminal.
         let is_text = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
         Some(text.chars().filter(is_text).collect())
     }
@@ -164,12 +165,12 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Where the handler writes to.
+/// The note that the handler writes to.
 static NOTE: AtomicPtr<Note> = AtomicPtr::new(ptr::null_mut());
-/// The process that the note is about. A process forked from it inherits handler and note.
+/// The process that the note describes. A forked child inherits handler and note.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-/// The signals that a process brings upon itself, with their names. Most are the end of it.
+/// The signals of faults, with their names. Most of them end the process.
 const SIGNALS: [(c_int, &[u8]); 7] = [
     (libc::SIGSEGV, b"SIGSEGV"),
     (libc::SIGBUS, b"SIGBUS"),
@@ -180,14 +181,13 @@ const SIGNALS: [(c_int, &[u8]); 7] = [
     (libc::SIGSYS, b"SIGSYS"),
 ];
 
-/// From now on a fatal signal leaves its note in `note`. A signal that somebody already handles, such as a sanitizer,
-/// stays theirs.
+/// From now on a fatal signal is described in `note`. A signal that already has a handler, such as a sanitizer's, keeps it.
 ///
 /// # Safety
 ///
-/// This process must be the library's own to command: signal handlers belong to the program otherwise.
+/// This process must be a worker of this crate: otherwise signal handlers are up to the program.
 pub(crate) unsafe fn install(note: &'static Note) {
-    // The handler asks for it, and must find it there.
+    // Initialized here, because the handler uses it and must not initialize it.
     image::executable();
     OWNER.store(std::process::id(), Relaxed);
     // Release: a handler that sees the note sees the owner.
@@ -219,18 +219,18 @@ unsafe extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context:
         // Acquire: see `install`.
         let note = NOTE.load(Acquire).as_ref();
         if let Some(note) = note.filter(|_| libc::getpid() as u32 == OWNER.load(Relaxed)) {
-            // Whatever is written first has killed the process. Acquire: nothing was written before.
+            // The first fault is what ends the process, so only that one is written. Acquire: nothing was written before.
             if note.crash.state.compare_exchange(0, BUSY, Acquire, Relaxed).is_ok() {
                 let mut writer = Writer::new(&note.crash.bytes);
                 describe(&mut writer, signal, &*info, context);
                 note.crash.finish(writer.length);
             } else {
-                // The other thread is about to end this process. It must not be ended before the note is there.
+                // Another thread is writing the note and will end this process, which must not end before the note is complete.
                 libc::nanosleep(&libc::timespec { tv_sec: 1, tv_nsec: 0 }, ptr::null_mut());
             }
         }
-        // The signal once more, with all that is known about it, and this time without a handler. It is blocked until
-        // the handler returns; then it comes before any further instruction.
+        // Raises the signal again with the same information, this time with the default action. It is blocked until the handler
+        // returns, and is then delivered before any further instruction.
         let mut default: libc::sigaction = mem::zeroed();
         default.sa_sigaction = libc::SIG_DFL;
         libc::sigaction(signal, &default, ptr::null_mut());
@@ -250,7 +250,7 @@ unsafe extern "C" fn handler(signal: c_int, info: *mut libc::siginfo_t, context:
 unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, context: *mut c_void) {
     let name = SIGNALS.iter().find(|(number, _)| *number == signal).map_or(&b"a signal"[..], |(_, name)| name);
     if info.si_code <= 0 {
-        // SAFETY: a signal that a process sent says which.
+        // SAFETY: a signal that was sent by a process contains its id.
         let sender = unsafe { info.si_pid() };
         to.add(name);
         if sender as u32 == OWNER.load(Relaxed) {
@@ -264,7 +264,7 @@ unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, c
     }
 
     let has_address = matches!(signal, libc::SIGSEGV | libc::SIGBUS) && info.si_code != libc::SI_KERNEL;
-    // SAFETY: these two signals say which address could not be used, unless the processor did not tell the kernel.
+    // SAFETY: these two signals contain the faulting address, unless the processor did not report it.
     let address = has_address.then(|| unsafe { info.si_addr() }.addr());
     match address {
         Some(address) if STACK.get().overflowed_at(address) || Stack::grown().overflowed_at(address) => {
@@ -296,7 +296,7 @@ unsafe fn describe(to: &mut Writer<'_>, signal: c_int, info: &libc::siginfo_t, c
     }
 }
 
-/// Says which thread this is, if its whole name is known: the kernel keeps 15 bytes.
+/// Adds the name of this thread, if it is known in full: the kernel keeps 15 bytes.
 fn add_thread(to: &mut Writer<'_>) {
     const KEPT: usize = 15;
     let mut kept = [0u8; KEPT + 1];
@@ -307,7 +307,7 @@ fn add_thread(to: &mut Writer<'_>) {
             unsafe { libc::prctl(libc::PR_GET_NAME, kept.as_mut_ptr()) };
             kept.split(|&byte| byte == 0).next().unwrap_or_default()
         }
-        // SAFETY: the name belongs to the `AltStack` of this thread, which clears the place before it goes.
+        // SAFETY: the name belongs to the `AltStack` of this thread, which resets `NAME` before it is dropped.
         _ => unsafe { std::slice::from_raw_parts(name, length) },
     };
     if !name.is_empty() && (length > 0 || name.len() < KEPT) {
@@ -339,9 +339,9 @@ unsafe fn interrupted_code(context: *mut c_void) -> Option<usize> {
 }
 
 thread_local! {
-    /// The stack of this thread, if it has an [`AltStack`]. It has no destructor and no lazy start.
+    /// The stack of this thread, if it has an [`AltStack`]. It has no destructor and no lazy initialization.
     static STACK: Cell<Stack> = const { Cell::new(Stack { low: 0, guard: 0 }) };
-    /// Where the name of this thread is and how long, if it has an [`AltStack`].
+    /// The address and length of the name of this thread, if it has an [`AltStack`].
     static NAME: Cell<(*const u8, usize)> = const { Cell::new((ptr::null(), 0)) };
 }
 
@@ -349,17 +349,17 @@ thread_local! {
 struct Stack {
     /// Its lowest address.
     low: usize,
-    /// How much of what is there cannot be used. Some C libraries count it as part of the stack.
+    /// The size of the guard area at that address. Some C libraries count it as part of the stack.
     guard: usize,
 }
 
 impl Stack {
-    /// How far below its stack a thread is taken for one that ran over: Rust code touches every page on its way down,
-    /// other code may not.
+    /// How far below its stack a fault still counts as a stack overflow: Rust code touches every page on its way down, other
+    /// code may not.
     const MARGIN: usize = 64 << 10;
 
     fn of_this_thread() -> Option<Stack> {
-        // SAFETY: the attributes are read if they were written, and given back.
+        // SAFETY: the attributes are read only if they were written, and are destroyed.
         unsafe {
             let mut attributes = mem::zeroed();
             if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
@@ -373,7 +373,7 @@ impl Stack {
         }
     }
 
-    /// The segment that the thread is on where its own stack has ended, whose guard is below it.
+    /// The segment that the thread runs on after its own stack was used up. Its guard is below it.
     fn grown() -> Stack {
         Stack { low: stack::segment().unwrap_or(0), guard: 0 }
     }
@@ -384,22 +384,21 @@ impl Stack {
     }
 }
 
-/// A stack of its own for the signal handler of one thread: on the thread's stack there is no room after an overflow.
+/// A separate stack for the signal handler of one thread: after an overflow there is no room on the thread's stack.
 pub(crate) struct AltStack {
     /// The mapping and its length; null if there was no memory for one.
     memory: *mut c_void,
     length: usize,
     previous: libc::stack_t,
-    /// Keeps the name.
+    /// Keeps the name alive.
     _thread: Thread,
     previous_name: (*const u8, usize),
-    /// Belongs to the thread.
+    /// The value belongs to its thread.
     _not_send: PhantomData<*mut ()>,
 }
 
 impl AltStack {
-    /// For the thread that calls this, until the value is dropped. If there is no memory for it, the thread does
-    /// without.
+    /// Installs one for the calling thread until the value is dropped. If there is no memory for it, the thread has none.
     pub(crate) fn install() -> AltStack {
         if let Some(stack) = Stack::of_this_thread() {
             STACK.set(stack);
@@ -416,12 +415,12 @@ impl AltStack {
             _not_send: PhantomData,
         };
         let page = rustix::param::page_size();
-        // SAFETY: reads a word that the kernel gave the process. On some processors a signal alone needs more than the
+        // SAFETY: reads a word that the kernel gave the process. On some processors a signal frame alone needs more than the
         // constant.
         let least = libc::SIGSTKSZ.max(unsafe { libc::getauxval(libc::AT_MINSIGSTKSZ) } as usize);
         let usable = (least + (32 << 10)).next_multiple_of(page);
         let length = page + usable;
-        // SAFETY: a new mapping, of which the lowest page stays out of bounds; the kernel gets what is above it.
+        // SAFETY: a new mapping, whose lowest page stays inaccessible; the kernel gets the rest.
         unsafe {
             let Ok(memory) = rustix::mm::mmap_anonymous(
                 ptr::null_mut(),
@@ -449,8 +448,8 @@ impl Drop for AltStack {
     fn drop(&mut self) {
         NAME.set(self.previous_name);
         if !self.memory.is_null() {
-            // SAFETY: the thread is not on this stack, from which nothing returns but the end of the process. The
-            // kernel lets go of it before it is unmapped.
+            // SAFETY: the thread is not on this stack: the handler never returns to code that would drop this value. The kernel
+            // forgets the stack before it is unmapped.
             unsafe {
                 if libc::sigaltstack(&self.previous, ptr::null_mut()) == 0 {
                     let _ = rustix::mm::munmap(self.memory, self.length);
@@ -472,13 +471,13 @@ mod tests {
 
     use super::*;
 
-    /// Names the file with the note, for a process that is to die.
+    /// The variable with the file of the note, for a process that is to crash.
     const FILE: &str = "FAULT_TEST_FILE";
     const WAY: &str = "FAULT_TEST_WAY";
 
     fn map(file: &File) -> &'static Note {
         file.set_len(size_of::<Note>() as u64).expect("the file grows");
-        // SAFETY: a new mapping of the whole file, which nobody unmaps.
+        // SAFETY: a new mapping of the whole file, which is never unmapped.
         unsafe {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
             let memory = rustix::mm::mmap(ptr::null_mut(), size_of::<Note>(), protection, MapFlags::SHARED, file, 0);
@@ -500,13 +499,13 @@ mod tests {
         (output.status, map(&file))
     }
 
-    /// Not a test of its own: what the processes that the tests start do.
+    /// Not a test itself: the code of the processes that the tests start.
     #[test]
     fn child() {
         let (Some(file), Ok(way)) = (env::var_os(FILE), env::var(WAY)) else { return };
         let note = map(&File::options().read(true).write(true).open(file).expect("made by the parent"));
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).expect("no core dumps");
-        // SAFETY: this process has nothing else to do. std's handlers, which a worker does not have, go away first.
+        // SAFETY: this process does nothing else. std's handlers, which a worker does not have, are removed first.
         unsafe {
             libc::signal(libc::SIGSEGV, libc::SIG_DFL);
             libc::signal(libc::SIGBUS, libc::SIG_DFL);
@@ -534,13 +533,13 @@ mod tests {
 
     fn die(way: &str, note: &Note) {
         match way {
-            // SAFETY: raising a signal is.
+            // SAFETY: raising a signal is sound.
             "long name" | "cut name" | "kernel's name" => assert_eq!(unsafe { libc::raise(libc::SIGABRT) }, 0),
             "overflow" => drop(overflow(1)),
             "overflow of a segment" => overflow_of_a_segment(),
-            // SAFETY: it is not.
+            // SAFETY: it is not sound: the process is to crash.
             "write" => unsafe { std::hint::black_box(16 as *mut u8).write_volatile(1) },
-            // SAFETY: it is not.
+            // SAFETY: it is not sound: the process is to crash.
             #[cfg(target_arch = "x86_64")]
             "illegal" => unsafe { std::arch::asm!("ud2") },
             // SAFETY: the instruction does nothing but trap.
@@ -563,7 +562,7 @@ mod tests {
                     }
                 });
             }
-            // SAFETY: the child does nothing but die.
+            // SAFETY: the child does nothing but crash.
             "forked" => unsafe {
                 let child = libc::fork();
                 if child == 0 {
@@ -573,7 +572,7 @@ mod tests {
                 assert_eq!(libc::waitpid(child, &mut status, 0), child);
                 assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSEGV);
             },
-            // SAFETY: raising a signal is.
+            // SAFETY: raising a signal is sound.
             "ignored" => assert_eq!(unsafe { libc::raise(libc::SIGFPE) }, 0),
             // SAFETY: the same.
             "raised" => assert_eq!(unsafe { libc::raise(libc::SIGSEGV) }, 0),
@@ -589,7 +588,7 @@ mod tests {
         overflow(n + 1) + std::hint::black_box(frame)[0]
     }
 
-    /// Runs over the end of what the stack was grown by; without that, of the stack itself.
+    /// Overflows the segment that the stack was grown by or, if there is none, the stack itself.
     fn overflow_of_a_segment() {
         match stack::segment() {
             Some(_) => drop(overflow(1)),
@@ -735,7 +734,7 @@ mod tests {
     #[test]
     fn alternate_stacks_nest() {
         fn current() -> *mut c_void {
-            // SAFETY: asks only.
+            // SAFETY: only queries the stack.
             unsafe {
                 let mut stack: libc::stack_t = mem::zeroed();
                 assert_eq!(libc::sigaltstack(ptr::null(), &mut stack), 0);

@@ -1,4 +1,4 @@
-//! Descriptors that are not mistaken for standard input, output or error.
+//! Descriptors that cannot be confused with standard input, output or error.
 
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags, open};
 /// The first descriptor that is not a standard one.
 pub(crate) const FIRST: i32 = 3;
 
-/// The same file, with a number of at least [`FIRST`]. If the program has closed a standard descriptor, a new descriptor gets its
-/// number, and the program's output would go to this file.
+/// A descriptor of the same file with a number of at least [`FIRST`]. If the program has closed a standard descriptor, a new
+/// descriptor gets its number, and the program's output would go to this file.
 pub(crate) fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     match fd.as_raw_fd() {
         FIRST.. => Ok(fd),
@@ -17,7 +17,7 @@ pub(crate) fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// The empty file, to be read from and written to.
+/// Opens `/dev/null` for reading and writing.
 pub(crate) fn null() -> io::Result<OwnedFd> {
     above_standard(open_null(OFlags::CLOEXEC)?)
 }
@@ -26,11 +26,11 @@ fn open_null(flags: OFlags) -> io::Result<OwnedFd> {
     Ok(open("/dev/null", OFlags::RDWR | flags, Mode::empty())?)
 }
 
-/// Opens the empty file in the place of each standard descriptor that is closed, as std does at the start of a program.
+/// Opens `/dev/null` for each standard descriptor that is closed, as std does at the start of a program.
 pub(crate) fn fill_standard() -> io::Result<()> {
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if rustix::io::fcntl_getfd(fd).is_err() {
-            // The lowest number that is free is this one. It stays open for as long as the process lives.
+            // The lowest free number is this one. It stays open until the process ends.
             let _ = open_null(OFlags::empty())?.into_raw_fd();
         }
     }

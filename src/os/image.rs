@@ -1,10 +1,10 @@
-//! The running executable as a place where functions live: where it is loaded, and which build it is.
+//! The running executable: where it is loaded, and which build it is.
 //!
 //! What the unsafe code relies on:
-//! - The dynamic loader, or the C library of a static program, describes the executable truthfully and lists it first.
-//!   All C libraries for Linux do: `dl_iterate_phdr` was made for unwinding, which jumps to what it is told.
-//! - The executable is never unloaded or moved, so what was read once stays true, and its loaded segments can be
-//!   read for as long as the process lives.
+//! - The dynamic loader, or the C library of a static program, describes the executable truthfully and lists it first. All C
+//!   libraries for Linux do: `dl_iterate_phdr` exists for unwinding, which relies on its answers.
+//! - The executable is never unloaded or moved, so what was read once stays valid, and its loaded segments can be read until
+//!   the process ends.
 #![allow(unsafe_code)]
 
 use std::ffi::{OsStr, c_int, c_void};
@@ -27,34 +27,35 @@ type ProgramHeader = libc::Elf32_Phdr;
 /// The type of the note that a linker writes with `--build-id`; its owner is `GNU`.
 const NT_GNU_BUILD_ID: u32 = 3;
 
-/// The main executable of this process. Of a function in a shared library it knows nothing.
+/// The main executable of this process. Shared libraries are not covered.
 pub(crate) struct Image {
-    /// What is added to the addresses in the file.
+    /// The difference between addresses in memory and in the file.
     base: usize,
     headers: &'static [ProgramHeader],
     id: OnceLock<BuildId>,
 }
 
-/// The executable that this process runs. If this crate is linked into a shared library, it is somebody else's.
+/// The executable that this process runs. If this crate is linked into a shared library, the executable is a different program.
 #[inline]
 pub(crate) fn executable() -> &'static Image {
     static EXECUTABLE: PerProcess<Image> = PerProcess::new();
     EXECUTABLE.get_or_make(Image::find)
 }
 
-/// The program was started with more rights than its caller has, so its environment is not to be trusted.
+/// Was the program started with more rights than its caller has? Then its environment cannot be trusted.
 pub(crate) fn is_secure() -> bool {
     // SAFETY: reads a word that the kernel gave the process.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// What to execute for another process of this program: the very file that runs, even if it has been replaced or deleted on disk.
+/// The path to execute for another process of this program: the running file itself, even if it has been replaced or deleted on
+/// disk.
 pub(crate) fn file() -> &'static Path {
     static FILE: PerProcess<PathBuf> = PerProcess::new();
     FILE.get_or_make(|| {
         let running = Path::new("/proc/self/exe");
-        // Of a program that another one has loaded into its own process (valgrind, or the dynamic loader called by its name) this is
-        // the other one. The file that this code is mapped from is the program.
+        // If another program (valgrind, or the dynamic loader called by name) has loaded this one into its own process, this
+        // path is that of the other program. The file that this code is mapped from is the right one.
         let here: fn() -> &'static Path = file;
         let is_other = |path: &PathBuf| {
             let id = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
@@ -78,8 +79,8 @@ fn mapped_at(maps: &[u8], address: usize) -> Option<PathBuf> {
 impl Image {
     fn find() -> Image {
         unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, image: *mut c_void) -> c_int {
-            // SAFETY: the caller passes its `Image` and a description that is valid during the call; the headers that
-            // it points to are part of the executable, which stays.
+            // SAFETY: the caller passes its `Image` and a description that is valid during the call; the headers that it points
+            // to are part of the executable, which is never unloaded.
             unsafe {
                 let image = &mut *image.cast::<Image>();
                 let info = &*info;
@@ -96,7 +97,7 @@ impl Image {
         image
     }
 
-    /// Where `code` is in the executable, whatever address it was loaded at this time.
+    /// The offset of `code` in the executable, which does not depend on the load address.
     pub(crate) fn offset_of(&self, code: usize) -> Option<u64> {
         self.is_code(code).then(|| code.wrapping_sub(self.base) as u64)
     }
@@ -111,7 +112,7 @@ impl Image {
         self.loaded().any(|header| header.p_flags & libc::PF_X != 0 && self.extent(header).contains(&address))
     }
 
-    /// The headers of what was loaded from the file.
+    /// The headers of the segments that were loaded from the file.
     fn loaded(&self) -> impl Iterator<Item = &'static ProgramHeader> {
         self.headers.iter().filter(|header| header.p_type == libc::PT_LOAD)
     }
@@ -139,7 +140,7 @@ impl Image {
                     id
                 }
             };
-            // The linker can be told to write any note, the same one for every build; then at least this differs.
+            // The linker can be told to write the same note for every build; the layout then still differs.
             for (byte, more) in id[24..].iter_mut().zip(self.hash_layout().to_le_bytes()) {
                 *byte ^= more;
             }
@@ -163,8 +164,8 @@ impl Image {
         })
     }
 
-    /// A hash of what the file has in the segments that are loaded, thus without debug information. In the file,
-    /// because in memory a debugger's breakpoints would count. If the file cannot be read, zero: the layout has to do.
+    /// A hash of the loaded segments, and so without debug information. They are read from the file, because in memory a
+    /// debugger's breakpoints would change them. Zero if the file cannot be read; then only the layout counts.
     fn hash_file(&self) -> u64 {
         let Ok(file) = File::open("/proc/self/exe") else { return 0 };
         let mut buffer = vec![0; 1 << 18];
@@ -184,7 +185,7 @@ impl Image {
         hash.end()
     }
 
-    /// A hash of the program headers and of this crate's version: no two versions of it understand each other.
+    /// A hash of the program headers and of this crate's version: different versions are not compatible.
     fn hash_layout(&self) -> u64 {
         let mut hash = Hash::new();
         // SAFETY: headers are plain integers without padding.
@@ -208,7 +209,7 @@ fn find_build_id(mut notes: &[u8], align: usize) -> Option<&[u8]> {
     }
 }
 
-/// A fast hash against accidents, not against malice: four independent lanes, so that multiplications overlap.
+/// A fast, non-cryptographic hash: four independent lanes, so that multiplications overlap.
 struct Hash {
     lanes: [u64; 4],
     length: u64,
@@ -238,7 +239,7 @@ impl Hash {
     }
 }
 
-/// Both halves of a product, so that every bit of the input reaches low and high bits; and the word once more, as a
+/// Combines both halves of a product, so that every bit of the input affects low and high bits, and the word itself, because a
 /// product can be zero.
 #[inline]
 fn mix(lane: u64, word: u64) -> u64 {
@@ -292,8 +293,7 @@ mod tests {
     #[cfg(not(target_feature = "crt-static"))]
     #[test]
     fn a_function_of_a_library_has_no_offset() {
-        // SAFETY: looks up a name. Taken from the table of the library, as the address in this code may be that of a
-        // stub.
+        // SAFETY: looks up a name. The address in this code may be that of a stub, so it is taken from the symbol table.
         let getpid = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"getpid".as_ptr()) };
         assert!(!getpid.is_null());
         assert_eq!(executable().offset_of(getpid.addr()), None);

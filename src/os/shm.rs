@@ -1,9 +1,9 @@
-//! Memory that two processes share: a sealed memfd, of which parts are mapped twice in a row, so that a ring buffer in it
+//! Memory that two processes share: a sealed memfd, parts of which are mapped twice consecutively, so that a ring buffer in it
 //! never has to wrap.
 //!
 //! This module is an unsafe island. Its rules:
-//! 1. The file has a fixed size: it is sealed against shrinking and growing before it leaves the process that made it, and
-//!    whoever gets one from elsewhere checks that, so that an access within the mapping never faults.
+//! 1. The file has a fixed size: it is sealed against shrinking and growing before it is sent to another process, and the
+//!    receiver checks that, so that an access within the mapping never faults.
 //! 2. All pages are reserved when the file is made, so that a full system is an error then and not a SIGBUS later.
 //! 3. The other process may change any byte at any time. So nothing here is ever a Rust reference, except atomics; bytes
 //!    are copied, and what is copied is checked after the copy.
@@ -24,7 +24,7 @@ use super::fd::above_standard;
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A new file of so many bytes, all zero.
+/// Creates a file of `size` bytes, all zero.
 pub(crate) fn create(size: usize) -> io::Result<OwnedFd> {
     let file = file()?;
     reserve(&file, size)?;
@@ -32,12 +32,12 @@ pub(crate) fn create(size: usize) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-/// A new file without a size.
+/// Creates an empty file.
 fn file() -> io::Result<OwnedFd> {
     above_standard(fs::memfd_create("concurrent-futures", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?)
 }
 
-/// Can this system do it, for files of that size?
+/// Does the system support such memory, and may files have that size?
 pub(crate) fn is_available(size: usize) -> bool {
     is_allowed(size) && create(rustix::param::page_size()).is_ok()
 }
@@ -49,10 +49,11 @@ fn is_allowed(size: usize) -> bool {
 
 /// Gives a new file its size and its pages.
 fn reserve(file: &OwnedFd, size: usize) -> io::Result<()> {
-    /// A signal interrupts the kernel in this, and undoes the piece: it has to be short enough to get done between two.
+    /// A signal interrupts the kernel and undoes the current piece, so a piece must be short enough to complete between two
+    /// signals.
     const PIECE: usize = 64 * 1024;
     if !is_allowed(size) {
-        // To try it would be the end of this process: SIGXFSZ.
+        // Trying it would end this process with SIGXFSZ.
         return Err(Errno::FBIG.into());
     }
     fs::ftruncate(file, size as u64)?;
@@ -72,11 +73,11 @@ fn reserve(file: &OwnedFd, size: usize) -> io::Result<()> {
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
-    /// How long the address range is (twice the part of the file, if that is mapped twice).
+    /// The length of the address range (twice that of the part of the file, if it is mapped twice).
     length: usize,
 }
 
-// SAFETY: a mapping is memory like any other; what is done with it is its user's affair (rule 3).
+// SAFETY: a mapping is ordinary memory; its users are responsible for the accesses (rule 3).
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -87,7 +88,7 @@ impl Mapping {
         Self::checked(file, offset, size, 1)
     }
 
-    /// Maps `size` bytes of the file twice in a row: byte `n` and byte `n + size` are one.
+    /// Maps `size` bytes of the file twice consecutively: byte `n` and byte `n + size` are the same.
     pub(crate) fn mirrored(file: impl AsFd, offset: usize, size: usize) -> io::Result<Self> {
         Self::checked(file, offset, size, 2)
     }
@@ -109,7 +110,7 @@ impl Mapping {
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let this = Self { base, length };
         for part in 0..times {
-            // SAFETY: the target lies within the range that was reserved above and that nobody else uses.
+            // SAFETY: the target is within the range that was reserved above and is not used otherwise.
             unsafe {
                 let target = base.as_ptr().add(part * size).cast::<c_void>();
                 let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
@@ -126,16 +127,16 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is this value's own, and borrows of it end before it does.
+        // SAFETY: the range belongs to this value, and borrows of it end before it is dropped.
         let _ = unsafe { mm::munmap(self.base.as_ptr().cast(), self.length) };
     }
 }
 
-/// A file whose bytes never change again, whoever has it, mapped to be read.
+/// A file whose bytes can never change again, in any process, mapped for reading.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     file: OwnedFd,
-    /// `None` for no bytes at all.
+    /// `None` if there are no bytes.
     mapping: Option<Mapping>,
     length: usize,
 }
@@ -143,23 +144,23 @@ pub(crate) struct Frozen {
 const FROZEN: SealFlags = SEALS.union(SealFlags::WRITE);
 
 impl Frozen {
-    /// So many bytes, which `fill` may write once.
+    /// Creates `length` bytes, which `fill` may write once.
     pub(crate) fn new(length: usize, fill: impl FnOnce(&mut [u8])) -> io::Result<Self> {
         let file = file()?;
         if length > 0 {
             reserve(&file, length)?;
             let writable = map_once(&file, length, ProtFlags::READ | ProtFlags::WRITE)?;
-            // SAFETY: the file is new, so nobody else has it mapped; all of it is reserved and zero.
+            // SAFETY: the file is new, so it is mapped nowhere else; all of it is reserved and zero.
             fill(unsafe { NonNull::slice_from_raw_parts(writable.base, length).as_mut() });
         } else {
             fill(&mut []);
         }
-        // The writable mapping is gone, or this would be refused.
+        // The writable mapping has been unmapped, otherwise this would fail.
         fs::fcntl_add_seals(&file, FROZEN)?;
         Self::from_fd(file)
     }
 
-    /// A file from elsewhere; an error if it may still change.
+    /// Maps a file of another process; an error if it may still change.
     pub(crate) fn from_fd(file: OwnedFd) -> io::Result<Self> {
         let broken = || io::Error::new(io::ErrorKind::InvalidData, "the shared memory is not what it should be");
         if !fs::fcntl_get_seals(&file)?.contains(FROZEN) {
@@ -175,7 +176,7 @@ impl Frozen {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         match &self.mapping {
-            // SAFETY: mapped, so long, and sealed against writing and shrinking: the bytes never change.
+            // SAFETY: mapped, of that length, and sealed against writing and shrinking: the bytes never change.
             Some(mapping) => unsafe { NonNull::slice_from_raw_parts(mapping.base, self.length).as_ref() },
             None => &[],
         }

@@ -1,7 +1,7 @@
 //! Connected sockets that carry messages (whole or not at all), and descriptors with them.
 //!
-//! This module is an unsafe island for one call, `getsockopt` with `SO_PEERCRED`: the kernel says 0 for a process that cannot be seen
-//! from here, and the type that rustix has for the answer cannot hold that.
+//! This module is an unsafe island for one call, `getsockopt` with `SO_PEERCRED`: the kernel returns 0 for a process that is
+//! not visible from here, which rustix's type for the result cannot represent.
 
 #![allow(unsafe_code)]
 
@@ -17,13 +17,13 @@ use rustix::net::{
 
 use super::fd::above_standard;
 
-/// The longest message that is ever sent, in bytes.
+/// The maximum length of a message, in bytes.
 pub(crate) const LONGEST: usize = 64 * 1024;
 
-/// The most descriptors that come with one message.
+/// The maximum number of descriptors in one message.
 pub(crate) const MOST_FDS: usize = 16;
 
-/// Two connected ends. Neither survives `exec`.
+/// Creates two connected sockets. Both are close-on-exec.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (one, other) = net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     Ok((above_standard(one)?, above_standard(other)?))
@@ -54,15 +54,15 @@ pub(crate) fn send(socket: impl AsFd, parts: &[&[u8]], fds: &[BorrowedFd<'_>]) -
 /// What [`receive`] found.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// A message of so many bytes.
+    /// A message: its length in bytes and its descriptors.
     Message(usize, Vec<OwnedFd>),
-    /// Nothing at the moment.
+    /// No message at the moment.
     Nothing,
     /// The other end is closed.
     End,
 }
 
-/// Waits for a message and says how long it is, without receiving it; 0 at the end.
+/// Waits for a message and returns its length without receiving it; 0 at the end.
 pub(crate) fn next_length(socket: impl AsFd) -> io::Result<usize> {
     loop {
         match net::recv(&socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::TRUNC) {
@@ -73,7 +73,7 @@ pub(crate) fn next_length(socket: impl AsFd) -> io::Result<usize> {
     }
 }
 
-/// Does a message wait that begins like this? It is not received.
+/// Does the next message begin with these bytes? It is not received.
 pub(crate) fn next_begins_with(socket: impl AsFd, beginning: &[u8]) -> bool {
     let mut buffer = [0; 64];
     let buffer = &mut buffer[..beginning.len()];
@@ -97,7 +97,8 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::R
             Ok(received) => break received,
             Err(Errno::AGAIN) => return Ok(Received::Nothing),
             Err(Errno::INTR) => {}
-            // The other end was closed before it had received everything. That is said once, and before what it had sent.
+            // The other end was closed before it had received everything. The kernel reports this once, before the messages
+            // that it had sent.
             Err(Errno::CONNRESET) if resets == 0 => resets += 1,
             Err(Errno::CONNRESET) => return Ok(Received::End),
             Err(error) => return Err(error.into()),
@@ -120,10 +121,10 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], wait: bool) -> io::R
     }
 }
 
-/// Who made a socket.
+/// The process that made a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Maker {
-    /// Its process; 0 if that is in another process namespace, where this one cannot see it.
+    /// Its process id; 0 if it is in another process namespace, where it is not visible from here.
     pub(crate) process: libc::pid_t,
     pub(crate) user: u32,
 }

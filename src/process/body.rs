@@ -1,7 +1,7 @@
-//! Bytes on their way: a buffer that can become a vector of numbers without being copied again.
+//! The bytes of an argument or a result: a buffer that can become a vector of numbers without another copy.
 //!
-//! This module is an unsafe island. Its rule: the buffer was allocated by the global allocator with the layout of
-//! `capacity` elements of the [`Element`] it is made for, and its first `length` bytes are initialised.
+//! This module is an unsafe island. Its rule: the buffer was allocated by the global allocator with a layout of `capacity`
+//! bytes and the alignment of its [`Element`], and its first `length` bytes are initialised.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +9,7 @@ use std::alloc::{self, Layout};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 
-/// What a body's bytes are: the size and alignment of the numbers in it.
+/// The size and alignment of the numbers in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Element(Layout);
 
@@ -25,12 +25,12 @@ impl Element {
 #[derive(Debug)]
 pub(super) struct Body {
     data: NonNull<u8>,
-    /// How many bytes are initialised.
+    /// The number of initialised bytes.
     length: usize,
-    /// How many bytes there are: a multiple of the element's size.
+    /// The number of allocated bytes: a multiple of the element's size.
     capacity: usize,
     element: Element,
-    /// Descriptors that have come with the bytes.
+    /// The descriptors received with the bytes.
     pub(super) attachments: Vec<OwnedFd>,
 }
 
@@ -39,10 +39,10 @@ unsafe impl Send for Body {}
 // SAFETY: through `&self` they can only be read.
 unsafe impl Sync for Body {}
 
-/// From this length on, huge pages are asked for. Filling fresh memory page by page would cost more than copying the bytes.
+/// From this length on, huge pages are requested: faulting in small pages would cost more than copying the bytes.
 const LARGE: usize = 4 << 20;
 
-/// Tells the kernel, where it leaves that to programs, that huge pages would be welcome.
+/// Requests huge pages, for kernels that use them only on request.
 fn welcome_huge_pages(data: NonNull<u8>, length: usize) {
     use rustix::mm::{Advice, madvise};
     let page = rustix::param::page_size();
@@ -57,7 +57,7 @@ impl Body {
     pub(super) fn with_capacity(element: Element, capacity: usize) -> Option<Self> {
         let capacity = capacity.checked_next_multiple_of(element.0.size())?;
         let data = match capacity {
-            // A pointer for an empty buffer has to be aligned all the same.
+            // The pointer of an empty buffer has to be aligned too.
             0 => NonNull::new(std::ptr::without_provenance_mut(element.0.align()))?,
             _ => {
                 let layout = Layout::from_size_align(capacity, element.0.align()).ok()?;
@@ -86,7 +86,7 @@ impl Body {
         self.capacity - self.length
     }
 
-    /// Where the next byte goes.
+    /// The address of the next byte to write.
     pub(super) fn end(&self) -> NonNull<u8> {
         // SAFETY: within the buffer, or one past its end.
         unsafe { self.data.add(self.length) }
@@ -99,7 +99,7 @@ impl Body {
     /// If there is no room for them.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.room(), "a body has room for what it was made for");
-        // SAFETY: there is room, and this is what is written.
+        // SAFETY: there is room, and `bytes.len()` bytes are written.
         unsafe {
             self.end().copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len());
             self.advance(bytes.len());
@@ -107,7 +107,7 @@ impl Body {
     }
 
     /// # Safety
-    /// So many bytes have been written at [`end`](Self::end).
+    /// `by` bytes have been written at [`end`](Self::end).
     pub(super) unsafe fn advance(&mut self, by: usize) {
         debug_assert!(by <= self.room());
         self.length += by;
@@ -116,7 +116,7 @@ impl Body {
     /// The numbers in it, if it was made for numbers of this type and has a whole number of them.
     ///
     /// # Safety
-    /// Any bytes are a `T`.
+    /// Every bit pattern is a valid `T`.
     pub(super) unsafe fn into_vec<T>(mut self) -> Option<Vec<T>> {
         let size = size_of::<T>();
         if self.element != Element::of::<T>() || self.length % size != 0 {
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_body_becomes_the_vector_it_was_made_for_and_no_other() {
         let mut body = Body::with_capacity(Element::of::<u32>(), 8).unwrap();
-        // SAFETY: 8 bytes are written where there is room for 8; any bytes are numbers.
+        // SAFETY: 8 bytes are written where there is room for 8; every bit pattern is a valid number.
         unsafe {
             body.end().cast::<u32>().write(7);
             body.end().cast::<u32>().add(1).write(8);

@@ -1,4 +1,4 @@
-//! How a pool is built.
+//! The builder of a pool.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -21,10 +21,11 @@ use crate::executor::{Capacity, QueuePolicy, check_workers};
 use crate::os::image;
 use crate::{spin, unwind};
 
-/// The longest argument or result, in bytes, unless [`max_payload`](ProcessPoolBuilder::max_payload) says otherwise: 4 GiB.
+/// The default of [`max_payload`](ProcessPoolBuilder::max_payload): 4 GiB.
 const MAX_PAYLOAD: u64 = 4 << 30;
 
-/// Settings of a [`ProcessPoolExecutor`](crate::ProcessPoolExecutor), made by [`ProcessPoolExecutor::builder`](crate::ProcessPoolExecutor::builder).
+/// Settings of a [`ProcessPoolExecutor`](crate::ProcessPoolExecutor), made by
+/// [`ProcessPoolExecutor::builder`](crate::ProcessPoolExecutor::builder).
 ///
 /// ```
 /// use std::time::Duration;
@@ -111,8 +112,8 @@ impl ProcessPoolBuilder {
     }
 
     /// Sets how many tasks each worker process runs at the same time, each on a thread of its own, from 1 to
-    /// [`MAX_WORKERS`](crate::MAX_WORKERS). A crash then costs the tasks of all threads of the process, and so does a time limit
-    /// or a cancellation of one of them. The default is 1.
+    /// [`MAX_WORKERS`](crate::MAX_WORKERS). A crash then ends the tasks of all threads of the process, and so does the timeout
+    /// or cancellation of a running one. The default is 1.
     ///
     /// ```
     /// use concurrent_futures::{as_completed, ProcessPoolExecutor};
@@ -143,40 +144,39 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// A worker that uses more memory than that after a task (resident, in bytes) ends, and another takes its place: for
-    /// code that leaks.
+    /// Sets the resident memory, in bytes, above which a worker ends after a task and is replaced, for code that leaks memory.
     pub fn max_rss_per_child(mut self, bytes: u64) -> Self {
         self.max_rss = Some(bytes);
         self
     }
 
-    /// A hard limit for the address space of each worker, in bytes (RLIMIT_AS). An allocation beyond it fails, which in
-    /// most programs ends the process with SIGABRT. The program itself and the stacks of its threads count too.
+    /// Limits the address space of each worker, in bytes (RLIMIT_AS). An allocation beyond it fails, which in most programs
+    /// ends the process with SIGABRT. The program itself and the stacks of its threads count too.
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self
     }
 
-    /// A hard limit for the processor time of each worker, in whole seconds, at least 1 (RLIMIT_CPU). Beyond it the
-    /// kernel ends the process with SIGXCPU.
+    /// Limits the processor time of each worker, in whole seconds, at least 1 (RLIMIT_CPU). When it is used up, the kernel ends
+    /// the process with SIGXCPU.
     pub fn cpu_limit(mut self, time: Duration) -> Self {
         self.cpu_limit = Some(time);
         self
     }
 
-    /// The longest argument or result, encoded, in bytes. Without it: 4 GiB.
+    /// Sets the maximum encoded length of an argument or a result, in bytes. The default is 4 GiB.
     pub fn max_payload(mut self, bytes: u64) -> Self {
         self.max_payload = bytes;
         self
     }
 
-    /// How many levels of values inside others an argument or a result may have; each struct, tuple, list, map, option and variant with
-    /// something in it is one. A deeper one is [`TaskError::Encode`](crate::TaskError::Encode) where it is sent, and
+    /// Sets how many levels deep an argument or a result may be nested; each struct, tuple, list, map, option and variant that
+    /// contains something is one level. A deeper one is [`TaskError::Encode`](crate::TaskError::Encode) where it is sent, and
     /// [`TaskError::Decode`](crate::TaskError::Decode) where it is received, because it could overflow the stack. Each level
-    /// takes about 500 bytes of stack, more in debug builds: in the thread that submits, in the worker, and in the thread of this
-    /// process that asks for the result. The default is 512.
+    /// takes about 500 bytes of stack, more in debug builds: on the thread that submits, in the worker, and on the thread of
+    /// this process that asks for the result. The default is 512.
     ///
-    /// For the argument of [`initializer`](Self::initializer), call this before that.
+    /// For the argument of [`initializer`](Self::initializer), call this method before that one.
     ///
     /// ```
     /// use concurrent_futures::{ProcessPoolExecutor, TaskError};
@@ -199,7 +199,7 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// The smallest stack of a thread that serves tasks, in bytes.
+    /// The minimum stack size of a thread that serves tasks, in bytes.
     pub const MIN_STACK_SIZE: usize = 64 << 10;
 
     /// Sets the size of the stack on which tasks run in the workers, in bytes. Values below
@@ -223,19 +223,19 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// A time limit for every task that has none of its own: [`ProcessTask::timeout`](crate::ProcessTask::timeout).
+    /// Sets the time limit of tasks without one of their own: see [`ProcessTask::timeout`](crate::ProcessTask::timeout).
     pub fn task_timeout(mut self, limit: Duration) -> Self {
         self.defaults.timeout = Some(limit);
         self
     }
 
-    /// Retries for every task that has none of its own: [`ProcessTask::retries`](crate::ProcessTask::retries).
+    /// Sets the retries of tasks without a number of their own: see [`ProcessTask::retries`](crate::ProcessTask::retries).
     pub fn retries(mut self, retries: u32) -> Self {
         self.defaults.retries = retries;
         self
     }
 
-    /// An environment variable for the workers, beside those of this program at the time when the worker is started.
+    /// Sets an environment variable for the workers, in addition to those of this program when the worker is started.
     /// `CONCURRENT_FUTURES_WORKER` is set by the pool itself: [`build`](Self::build) fails with
     /// [`BuildError::ReservedVariable`].
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
@@ -249,13 +249,13 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// The working directory of the workers. Without it: that of this program at the time when the worker is started.
+    /// Sets the working directory of the workers. The default is that of this program when the worker is started.
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.current_dir = Some(directory.into());
         self
     }
 
-    /// Where standard output and error of the workers go. Without it: where those of this program go.
+    /// Sets where standard output and error of the workers go. The default is where those of this program go.
     pub fn stdio(mut self, stdio: Stdio) -> Self {
         self.stdio = stdio;
         self
@@ -267,8 +267,8 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// How long a worker may take from its start until it is ready (its initializer not included). If one takes longer, the
-    /// pool is broken, with [`StartError::NoAnswer`](crate::StartError::NoAnswer). Without it: 30 seconds.
+    /// Sets how long a worker may take from its start until it is ready (not including its initializer). If one takes longer,
+    /// the pool is broken, with [`StartError::NoAnswer`](crate::StartError::NoAnswer). The default is 30 seconds.
     pub fn start_timeout(mut self, time: Duration) -> Self {
         self.start_timeout = time;
         self
@@ -282,17 +282,17 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// Sets the time between SIGTERM and SIGKILL when a worker is ended because its task was cancelled or timed out, or by
+    /// Sets the time between SIGTERM and SIGKILL when a worker is killed because its task was cancelled or timed out, or by
     /// [`terminate_workers`](crate::ProcessPoolExecutor::terminate_workers). The default is 500 ms.
     pub fn kill_grace(mut self, time: Duration) -> Self {
         self.kill_grace = time;
         self
     }
 
-    /// The program that is started as a worker, with its arguments, instead of this executable. It has to be the same build of the
-    /// same program (build ids are compared), or workers refuse to serve. It may be a program that starts the worker, such as
-    /// `nice` or a shell, as long as it passes standard input on unchanged: the worker recognizes itself by its standard input. The
-    /// environment may be changed or cleared.
+    /// Sets the program that is started as a worker, with its arguments, instead of this executable. It has to be the same
+    /// build of the same program (build ids are compared), or workers refuse to serve. It may be a program that starts the
+    /// worker, such as `nice` or a shell, as long as it passes standard input on unchanged: the worker recognizes itself by its
+    /// standard input. The environment may be changed or cleared.
     pub fn worker_command<I>(mut self, command: I) -> Self
     where
         I: IntoIterator,
@@ -302,9 +302,10 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// `f` runs with `argument` in every worker before its first task. If it panics, the executor is broken: everything
-    /// fails with [`TaskError::Broken`](crate::TaskError::Broken). The argument, encoded, has at most 64 KiB, or
-    /// [`build`](Self::build) fails with [`BuildError::Initializer`]; [`SharedBytes`](crate::SharedBytes) in it count for a few bytes.
+    /// Runs `f` with `argument` in every worker before its first task. If it panics, the pool is broken: all tasks fail with
+    /// [`TaskError::Broken`](crate::TaskError::Broken). The encoded argument may have at most 64 KiB, otherwise
+    /// [`build`](Self::build) fails with [`BuildError::Initializer`]; [`SharedBytes`](crate::SharedBytes) in it count as a few
+    /// bytes.
     ///
     /// ```
     /// use std::sync::OnceLock;
@@ -335,7 +336,7 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// How arguments and results travel. Without it: [`Transport::Auto`].
+    /// Sets how arguments and results are transferred. The default is [`Transport::Auto`].
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
@@ -343,7 +344,7 @@ impl ProcessPoolBuilder {
 }
 
 impl ProcessPoolBuilder {
-    /// Checks the settings, and whether there can be workers here; makes what the pool is made of.
+    /// Checks the settings and whether this process can have workers, and makes the parts of the pool.
     pub(super) fn make(self) -> Result<(Arc<Inner>, Limits), BuildError> {
         let max_workers = self.max_workers.unwrap_or_else(spin::cpus);
         check_workers(max_workers)?;
@@ -426,7 +427,7 @@ fn check_surroundings(has_command: bool) -> Result<(), BuildError> {
 
 fn next_name() -> String {
     static COUNTER: AtomicUsize = AtomicUsize::new(0);
-    // Relaxed: the number only has to be different from all others.
+    // Relaxed: the number only has to be unique.
     format!("ProcessPoolExecutor-{}", COUNTER.fetch_add(1, Relaxed))
 }
 

@@ -1,11 +1,11 @@
-//! How a function is named in another process, and how values become bytes and values again.
+//! How a function is identified in another process, and how values are encoded and decoded.
 //!
 //! A function `F` of size zero is described by its type alone. What is sent is the offset, within the executable, of a *shim*: a
 //! function generated for this one `F` that decodes the argument, calls `F` and encodes the result. The worker is the same
 //! executable (the handshake compares build ids), so it has the same shim at the same offset.
 //!
 //! This module is an unsafe island. Its rules:
-//! 1. [`Function`]s are made of shims only, and called in a process of the same build only.
+//! 1. [`Function`]s are made only from shims, and called only in a process of the same build.
 //! 2. A value of a `Copy` type of size zero may be read from a dangling pointer if the process that sent the call had one: the
 //!    type is then inhabited, and being `Copy`, the value has no destructor and owns nothing.
 
@@ -33,21 +33,21 @@ use crate::unwind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Function(pub(super) u64);
 
-/// What serves a call: the worker's side of a task.
+/// A call that is being served: the worker's side of a task.
 pub(super) trait Invocation {
-    /// How many bytes the argument has.
+    /// The length of the argument in bytes.
     fn len(&self) -> usize;
 
     /// Passes the argument to `to` and consumes it, if it is short. Returns `false` if it is long or has been consumed.
     fn show(&mut self, to: &mut dyn FnMut(&[u8])) -> bool;
 
-    /// The descriptors that have come with the argument.
+    /// The descriptors received with the argument.
     fn attachments(&mut self) -> Vec<OwnedFd>;
 
-    /// Reads the argument into a body that has room for it; it is gone afterwards.
+    /// Reads the argument into a body that has room for it, and consumes it.
     fn read(&mut self, to: &mut Body);
 
-    /// How many levels of values inside others there may be.
+    /// How many levels deep values may be nested.
     fn nesting(&self) -> u32;
 
     /// Where the index of the item that has begun last is stored, if the parent can read it from there.
@@ -91,7 +91,7 @@ impl Function {
         image::executable().offset_of(shim as usize).map(Self).ok_or(TaskError::NoSuchFunction)
     }
 
-    /// Calls it. False if there is no code there.
+    /// Calls the function. Returns `false` if there is no code at its address.
     ///
     /// # Safety
     /// It was made by a process of the same build (rule 1).
@@ -136,12 +136,12 @@ where
     let mut results = Vec::with_capacity(arguments.len());
     let mut arguments = arguments.into_iter();
     let note = invocation.progress();
-    // One `catch` serves all items up to the first that panics.
+    // One `catch` covers all items up to the first that panics.
     let ended = unwind::catch(|| {
         for argument in arguments.by_ref() {
             begin(note, results.len());
             results.push(conjure::<F>()(argument));
-            // The rest is for the process that took the call.
+            // Only the process that took the call runs the rest.
             fork::end_if_child(false);
         }
     });
@@ -151,14 +151,14 @@ where
     }
 }
 
-/// Notes that item `n` begins. Relaxed: it is read when this process is dead.
+/// Stores that item `n` begins. Relaxed: the value matters after this process has died.
 fn begin(note: Option<&AtomicU64>, n: usize) {
     if let Some(note) = note {
         note.store(n as u64, Relaxed);
     }
 }
 
-/// The rest of a chunk of which an item has panicked.
+/// Runs the rest of a chunk after an item has panicked.
 #[cold]
 fn mixed<F, A, R>(invocation: &mut dyn Invocation, results: Vec<R>, first: &TaskPanic, rest: impl Iterator<Item = A>)
 where
@@ -171,7 +171,7 @@ where
     let note = invocation.progress();
     for argument in rest {
         begin(note, mixed.len());
-        // If the process dies of the next item, the panic of the previous one must not be reported as the reason.
+        // If the next item ends the process, the panic of the previous one must not be reported as the reason.
         fault::forget_panic();
         let result = unwind::catch(|| conjure::<F>()(argument));
         fork::end_if_child(result.is_err());
@@ -211,7 +211,7 @@ fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKin
     match encode(value, nesting) {
         Ok(payload) => {
             invocation.reply(kind, payload.as_slice(), payload.attachments());
-            // Large values are the user's own memory, and so are their destructors.
+            // The payload may own the value itself, which is dropped here.
             quiet::drop(payload);
         }
         Err((reason, _)) => {
@@ -220,8 +220,8 @@ fn reply<T: Serialize + 'static>(invocation: &mut dyn Invocation, kind: ReplyKin
     }
 }
 
-/// How deep a list of items, or of their results, may be nested, where each of them may be nested `nesting` levels deep. Instead of a
-/// result there may be a [`Report`].
+/// How deep a list of items, or of their results, may be nested if each of them may be nested `nesting` levels deep. A result
+/// may be replaced by a [`Report`].
 pub(super) fn in_chunk(nesting: u32) -> u32 {
     /// The struct, an option, and the tuple in it.
     const REPORT: u32 = 3;
@@ -256,10 +256,10 @@ pub(super) fn report(panic: &TaskPanic) -> Report {
 
 /// The bytes of a value.
 pub(super) enum Payload {
-    /// No more than fit in here.
+    /// Bytes that fit in here, and their number.
     Short([u8; Self::SHORT], u8),
     Bytes(Vec<u8>),
-    /// With descriptors that travel beside the bytes.
+    /// Bytes with descriptors that are sent alongside.
     Attached(Vec<u8>, Vec<SharedBytes>),
     /// The value itself: its bytes are what is sent.
     Plain(Box<dyn Plain>),
@@ -302,10 +302,11 @@ pub(super) trait Plain: Send + Sync {
     fn bytes(&self) -> &[u8];
 }
 
-/// What is sent as it is: text, and vectors of numbers. One list for all that has to be the same everywhere.
+/// The types that are sent as they are: text, and vectors of numbers. One list, from which all functions that have to agree are
+/// generated.
 macro_rules! plain {
     ($($number:ty)*) => {
-        /// For a type that is sent as it is, what its bytes are.
+        /// The element of a type that is sent as it is.
         pub(super) fn element<T: 'static>() -> Option<Element> {
             let asked = TypeId::of::<T>();
             if asked == TypeId::of::<String>() {
@@ -325,7 +326,7 @@ macro_rules! plain {
             single.contains(&asked) || element::<T>().is_some()
         }
 
-        /// The value as it is, if it is of a type that is sent so.
+        /// The value, if it is of a type that is sent as it is.
         pub(super) fn to_plain<T: 'static>(value: T) -> Result<Box<dyn Plain>, T> {
             let mut value = Some(value);
             let any: &mut dyn Any = &mut value;
@@ -357,7 +358,7 @@ macro_rules! plain {
 
         $(impl Plain for Vec<$number> {
             fn bytes(&self) -> &[u8] {
-                // SAFETY: numbers have no padding, and any byte is a byte.
+                // SAFETY: numbers have no padding, and every bit pattern is a valid byte.
                 unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), size_of_val(self.as_slice())) }
             }
         })*
@@ -383,8 +384,8 @@ impl Plain for String {
     }
 }
 
-/// Turns a value into bytes; a panic of its `Serialize` is a reason like any other. The value comes back if it cannot be
-/// done. It may be nested `nesting` levels deep.
+/// Encodes a value; a panic in its `Serialize` is an error too. Returns the value if it cannot be encoded. It may be nested
+/// `nesting` levels deep.
 pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<Payload, (String, T)> {
     let value = match to_plain(value) {
         Ok(plain) => return Ok(Payload::short(plain.bytes()).unwrap_or(Payload::Plain(plain))),
@@ -419,7 +420,7 @@ pub(super) fn encode<T: Serialize + 'static>(value: T, nesting: u32) -> Result<P
     Ok(payload)
 }
 
-/// Bytes with attachments, unless these are too many.
+/// Bytes with attachments; an error if there are too many.
 pub(super) fn attached(bytes: Vec<u8>, attachments: Vec<SharedBytes>) -> Result<Payload, String> {
     if attachments.len() > shared_bytes::MOST {
         return Err(format!("it has more than {} SharedBytes", shared_bytes::MOST));
@@ -431,13 +432,13 @@ fn serialize_panicked(panic: &TaskPanic) -> String {
     format!("its Serialize panicked: {}", panic.message())
 }
 
-/// The beginning of the list of `count` items, which are then written one after the other ([`append`]).
+/// The beginning of an encoded list of `count` items, which are then written one after the other ([`append`]).
 pub(super) fn list_of(count: usize) -> Vec<u8> {
     postcard::to_stdvec(&(count as u64)).expect("a number can be encoded")
 }
 
-/// Writes the bytes of an item, of a type that is not sent as it is, behind what is there, and says what travels beside them. If it
-/// cannot be encoded, nothing is written.
+/// Appends the encoding of an item, of a type that is not sent as it is, and returns its attachments. If it cannot be encoded,
+/// nothing is written.
 pub(super) fn append<T: Serialize>(item: &T, to: &mut Vec<u8>, nesting: u32) -> Result<Vec<SharedBytes>, String> {
     let before = to.len();
     let encoded = unwind::catch(|| shared_bytes::collecting(|| codec::append(item, to, nesting)));

@@ -1,4 +1,4 @@
-//! The ways in which bytes that a worker controls reach its parent, for the fuzzer (`ci/fuzz.sh`).
+//! The functions of the parent that read bytes that a worker controls, for the fuzzer (`ci/fuzz.sh`).
 
 use super::body::{Body, Element};
 use super::link::{ParentEnd, Shared, scribble};
@@ -33,7 +33,7 @@ pub fn messages(data: &[u8]) {
     }
 }
 
-/// A fault on purpose, to see that the fuzzer gets as far as this: a message that decodes, with something that is rare in it.
+/// An intentional fault, to check that the fuzzer finds a message that decodes and contains something rare.
 pub fn planted(data: &[u8]) {
     messages(data);
     if let Ok(hello) = wire::decode::<Hello>(data) {
@@ -41,7 +41,7 @@ pub fn planted(data: &[u8]) {
     }
 }
 
-/// The memory of a worker that has gone mad.
+/// The shared memory, as a faulty worker might leave it.
 pub fn replies(data: &[u8]) {
     let Some((tail, bytes)) = data.split_first_chunk::<8>() else { return };
     let page = rustix::param::page_size();

@@ -2,14 +2,14 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `pool` | what the user sees; `builder`, `options`, `stdio` beside it |
-//! | `submit` | from a function and its argument to a task of the pool |
-//! | `call` | how a function is named in another process, and how values become bytes |
-//! | `body` | bytes that can become a vector without being copied again |
+//! | `pool` | the public API, with `builder`, `options` and `stdio` |
+//! | `submit` | makes a task of the pool from a function and its argument |
+//! | `call` | how a function is identified in another process, and how values are encoded |
+//! | `body` | bytes that can become a vector without another copy |
 //! | `codec` | the format of arguments and results |
-//! | `wire` | what the two sides say to each other, as pure bytes |
-//! | `shared_bytes` | bytes that are not copied at all |
-//! | `link` | how calls and replies travel |
+//! | `wire` | the format of the messages between the two sides |
+//! | `shared_bytes` | bytes that are sent without being copied |
+//! | `link` | how calls and replies are transferred |
 //! | `parent` | the parent's side |
 //! | `worker` | the worker's side |
 //! | `worker_env` | the variable in the environment of a worker, and its depth |
@@ -42,7 +42,7 @@ pub use pool::{ProcessPoolExecutor, ProcessPoolStats};
 pub use shared_bytes::SharedBytes;
 pub use stdio::Stdio;
 
-/// `time + by`, or a century from `time` if there is no such moment.
+/// `time + by`, or a century after `time` if an `Instant` cannot represent that.
 fn later(time: Instant, by: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     time.checked_add(by).unwrap_or(time + CENTURY)

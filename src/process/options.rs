@@ -12,8 +12,8 @@ use crate::error::SubmitError;
 use crate::executor::Priority;
 use crate::future::TaskFuture;
 
-/// A task that is not submitted yet: made by [`ProcessPoolExecutor::task`](crate::ProcessPoolExecutor::task), to be given a time limit, retries, a name or
-/// a priority.
+/// A task that has not been submitted yet, to set a time limit, retries, a name or a priority. Made by
+/// [`ProcessPoolExecutor::task`](crate::ProcessPoolExecutor::task).
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,9 +42,9 @@ impl<'pool, F, A> ProcessTask<'pool, F, A> {
         Self { pool, defaults, f, argument, name: None, timeout: None, retries: None, priority: Priority::default() }
     }
 
-    /// How long the task may run, from when a worker begins it. Then its future resolves to
-    /// [`TimedOut`](crate::TaskError::TimedOut), and its worker is ended: SIGTERM, and SIGKILL after
-    /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace). Without it: what the executor was built with.
+    /// Sets how long the task may run once a worker has begun it. After that its future resolves to
+    /// [`TimedOut`](crate::TaskError::TimedOut), and its worker is killed: SIGTERM, and SIGKILL after
+    /// [`kill_grace`](crate::ProcessPoolBuilder::kill_grace). The default is the setting of the pool.
     ///
     /// With [`threads_per_worker`](crate::ProcessPoolBuilder::threads_per_worker) that also ends the other tasks of that
     /// worker.
@@ -53,20 +53,20 @@ impl<'pool, F, A> ProcessTask<'pool, F, A> {
         self
     }
 
-    /// How many times the task may be begun again when its worker dies. Without it: what the executor was built with,
-    /// usually 0, so that no task is ever begun twice. A task that fails in any other way is not repeated.
+    /// Sets how many times the task may be begun again when its worker dies. The default is the setting of the pool, which is 0
+    /// unless changed, so that no task is begun twice. A task that fails in any other way is not repeated.
     pub fn retries(mut self, retries: u32) -> Self {
         self.retries = Some(retries);
         self
     }
 
-    /// A name to be found by: it is in the error if the task panics or its worker dies.
+    /// Sets a name, which is part of the error if the task panics or its worker dies.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// When the task starts relative to others that are queued. Without it: [`Priority::Normal`].
+    /// Sets when the task starts relative to others that are queued. The default is [`Priority::Normal`].
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
@@ -87,7 +87,7 @@ impl<'pool, F, A> ProcessTask<'pool, F, A> {
     ///
     /// # Errors
     ///
-    /// As there; the argument comes back.
+    /// As for that method; the error contains the argument.
     pub fn try_submit<R>(self) -> Result<TaskFuture<R>, SubmitError<A>>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The pool as its user sees it.
+//! The public API of the pool.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -20,48 +20,47 @@ use crate::future::TaskFuture;
 
 /// A pool of worker processes that run functions, each call behind a [`TaskFuture`].
 ///
-/// What a worker runs is a plain function or a closure that captures nothing, with one argument; argument and result are
-/// any types with serde's `Serialize` and `Deserialize`. Nothing else has to be prepared: no macro, no call in `main`. The
-/// workers are this same executable, which becomes a worker before its `main` begins ([`worker`](crate::worker) tells of
-/// the exceptions). They start on demand, up to a limit, and are reused.
+/// What a worker runs is a plain function or a closure that captures nothing, with one argument; argument and result are any
+/// types with serde's `Serialize` and `Deserialize`. Nothing else has to be prepared: no macro, no call in `main`. Workers run
+/// this same executable and branch off before `main` (for exceptions see [`worker`](crate::worker)). They start on demand, up
+/// to a limit, and are reused.
 ///
-/// **A crash costs one task.** When a worker process dies, for whatever reason, the task that it ran fails with
-/// [`TaskError::WorkerDied`], which says how the worker died. The results of tasks that it had
-/// finished are kept, tasks that it had not begun are run by other workers, and a new worker takes its place. No task is begun
-/// twice, unless it has [`retries`](ProcessTask::retries). A panic does not end the worker.
+/// **A crash costs one task.** When a worker process dies for any reason, the task that it ran fails with
+/// [`TaskError::WorkerDied`], which says how the worker died. The results of tasks that it had finished are kept, tasks that it
+/// had not begun are run by other workers, and a new worker takes its place. No task is begun twice, unless it has
+/// [`retries`](ProcessTask::retries). A panic does not end the worker.
 ///
-/// **A running task can be stopped**: [`TaskFuture::cancel`] ends the worker that runs it, and so does a
-/// [time limit](ProcessTask::timeout).
+/// **A running task can be stopped**: [`TaskFuture::cancel`] kills the worker that runs it, and so does a [time
+/// limit](ProcessTask::timeout).
 ///
-/// Workers end with the pool and with the program, however the program ends. Processes started by a task may outlive both. Standard
-/// input is empty for them; standard output and error are the program's unless [`stdio`](ProcessPoolBuilder::stdio) says otherwise.
-/// Ctrl-C is left to the program.
+/// Workers end with the pool and with the program, however the program ends. Processes that a task starts may outlive both. The
+/// standard input of workers is empty; their standard output and error are the program's unless
+/// [`stdio`](ProcessPoolBuilder::stdio) says otherwise. Ctrl-C is left to the program: workers ignore SIGINT.
 ///
 /// **Arguments and results arrive as they were sent, or as an error.** They are encoded without names, so serde attributes that
-/// leave something out are not carried: a task fails with [`TaskError::Encode`] if `skip_serializing_if`
-/// skips a field of the value, and with [`TaskError::Decode`] if a field is skipped in only one
-/// direction. `flatten`, `untagged` and `tag` are errors, too. A type that skips one field only when serializing and a different
-/// one only when deserializing is not detected.
+/// leave something out are not supported: a task fails with [`TaskError::Encode`] if `skip_serializing_if` skips a field of the
+/// value, and with [`TaskError::Decode`] if a field is skipped in only one direction. `flatten`, `untagged` and `tag` are
+/// errors too. A type that skips one field only when serializing and a different one only when deserializing is not detected.
 ///
-/// A task may fork. A child that comes to the end of the task, or panics there, ends at once (`_exit`, with 0 or 101): only the
-/// worker answers.
+/// A task may fork. A child that reaches the end of the task, or panics in it, exits immediately (`_exit`, with 0 or 101): only
+/// the worker replies.
 ///
 /// Tasks of the same priority are handed out first in, first out. Workers that run short tasks get several in advance. Tasks that
 /// such a worker has not begun may move to a worker that is idle, and may then begin in a different order.
 ///
-/// In this process, `Serialize` runs in the thread that submits, and `Deserialize` in the thread that asks for the result: the one that
-/// takes it, awaits it or looks at it, or takes the next item of a map. A `Deserialize` that blocks therefore delays no other
-/// task. A result that is never asked for is never deserialized, and a result that cannot be deserialized is an error only when
-/// it is asked for. Done-callbacks run in a thread of the pool, which deserializes the results that they are given.
+/// In this process, `Serialize` runs on the thread that submits, and `Deserialize` on the thread that asks for the result: the
+/// one that takes it, awaits it or peeks at it, or takes the next item of a map. A `Deserialize` that blocks therefore delays
+/// no other task. A result that is never asked for is never deserialized, and a result that cannot be deserialized is an error
+/// only when it is asked for. Done-callbacks run on a thread of the pool, which deserializes the results for them.
 ///
 /// **Dropping the pool is like leaving Python's `with` block**: it waits until everything that was submitted has run and the
 /// workers have ended. If it is dropped while the thread unwinds from a panic, tasks that have not started are cancelled first.
 /// If it was shut down without waiting ([`Shutdown::NoWait`], [`Shutdown::CancelPendingNoWait`]), dropping it does not wait
 /// either.
 ///
-/// **A pool belongs to the process that built it.** In a child that is forked from that process everything that is asked of the pool
-/// fails at once with [`TaskError::WrongProcess`], futures of its tasks included, and dropping it does nothing; the parent's
-/// pool goes on undisturbed. So a daemon builds its pools after it has detached itself.
+/// **A pool belongs to the process that built it.** In a forked child all uses of the pool, including the futures of its tasks,
+/// fail at once with [`TaskError::WrongProcess`], and dropping the pool does nothing; the parent's pool is not affected. So a
+/// daemon must build its pools after it has detached itself.
 ///
 /// After Python's
 /// [`ProcessPoolExecutor`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor).
@@ -96,25 +95,23 @@ impl ProcessPoolExecutor {
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if the number is out of range, or there can be no worker processes here.
+    /// [`BuildError`], if the number is out of range, or this process cannot have worker processes.
     pub fn new(max_workers: usize) -> Result<Self, BuildError> {
         Self::builder().max_workers(max_workers).build()
     }
 
-    /// All the settings there are.
+    /// Returns a builder for a pool with other settings.
     pub fn builder() -> ProcessPoolBuilder {
         ProcessPoolBuilder::default()
     }
 
     /// Queues a call of `f` with `argument` in a worker process and returns the future of its result.
     ///
-    /// The argument is encoded at once, in the calling thread. `submit` never panics. It blocks only if the pool was built with a
-    /// bounded queue that is full: until there is room ([`QueuePolicy::Block`](crate::QueuePolicy::Block)), or to run the task
-    /// itself ([`QueuePolicy::CallerRuns`](crate::QueuePolicy::CallerRuns)). If the task cannot be submitted, the returned future
-    /// is already resolved to the reason: [`TaskError::Encode`],
-    /// [`TaskError::TooLarge`], [`TaskError::ShutDown`],
-    /// [`TaskError::Broken`], [`TaskError::QueueFull`],
-    /// [`TaskError::WrongProcess`], [`TaskError::Spawn`] or
+    /// The argument is encoded at once, in the calling thread. `submit` never panics. It blocks only with a full bounded queue:
+    /// until there is room ([`QueuePolicy::Block`](crate::QueuePolicy::Block)), or while it runs the task itself
+    /// ([`QueuePolicy::CallerRuns`](crate::QueuePolicy::CallerRuns)). If the task cannot be submitted, the returned future is
+    /// already resolved to the reason: [`TaskError::Encode`], [`TaskError::TooLarge`], [`TaskError::ShutDown`],
+    /// [`TaskError::Broken`], [`TaskError::QueueFull`], [`TaskError::WrongProcess`], [`TaskError::Spawn`] or
     /// [`TaskError::NoSuchFunction`].
     ///
     /// ```
@@ -126,8 +123,8 @@ impl ProcessPoolExecutor {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// A closure that captures something cannot be sent to another process; what it needs has to be (part of) its
-    /// argument. The compiler says so:
+    /// A closure that captures something cannot be sent to another process; what it needs has to be (part of) its argument. The
+    /// compiler rejects it:
     ///
     /// ```compile_fail,E0080
     /// let pool = concurrent_futures::ProcessPoolExecutor::new(1).unwrap();
@@ -143,7 +140,7 @@ impl ProcessPoolExecutor {
         self.inner.submit_with(f, argument, Priority::Normal, self.default_options())
     }
 
-    /// Like [`submit`](Self::submit), but never blocks, and gives the argument back if the pool does not take the task.
+    /// Like [`submit`](Self::submit), but never blocks, and returns the argument if the pool does not accept the task.
     ///
     /// ```
     /// use concurrent_futures::{ProcessPoolExecutor, Shutdown};
@@ -158,7 +155,7 @@ impl ProcessPoolExecutor {
     ///
     /// # Errors
     ///
-    /// [`SubmitError`], with the argument in it, if the queue is full, or the pool shut down or broken.
+    /// [`SubmitError`], which contains the argument, if the queue is full, or the pool is shut down or broken.
     pub fn try_submit<F, A, R>(&self, f: F, argument: A) -> Result<TaskFuture<R>, SubmitError<A>>
     where
         F: Fn(A) -> R + Copy + Send + Sync + 'static,
@@ -171,14 +168,14 @@ impl ProcessPoolExecutor {
     /// Calls `f` with every item of `items`, in the workers, and yields the results in the order of the items. Each is a
     /// `Result` of its own: a failed item does not end the map.
     ///
-    /// All items are taken, and work starts, at the call. Items that take very little time are sent several at a time;
-    /// if a worker dies in such a chunk, the items of it that had begun fail, and the rest is done by others. With a
-    /// [chunk size](MapOptions::chunk_size) of 1 a crash costs exactly the item that crashed. Dropping the iterator
-    /// half-way cancels the items that have not started, and ends the workers that run its items, as
-    /// [`TaskFuture::cancel`] does; so does a [time-out](MapOptions::timeout) of the map.
+    /// All items are taken, and work starts, when this is called. Items that take very little time are sent several at a time;
+    /// if a worker dies in such a chunk, the items of it that had begun fail, and other workers run the rest. With a [chunk
+    /// size](MapOptions::chunk_size) of 1 a crash costs exactly the item that crashed. Dropping the iterator before its end
+    /// cancels the items that have not started, and kills the workers that run its items, as [`TaskFuture::cancel`] does; so
+    /// does a [time-out](MapOptions::timeout) of the map.
     ///
-    /// A [time limit](ProcessPoolBuilder::task_timeout) and [retries](ProcessPoolBuilder::retries) of the pool hold for each item by itself; then
-    /// items are sent one at a time, whatever the chunk size.
+    /// A [time limit](ProcessPoolBuilder::task_timeout) and [retries](ProcessPoolBuilder::retries) of the pool apply to each
+    /// item separately; items are then sent one at a time, whatever the chunk size.
     ///
     /// ```
     /// use concurrent_futures::ProcessPoolExecutor;
@@ -199,7 +196,7 @@ impl ProcessPoolExecutor {
         self.map_with(MapOptions::new(), f, items).expect("the default options are valid")
     }
 
-    /// [`map`](Self::map) with options: chunk size, a bound on what is in flight, a time-out, results as they come.
+    /// [`map`](Self::map) with options: chunk size, a limit on items in flight, a time-out, results in order of completion.
     ///
     /// # Errors
     ///
@@ -219,12 +216,12 @@ impl ProcessPoolExecutor {
         Ok(Map::on(ChunkLane::new(&self.inner, function, self.defaults, &options), options, items.into_iter()))
     }
 
-    /// A task that can be given a time limit, retries, a name or a priority before it is submitted.
+    /// Returns a task for which a time limit, retries, a name or a priority can be set before it is submitted.
     pub fn task<F, A>(&self, f: F, argument: A) -> ProcessTask<'_, F, A> {
         ProcessTask::new(&self.inner, self.defaults, f, argument)
     }
 
-    /// How the pool is doing. In a child that was forked from the process of the pool, all numbers are 0.
+    /// Returns a snapshot of the state of the pool. In a forked child all numbers are 0.
     pub fn stats(&self) -> ProcessPoolStats {
         if !self.inner.is_here() {
             return ProcessPoolStats::NOTHING;
@@ -233,14 +230,14 @@ impl ProcessPoolExecutor {
         ProcessPoolStats { max_workers: self.inner.max_workers(), workers, busy, queued, completed }
     }
 
-    /// The process ids of the workers that there are at the moment, those that are just starting or ending included. In a
-    /// forked child there are none: they are its parent's.
+    /// Returns the process ids of the current workers, including those that are starting or ending. In a forked child the list
+    /// is empty: the workers belong to the parent.
     pub fn worker_pids(&self) -> Vec<u32> {
         self.inner.pids()
     }
 
-    /// Changes how many workers there may be. More start when there is work for them; what is too many ends as soon as it
-    /// has nothing to do.
+    /// Changes the maximum number of workers. Additional ones start when there is work for them; surplus ones end as soon as
+    /// they are idle.
     ///
     /// # Errors
     ///
@@ -255,8 +252,8 @@ impl ProcessPoolExecutor {
         Ok(())
     }
 
-    /// Ends the pool: it takes nothing new from now on, and `how` says what becomes of what it has. Can be called any
-    /// number of times, from any thread; all callers that wait return when the workers are gone.
+    /// Shuts the pool down: it accepts no new tasks, and `how` says what happens to those it has. Can be called any number of
+    /// times, on any thread; all callers that wait return when the workers have ended.
     ///
     /// # Errors
     ///
@@ -266,13 +263,13 @@ impl ProcessPoolExecutor {
         self.inner.shut_down(how)
     }
 
-    /// True once the pool has been shut down, in whatever way: tasks that are submitted fail with
-    /// [`TaskError::ShutDown`]. It may still be working on those it has.
+    /// True once the pool has been shut down in any way: tasks that are submitted fail with [`TaskError::ShutDown`]. It may
+    /// still be running earlier ones.
     pub fn is_shut_down(&self) -> bool {
         matches!(self.inner.closed_because(), Some(TaskError::ShutDown))
     }
 
-    /// True once the pool is broken: its tasks have failed with [`TaskError::Broken`], which says why, and so does
+    /// True once the pool is broken: its tasks have failed with [`TaskError::Broken`], which contains the reason, and so does
     /// every task that is submitted.
     ///
     /// ```
@@ -287,9 +284,9 @@ impl ProcessPoolExecutor {
         matches!(self.inner.closed_because(), Some(TaskError::Broken(_)))
     }
 
-    /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and
-    /// shuts the pool down. What had not begun is cancelled; what had, fails with [`TaskError::WorkerDied`]. Does not
-    /// wait. In a forked child it does nothing: the workers are its parent's.
+    /// Asks all workers to end at once (SIGTERM, and SIGKILL after [`kill_grace`](ProcessPoolBuilder::kill_grace)), and shuts
+    /// the pool down. Tasks that have not begun are cancelled; those that have begun fail with [`TaskError::WorkerDied`]. Does
+    /// not wait. Does nothing in a forked child: the workers belong to the parent.
     ///
     /// After Python's
     /// [`terminate_workers`](https://docs.python.org/3/library/concurrent.futures.html#concurrent.futures.ProcessPoolExecutor.terminate_workers).
@@ -298,7 +295,7 @@ impl ProcessPoolExecutor {
         self.inner.end_workers(grace, EndReason::WorkersTerminated);
     }
 
-    /// Like [`terminate_workers`](Self::terminate_workers), with SIGKILL from the beginning.
+    /// Like [`terminate_workers`](Self::terminate_workers), but sends SIGKILL at once.
     pub fn kill_workers(&self) {
         self.inner.end_workers(Duration::ZERO, EndReason::WorkersKilled);
     }
@@ -309,12 +306,12 @@ impl ProcessPoolExecutor {
 }
 
 impl ProcessPoolBuilder {
-    /// Makes the executor. No process is started before the first task.
+    /// Builds the pool. No process is started before the first task.
     ///
     /// # Errors
     ///
-    /// [`BuildError`], if a setting makes no sense, or there can be no worker processes here:
-    /// [`BuildError::DifferentIds`] while the effective user or group of the process is not the real one.
+    /// [`BuildError`], if a setting is invalid, or this process cannot have worker processes: [`BuildError::DifferentIds`]
+    /// while the effective user or group of the process is not the real one.
     pub fn build(self) -> Result<ProcessPoolExecutor, BuildError> {
         let (inner, defaults) = self.make()?;
         Ok(ProcessPoolExecutor { inner, defaults })
@@ -351,7 +348,7 @@ impl Executor for ProcessPoolExecutor {
 impl Drop for ProcessPoolExecutor {
     fn drop(&mut self) {
         if !self.inner.is_here() {
-            // What is left of the pool in a forked child stays as it is, for ever: rings, descriptors and workers are the parent's.
+            // In a forked child the copy of the pool is leaked: rings, descriptors and workers belong to the parent.
             std::mem::forget(Arc::clone(&self.inner));
             return;
         }
@@ -359,7 +356,7 @@ impl Drop for ProcessPoolExecutor {
             return;
         }
         let how = if std::thread::panicking() { Shutdown::CancelPending } else { Shutdown::Wait };
-        // In a done-callback the pool is closed but cannot be waited for. The error only reports that.
+        // In a done-callback the pool is shut down but cannot be waited for. The error only reports that.
         let _ = self.shutdown(how);
     }
 }
@@ -390,19 +387,19 @@ impl fmt::Debug for ProcessPoolExecutor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessPoolStats {
-    /// How many workers the pool may have.
+    /// The maximum number of workers.
     pub max_workers: usize,
-    /// How many it has: they start on demand.
+    /// The current number of workers, which start on demand.
     pub workers: usize,
-    /// How many of them have been handed something that has not come back.
+    /// The number of workers that have a task which has not come back.
     pub busy: usize,
-    /// How many tasks have not begun, as far as is known. Tasks that were cancelled may count for a while.
+    /// The number of tasks that have not begun, as far as is known. Cancelled tasks may be counted for a while.
     pub queued: usize,
-    /// How many tasks have come back from a worker, well or badly. A chunk of a map counts as one.
+    /// The number of tasks that have come back from a worker, successful or not. A chunk of a map counts as one.
     pub completed: u64,
 }
 
 impl ProcessPoolStats {
-    /// What a forked child has of its parent's pool.
+    /// The numbers of a parent's pool in a forked child.
     const NOTHING: Self = Self { max_workers: 0, workers: 0, busy: 0, queued: 0, completed: 0 };
 }

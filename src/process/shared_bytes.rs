@@ -1,4 +1,4 @@
-//! Bytes that go to another process without being copied.
+//! Bytes that are sent to another process without being copied.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -13,25 +13,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::os::shm::Frozen;
 
-/// The most values of this type in one argument or result.
+/// The maximum number of values of this type in one argument or result.
 pub(super) const MOST: usize = 64;
 
-/// What the format of this crate takes for a value of this type, and others for a struct with one field.
+/// The struct name by which the format of this crate recognizes a value of this type; for other formats it is a struct with one
+/// field.
 pub(super) const NAME: &str = "concurrent_futures::SharedBytes";
 
 thread_local! {
-    /// While a value is being encoded: what has to travel beside its bytes.
+    /// While a value is being encoded: what has to be sent alongside its bytes.
     static OUTGOING: RefCell<Vec<SharedBytes>> = const { RefCell::new(Vec::new()) };
-    /// `OUTGOING` is not empty. Cheaper to ask than that, which has a destructor.
+    /// Whether `OUTGOING` is not empty. Cheaper to read than `OUTGOING`, which has a destructor.
     static HAS_OUTGOING: Cell<bool> = const { Cell::new(false) };
-    /// While a value is being decoded: what has travelled beside its bytes and has not been used.
+    /// While a value is being decoded: what was sent alongside its bytes and has not been used.
     static INCOMING: RefCell<Vec<Option<OwnedFd>>> = const { RefCell::new(Vec::new()) };
-    /// The format of this crate is about to write, or to read, a value of this type. With any other, which a serde
-    /// implementation may use in between, bytes are bytes.
+    /// The format of this crate is about to write, or to read, a value of this type. Any other format, which a serde
+    /// implementation may use in between, writes and reads plain bytes.
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The next value of this type travels beside the bytes.
+/// Makes the next value of this type be sent alongside the bytes.
 pub(super) fn expect() {
     EXPECTED.set(true);
 }
@@ -39,9 +40,9 @@ pub(super) fn expect() {
 /// Bytes in shared memory that never change. As (part of) an argument or a result of a [`ProcessPoolExecutor`], they are
 /// not copied: the other process maps the same memory. The same bytes can be sent any number of times.
 ///
-/// Making one copies the bytes once, or [fills them in place](Self::with). Each value holds a file descriptor, which its
-/// clones share. One argument or result can have at most 64 of them. Serialised by anything else than an executor of this
-/// crate, they are plain bytes.
+/// Making one copies the bytes once, or [fills them in place](Self::with). Each value holds a file descriptor, which its clones
+/// share. One argument or result can have at most 64 of them. Serialized by anything other than an executor of this crate, they
+/// are plain bytes.
 ///
 /// [`ProcessPoolExecutor`]: crate::ProcessPoolExecutor
 ///
@@ -62,11 +63,11 @@ pub(super) fn expect() {
 pub struct SharedBytes(Arc<Frozen>);
 
 impl SharedBytes {
-    /// A copy of `bytes` in shared memory.
+    /// Copies `bytes` to shared memory.
     ///
     /// # Errors
     ///
-    /// The system's, if there is no memory, or no file descriptor left.
+    /// The error of the system, if there is no memory or no file descriptor left.
     pub fn copy_from(bytes: &[u8]) -> io::Result<Self> {
         Self::with(bytes.len(), |to| to.copy_from_slice(bytes))
     }
@@ -113,14 +114,14 @@ impl fmt::Debug for SharedBytes {
     }
 }
 
-/// Runs `f`, which encodes a value, and says what has to travel beside the bytes. A serde implementation may submit to a pool,
-/// so another value may be encoded in the middle of this.
+/// Runs `f`, which encodes a value, and returns what has to be sent alongside the bytes. Calls may be nested, because a serde
+/// implementation may submit to a pool.
 pub(super) fn collecting<T>(f: impl FnOnce() -> T) -> (T, Vec<SharedBytes>) {
     /// Puts the outer list back, even if `f` panics.
     struct Outer(Vec<SharedBytes>);
     impl Drop for Outer {
         fn drop(&mut self) {
-            // What `f` has left behind goes.
+            // Drops what `f` has left.
             drop(take_outgoing());
             if !self.0.is_empty() {
                 HAS_OUTGOING.set(true);
@@ -137,8 +138,7 @@ fn take_outgoing() -> Vec<SharedBytes> {
     if HAS_OUTGOING.replace(false) { OUTGOING.take() } else { Vec::new() }
 }
 
-/// Runs `f`, which decodes a value, with what has travelled beside the bytes. As [`collecting`], it may happen in the middle
-/// of itself.
+/// Runs `f`, which decodes a value, with what was sent alongside the bytes. Like those of [`collecting`], calls may be nested.
 pub(super) fn supplying<T>(attachments: Vec<OwnedFd>, f: impl FnOnce() -> T) -> T {
     struct Outer(Vec<Option<OwnedFd>>);
     impl Drop for Outer {
@@ -187,7 +187,7 @@ fn received(number: u32) -> io::Result<Frozen> {
 impl<'de> Deserialize<'de> for SharedBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Reader {
-            /// There may be some that have travelled beside the bytes.
+            /// The bytes may have been sent alongside.
             expected: bool,
         }
         impl<'de> Visitor<'de> for Reader {
@@ -244,7 +244,7 @@ mod tests {
         assert!(codec::from_slice::<(u8, SharedBytes, SharedBytes)>(&encoded, 8).is_err());
     }
 
-    /// Its serde implementation uses the format of this crate, and another one, for values of their own.
+    /// Its serde implementation encodes other values in the format of this crate and in another one.
     #[derive(Debug, PartialEq)]
     struct Busy(SharedBytes);
 

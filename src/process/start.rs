@@ -1,7 +1,7 @@
 //! How this same executable becomes a worker before its `main`: see `docs/design/start-hook.md`.
 //!
-//! What the unsafe code relies on: the signatures and the order of calls that C libraries keep, because the start code
-//! of every program that was ever linked depends on them.
+//! What the unsafe code relies on: the signatures and call order of the start code of C libraries, which they cannot change
+//! because every linked program depends on them.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int};
@@ -9,23 +9,23 @@ use std::ffi::{c_char, c_int};
 use super::{worker, worker_env};
 use crate::os::image;
 
-/// What C calls with the arguments of the program and its environment.
+/// A function that the C library calls with the arguments and the environment of the program.
 type Start<R> = unsafe extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> R;
 
-/// Becomes a worker, and does not return, if this process was started as one. Every start of a program that is linked with this crate
-/// looks for the variable, and for a control socket on standard input; if neither is there, nothing else happens.
+/// Becomes a worker, and does not return, if this process was started as one. Every start of a program that is linked with this
+/// crate checks for the variable and for a control socket on standard input; if neither exists, nothing else happens.
 fn enter_if_worker(prepare: impl FnOnce()) {
-    // SAFETY: the name ends with a zero. Before `main` no thread changes the environment, unless a constructor started
-    // one that does; the C library of such a program had better lock it.
+    // SAFETY: the name ends with a zero. Before `main` no thread changes the environment, unless a constructor started one that
+    // does; such a program relies on its C library to lock it.
     let is_set = unsafe { !libc::getenv(worker_env::C_NAME.as_ptr()).is_null() };
-    // In a shared library this does nothing: the executable, and thus the worker, would be somebody else's.
+    // In a shared library this does nothing: the executable, and thus the worker, would be a different program.
     let here: fn() = in_this_image;
     if (is_set || worker::may_be_one()) && image::executable().offset_of(here as usize).is_some() {
         worker::enter_if_worker(prepare);
     }
 }
 
-/// It is where this file was linked to.
+/// Its address shows into which image this file was linked.
 fn in_this_image() {}
 
 /// Programs that are dynamically linked. Their start code calls `__libc_start_main` with the address of `main`. The
@@ -82,7 +82,7 @@ mod hook {
         *mut c_void,
     ) -> c_int;
 
-    /// The program's own.
+    /// The program's own `main`.
     static MAIN: OnceLock<Main> = OnceLock::new();
 
     /// # Safety
@@ -100,10 +100,10 @@ mod hook {
         // SAFETY: looks up a name. The dynamic loader is ready before any code of the program runs.
         let next = unsafe { libc::dlsym(libc::RTLD_NEXT, c"__libc_start_main".as_ptr()) };
         if next.is_null() || MAIN.set(main).is_err() {
-            // The program cannot be started, and there is nobody yet to tell.
+            // The program cannot be started, and there is no way yet to report it.
             process::abort();
         }
-        // SAFETY: the next definition of the name is the C library's, or one that hands on to it as this one does.
+        // SAFETY: the next definition of the name is the C library's, or another wrapper that calls it as this one does.
         let next = unsafe { mem::transmute::<*mut c_void, StartMain>(next) };
         // SAFETY: these are the start code's own arguments, but for `main`, whose signature is the same.
         unsafe { next(before_main, argc, argv, init, fini, rtld_fini, stack_end) }
@@ -112,14 +112,13 @@ mod hook {
     unsafe extern "C" fn before_main(argc: c_int, argv: *mut *mut c_char, environment: *mut *mut c_char) -> c_int {
         super::enter_if_worker(|| ());
         let main = MAIN.get().expect("set before the C library was asked to call this");
-        // SAFETY: called in the place of `main`, with the arguments for it.
+        // SAFETY: called instead of `main`, with the arguments for it.
         unsafe { main(argc, argv, environment) }
     }
 }
 
-/// Programs that are statically linked: there the C library's definition cannot be had beside another one, so this is a
-/// constructor. Where it stands among the constructors is the linker's choice; a worker first runs those that come
-/// after it.
+/// Statically linked programs: there the C library's definition cannot be wrapped by another one, so this is a constructor. The
+/// linker chooses its position among the constructors; a worker first runs those that come after it.
 #[cfg(all(any(target_env = "gnu", target_env = "musl"), target_feature = "crt-static", not(miri)))]
 mod constructor {
     use std::ffi::{c_char, c_int};
@@ -133,22 +132,22 @@ mod constructor {
     static CONSTRUCTOR: Start<()> = constructor;
 
     unsafe extern "C" {
-        /// Where the table of constructors begins and ends, from the linker.
+        /// The beginning and the end of the table of constructors, defined by the linker.
         static __init_array_start: [usize; 0];
         static __init_array_end: [usize; 0];
     }
 
     unsafe extern "C" fn constructor(argc: c_int, argv: *mut *mut c_char, environment: *mut *mut c_char) {
         super::enter_if_worker(|| {
-            // musl calls constructors without arguments, so there these must not be looked at.
+            // musl calls constructors without arguments, so there these must not be read.
             let (argc, argv, environment) = if cfg!(target_env = "gnu") {
                 (argc, argv, environment)
             } else {
                 (0, ptr::null_mut(), ptr::null_mut())
             };
             for later in later_constructors() {
-                // SAFETY: the C library would call it next, and in the same way. It does not get to that any more: a
-                // worker does not return.
+                // SAFETY: the C library would call it next, in the same way. It is not called twice, because a worker does not
+                // return.
                 unsafe { later(argc, argv, environment) };
             }
         });
@@ -157,7 +156,7 @@ mod constructor {
     fn later_constructors() -> impl Iterator<Item = Start<()>> {
         let (start, end) = (&raw const __init_array_start, &raw const __init_array_end);
         let count = (end.addr() - start.addr()) / size_of::<usize>();
-        // SAFETY: all between the two is the table, which nobody writes to any more. The reads are volatile because the
+        // SAFETY: everything between the two is the table, which is not written to any more. The reads are volatile because the
         // compiler does not know how long it is.
         let table = (0..count).map(move |n| unsafe { start.cast::<usize>().add(n).read_volatile() });
         let own: Start<()> = constructor;

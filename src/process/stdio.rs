@@ -7,7 +7,7 @@ pub enum Stdio {
     /// Where those of this program go.
     #[default]
     Inherit,
-    /// Nowhere.
+    /// To `/dev/null`.
     Null,
     /// Into the executor, which keeps the last 8 KiB of each worker for the error of a task during which that worker dies
     /// ([`WorkerExit::stderr`](crate::WorkerExit::stderr)). So that the captured output belongs to one task only, a worker is

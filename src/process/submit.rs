@@ -1,4 +1,4 @@
-//! From a function and its argument to a task of the pool.
+//! Makes a task of the pool from a function and its argument.
 
 use std::sync::Arc;
 

@@ -1,16 +1,16 @@
-//! What the two sides say to each other, as pure bytes: no input or output here.
+//! The format of the messages between the two sides. There is no input or output here.
 //!
-//! A *call* is a head of [`CALL_HEAD`] bytes and the bytes of the argument; a *reply* a head of [`REPLY_HEAD`] bytes and
-//! the bytes of the result. Bodies are padded to a multiple of [`ALIGN`]. Numbers are in the byte order of the machine:
-//! both sides are the same program on the same machine, which the handshake makes sure of.
+//! A *call* is a head of [`CALL_HEAD`] bytes and the bytes of the argument; a *reply* a head of [`REPLY_HEAD`] bytes and the
+//! bytes of the result. Bodies are padded to a multiple of [`ALIGN`]. Numbers are in the byte order of the machine: both sides
+//! are the same program on the same machine, which the handshake checks.
 //!
-//! Whatever is read here may have been written by a process that has gone mad, so every value is checked.
+//! A faulty process may have written what is read here, so every value is checked.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Changes whenever anything here does.
+/// To be changed whenever anything here changes.
 pub(super) const PROTOCOL: u32 = 4;
 
 /// Bodies start and end at multiples of this.
@@ -19,23 +19,23 @@ pub(super) const ALIGN: usize = 16;
 pub(super) const CALL_HEAD: usize = 32;
 pub(super) const REPLY_HEAD: usize = 32;
 
-/// The exit codes of a worker that does not end as it was told.
+/// The exit codes of a worker that does not end normally.
 pub(super) mod exit_code {
     /// The parent has broken the protocol.
     pub(in crate::process) const VIOLATION: i32 = 70;
-    /// It could not be set up, or the parent has gone.
+    /// The worker could not be set up, or the parent has ended.
     pub(in crate::process) const FAILED: i32 = 71;
-    /// It could not start its threads: this may succeed later.
+    /// It could not start its threads, which may succeed later.
     pub(in crate::process) const NO_THREADS: i32 = 72;
     /// It was started as a worker, and its standard input is not the control socket.
     pub(in crate::process) const NO_SOCKET: i32 = 73;
-    /// The system distrusts it, because it has more rights than its parent.
+    /// The system runs it in secure mode, because it has more rights than its parent.
     pub(in crate::process) const DISTRUSTED: i32 = 74;
-    /// A thread of its own has panicked.
+    /// One of its own threads has panicked.
     pub(in crate::process) const PANICKED: i32 = 101;
 }
 
-/// How long a body is with its padding.
+/// The length of a body with its padding.
 pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(ALIGN)
 }
@@ -45,7 +45,7 @@ pub(super) fn padded(len: usize) -> usize {
 pub(super) enum CallKind {
     /// Run a task.
     Task,
-    /// Run the initializer; nothing else is to be run if that fails.
+    /// Run the initializer; if that fails, nothing else may run.
     Initializer,
     /// End.
     Exit,
@@ -56,11 +56,11 @@ pub(super) enum CallKind {
 pub(super) struct Call {
     pub(super) kind: CallKind,
     pub(super) id: u64,
-    /// The function, relative to where the executable is loaded.
+    /// The function, as an offset from the address at which the executable is loaded.
     pub(super) function: u64,
-    /// How many bytes the argument has.
+    /// The length of the argument in bytes.
     pub(super) len: usize,
-    /// How many descriptors have been sent for it.
+    /// The number of descriptors sent for it.
     pub(super) attachments: u16,
 }
 
@@ -97,7 +97,7 @@ impl Call {
     }
 }
 
-/// What became of a call.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplyKind {
     /// The body is the result.
@@ -131,11 +131,11 @@ pub(super) struct Reply {
     /// The worker wants to be replaced.
     pub(super) retire: bool,
     pub(super) id: u64,
-    /// How many bytes the body has.
+    /// The length of the body in bytes.
     pub(super) len: usize,
     /// How long the call took.
     pub(super) took: Duration,
-    /// How many descriptors have been sent with it.
+    /// The number of descriptors sent with it.
     pub(super) attachments: u16,
 }
 
@@ -180,7 +180,7 @@ pub(super) mod message {
     pub(in crate::process) const HELLO: u8 = 1;
     /// Worker to parent, its answer: an encoded [`Ready`](super::Ready).
     pub(in crate::process) const READY: u8 = 2;
-    /// Worker to parent: there is something to look at in the shared memory.
+    /// Worker to parent: the shared memory has changed.
     pub(in crate::process) const BELL: u8 = 3;
     /// Either way, without shared memory: a piece of the stream of calls or replies.
     pub(in crate::process) const PIECE: u8 = 4;
@@ -188,7 +188,7 @@ pub(super) mod message {
     pub(in crate::process) const ATTACHMENTS: u8 = 5;
 }
 
-/// With this the first message begins that a worker gets: [`message::HELLO`], and [`Hello::magic`]. No other program does so.
+/// The beginning of the first message to a worker: [`message::HELLO`] and [`Hello::magic`]. No other program sends it.
 pub(super) const GREETING: [u8; 16] = {
     let mut greeting = [message::HELLO; 16];
     let mut at = 0;
@@ -202,23 +202,23 @@ pub(super) const GREETING: [u8; 16] = {
 /// Random bytes.
 const MAGIC: [u8; 15] = [0x9d, 0x3b, 0xe1, 0x52, 0x07, 0xc8, 0x66, 0xfa, 0x14, 0xb0, 0x8f, 0x2d, 0x71, 0xd5, 0x4e];
 
-/// What the parent tells a worker at its start. The shared memory comes with it, if there is any, and then a descriptor that
-/// stands for the parent, if the system has such.
+/// What the parent tells a worker at its start. The shared memory comes with it, if there is any, and then a `pidfd` of the
+/// parent, if the system supports that.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Hello {
     pub(super) magic: [u8; 15],
     pub(super) protocol: u32,
     pub(super) build: [u8; 32],
-    /// How many worker processes this one is below the first parent.
+    /// How many levels of worker processes this one is below the first parent.
     pub(super) depth: u32,
     pub(super) threads: u32,
-    /// How large the stack of each of them is, in bytes; by default as for other threads.
+    /// The stack size of each of them, in bytes; by default as for other threads.
     pub(super) stack_size: Option<u64>,
     pub(super) name: String,
-    /// How long each ring is; 0 means that there is no shared memory.
+    /// The length of each ring; 0 means that there is no shared memory.
     pub(super) ring: u64,
     pub(super) largest: u64,
-    /// How many levels of values inside others there may be.
+    /// How many levels deep values may be nested.
     pub(super) nesting: u32,
     pub(super) max_rss: Option<u64>,
     pub(super) memory_limit: Option<u64>,
@@ -229,17 +229,17 @@ impl Hello {
     pub(super) const MAGIC: [u8; 15] = MAGIC;
 }
 
-/// What a worker answers. Its layout is the same in all versions of this crate, so that a parent can read the refusal of a worker of another
-/// version.
+/// The answer of a worker. Its layout is the same in all versions of this crate, so that a parent can read the refusal of a worker of
+/// another version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ready {
     pub(super) protocol: u32,
     pub(super) build: [u8; 32],
-    /// Why it will not serve, if so.
+    /// The reason if it refuses to serve.
     pub(super) refusal: Option<String>,
 }
 
-/// A panic, as it travels.
+/// A panic, as it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Report {
     pub(super) message: String,

@@ -1,7 +1,8 @@
-//! The environment variable that a worker process is started with, and how many worker processes this one is below the first parent.
+//! The environment variable that a worker process is started with, and how many levels of worker processes this one is below
+//! the first parent.
 //!
-//! A worker recognises itself by its control socket (`worker/entry`), because programs clear their environment. The variable is for starts that
-//! have lost the socket on the way, which would otherwise run the program's `main` as if nothing had happened.
+//! A worker recognises itself by its control socket (`worker/entry`), because programs clear their environment. The variable
+//! detects a worker that was started without its socket, which would otherwise run the program's `main`.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -23,7 +24,7 @@ pub(super) const MAX_DEPTH: u32 = 8;
 
 static DEPTH: AtomicU32 = AtomicU32::new(0);
 
-/// The number of worker processes above this one, itself included: 0 in a process that is no worker.
+/// The number of worker processes above this one, including itself: 0 in a process that is not a worker.
 pub(super) fn depth() -> u32 {
     DEPTH.load(Relaxed)
 }
@@ -40,12 +41,12 @@ pub(super) struct WorkerEnv {
 }
 
 impl WorkerEnv {
-    /// For a worker of this process.
+    /// The value for a worker of this process.
     pub(super) fn of_worker() -> Self {
         Self { host: std::process::id(), depth: depth() + 1 }
     }
 
-    /// That of this process, if it was started by the same version of this crate.
+    /// The value of this process, if it was started by the same version of this crate.
     pub(super) fn read() -> Option<Self> {
         let value = std::env::var(NAME).ok()?;
         let mut parts = value.split(':');

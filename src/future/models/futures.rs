@@ -19,7 +19,7 @@ use super::{Alarm, Counted, run};
 use crate::error::TaskError;
 use crate::sync::Mutex;
 
-/// An executor whose queue is a list, and whose thread is whoever takes from it.
+/// An executor whose queue is a list, from which any thread takes futures to poll.
 struct TestExecutor {
     queue: Mutex<Vec<Task>>,
     filled: Notify,
@@ -27,14 +27,14 @@ struct TestExecutor {
     shells: &'static Shells,
 }
 
-/// Nobody sweeps in these models.
+/// There is no sweeping in these models.
 struct NoSweep;
 
 impl Sweep for NoSweep {
     fn sweep_if_due(&self) {}
 }
 
-/// The count of shells of an executor of its own.
+/// The count of shells of a separate executor.
 fn no_shells() -> &'static Shells {
     Shells::lease(std::sync::Weak::<NoSweep>::new(), 0)
 }
@@ -64,7 +64,7 @@ impl TestExecutor {
         task.map(run).is_some()
     }
 
-    /// Polls what is in the queue until nothing is unfinished. A lost wake-up would leave it waiting for ever.
+    /// Polls what is in the queue until nothing is unfinished. A lost wake-up would make it wait forever.
     fn work(&self) {
         while !self.unfinished.is_empty() {
             if !self.step() {
@@ -136,7 +136,7 @@ impl Script {
         })
     }
 
-    /// Ready when the flag is up. Relaxed: it is the wake-up that has to make the flag visible.
+    /// Ready when the flag is set. Relaxed: the wake-up must make the flag visible.
     fn future(self: &Arc<Self>) -> impl Future<Output = u32> + Send + 'static {
         let (this, held) = (Arc::clone(self), Counted(Arc::clone(&self.drops)));
         std::future::poll_fn(move |context| {
@@ -170,7 +170,7 @@ fn wake_against_poll_and_suspension() {
         let (executor, script) = (TestExecutor::new(), Script::new());
         let future = executor.spawn(script.future());
         executor.drain();
-        // Suspended now. One wakes it twice, for the second time while it may be polled, or over.
+        // Suspended now. One thread wakes it twice; at the second wake-up it may be polled already, or have ended.
         let waker = script.take_waker().unwrap();
         let other = Arc::clone(&script);
         let finisher = thread::spawn(move || {
@@ -279,7 +279,7 @@ fn last_waker_dropped_against_wake() {
         waker.wake();
         executor.work();
         dropper.join().unwrap();
-        // It was woken before the last waker went: it must be polled.
+        // It was woken before the last waker was dropped, so it must be polled.
         assert_eq!(future.result().unwrap(), 7);
         assert_eq!(script.drops.load(SeqCst), 1);
     });
@@ -308,7 +308,7 @@ fn last_waker_dropped_against_cancel() {
     });
 }
 
-/// The waiter polls in place while the waker's thread wakes, and nobody else would poll.
+/// The waiter polls in place while another thread wakes; no other thread polls.
 #[test]
 fn claimed_in_place_against_wake() {
     loom::model(|| {
@@ -319,7 +319,7 @@ fn claimed_in_place_against_wake() {
             let script = Arc::clone(&script);
             thread::spawn(move || script.finish())
         };
-        // As a blocked worker would, but by hand: it listens, claims, and sleeps if there is nothing to claim.
+        // The steps of a blocked worker, written out: it listens, claims, and sleeps if there is nothing to claim.
         let inline_wait = InlineWaitGuard::new();
         let alarm = Alarm::new();
         assert!(future.listen(&inline_wait, Listener::Waker(&Waker::from(Arc::clone(&alarm)))));
@@ -380,7 +380,7 @@ fn an_outcome_that_owns_its_waker_against_the_drop_of_the_handle() {
     });
 }
 
-/// Each entry that becomes an empty shell is counted once when it does, and once when it comes out of the queue.
+/// Each entry that becomes an empty shell is counted once when it does, and once when it is taken out of the queue.
 #[test]
 fn shells_are_counted_once_each_way() {
     loom::model(|| {
@@ -428,7 +428,7 @@ fn the_shell_of_a_closure_is_counted_once_each_way() {
     });
 }
 
-/// A spare thread has claimed it, and polls it, while it is cancelled and its entry comes out of the queue.
+/// A spare thread has claimed it and polls it while it is cancelled and its entry is taken out of the queue.
 #[test]
 fn claimed_for_a_spare_thread_and_cancelled() {
     loom::model(|| {

@@ -23,7 +23,7 @@ impl Drop for Counted {
     }
 }
 
-/// A waker that a loom thread can wait for, and that counts.
+/// A waker that a loom thread can wait for, and that counts its wake-ups.
 pub(crate) struct Alarm {
     pub(crate) notify: Notify,
     pub(crate) wakes: AtomicUsize,

@@ -24,7 +24,7 @@ impl Owner for Open {
     fn released(self) {}
 }
 
-/// An executor that lets nobody claim.
+/// An executor that lets no thread claim.
 #[derive(Clone, Copy)]
 struct Strict;
 
@@ -89,7 +89,7 @@ fn complete_while_the_waker_changes() {
                 second.notify.wait();
             }
         }
-        // One of them at most: the last one, or the first one if the task was done before the second poll.
+        // At most one of them: the last one, or the first one if the task was done before the second poll.
         assert!(first.wakes.load(SeqCst) + second.wakes.load(SeqCst) <= 1);
         worker.join().unwrap();
     });
@@ -172,7 +172,7 @@ fn callback_against_complete() {
                 calls.fetch_add(1, SeqCst);
             });
         }
-        // Whoever has the result can rely on the callbacks having run.
+        // The callbacks have run before the result can be read.
         assert_eq!(future.result().unwrap(), 7);
         assert_eq!(calls.load(SeqCst), 2);
         worker.join().unwrap();
@@ -250,7 +250,7 @@ fn shared_while_it_completes() {
     });
 }
 
-/// A spare thread runs it, while the handle is given up and what is left in the queue is taken out.
+/// A spare thread runs it while the handle is dropped and the entry left in the queue is taken out.
 #[test]
 fn run_by_a_spare_thread_while_the_handle_is_dropped() {
     loom::model(|| {
@@ -262,14 +262,14 @@ fn run_by_a_spare_thread_while_the_handle_is_dropped() {
         let worker = thread::spawn(|| run(task));
         drop(future);
         assert!(spare.join().unwrap());
-        // At the latest when the task has ended, whatever is left in the queue.
+        // Dropped at the latest when the task has ended, whatever is left in the queue.
         assert_eq!(drops.load(SeqCst), 1);
         worker.join().unwrap();
         assert_eq!(Arc::strong_count(&drops), 1);
     });
 }
 
-/// The same with nobody who takes it out of the queue before the end.
+/// The same, but the entry is not taken out of the queue before the end.
 #[test]
 fn run_by_a_spare_thread_while_the_rest_stays_in_the_queue() {
     loom::model(|| {
@@ -300,7 +300,7 @@ fn claimed_for_a_spare_thread_while_a_worker_takes_it() {
     });
 }
 
-/// Both clones are dropped, one after a look, while the task completes: the result is dropped once, by one of three.
+/// Both clones are dropped, one after a `peek`, while the task completes: the result is dropped once, by one of three threads.
 #[test]
 fn the_last_clone_is_dropped_while_it_completes() {
     loom::model(|| {

@@ -1,5 +1,5 @@
-//! How calls and replies travel: through shared memory where the system has what it takes, else through the socket alone.
-//! Which of the two it is, only this module knows.
+//! How calls and replies are transferred: through shared memory if the system supports it, otherwise through the socket alone.
+//! No other module depends on which of the two it is.
 
 mod ring;
 mod socket;
@@ -24,7 +24,7 @@ pub(super) use ring::{INLINE, Shared};
 pub(super) use ring::{ParentEnd, scribble};
 pub(super) use wait_flags::{BEGUN, QUEUED};
 
-/// How arguments and results travel to and from the workers of a pool
+/// How arguments and results are transferred to and from the workers of a pool
 /// ([`transport`](crate::ProcessPoolBuilder::transport)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -33,15 +33,14 @@ pub enum Transport {
     /// (`shared-memory` or `socket`) overrides this choice.
     #[default]
     Auto,
-    /// Rings in shared memory, 512 KiB for each worker, with futexes to sleep on.
+    /// Rings in shared memory, 512 KiB per worker, with futexes for sleeping.
     SharedMemory,
-    /// One socket for each worker, and in this process no file descriptor that stands for the worker (`pidfd`). Slower; and a
-    /// worker gets no task in advance.
+    /// One socket per worker, and no `pidfd` for the worker in this process. Slower, and workers get no tasks in advance.
     Socket,
 }
 
 impl Transport {
-    /// Decides, where that is left to the system.
+    /// Replaces [`Auto`](Self::Auto) by a concrete transport.
     pub(super) fn resolve(self) -> Self {
         if self != Self::Auto {
             return self;
@@ -57,7 +56,7 @@ impl Transport {
     }
 }
 
-/// The parent's end of everything.
+/// The parent's end of a link.
 pub(super) struct ParentLink {
     socket: Arc<OwnedFd>,
     backend: ParentBackend,
@@ -69,7 +68,7 @@ enum ParentBackend {
 }
 
 impl ParentLink {
-    /// A new link of the given kind; the shared memory, if any, is what the worker has to be given.
+    /// A new link of the given kind; the shared memory, if any, has to be passed to the worker.
     pub(super) fn new(socket: OwnedFd, transport: Transport, threads: usize) -> io::Result<(Self, Option<OwnedFd>)> {
         let socket = Arc::new(socket);
         if transport == Transport::Socket {
@@ -81,7 +80,7 @@ impl ParentLink {
         Ok((Self { socket, backend }, Some(memory)))
     }
 
-    /// Is there room for that call now, as far as can be known?
+    /// Is there room for a call with a body of that length now, as far as is known?
     pub(super) fn has_room(&mut self, len: usize) -> Result<bool, ProtocolError> {
         match &mut self.backend {
             ParentBackend::Ring(ring) => ring.has_room_for(len),
@@ -89,14 +88,14 @@ impl ParentLink {
         }
     }
 
-    /// Sends descriptors for the call of that id, which is sent next; false if there is no room for them. Then, or if there is
-    /// none for the call, all of them have to be sent again, or none.
+    /// Sends the descriptors for the call with that id, which is sent next; returns `false` if there is no room for them. In
+    /// that case, or if there is no room for the call, either all of them have to be sent again or none.
     pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> bool {
         attachment_messages(id, attachments)
             .all(|(head, fds)| matches!(os::socket::send(&*self.socket, &[&head], &fds), Ok(true)))
     }
 
-    /// How long the rings are; 0 if there are none.
+    /// The length of the rings; 0 if there are none.
     pub(super) fn ring(&self) -> usize {
         match self.backend {
             ParentBackend::Ring(_) => ring::RING,
@@ -115,12 +114,13 @@ impl ParentLink {
         }
     }
 
-    /// Can what has been handed over be taken back?
+    /// Can calls that have been sent be taken back?
     pub(super) fn can_take_back(&self) -> bool {
         matches!(self.backend, ParentBackend::Ring(_))
     }
 
-    /// Hands a call over, with as much of its body as goes: where it is, and how much that was. `None`: no room for it now.
+    /// Sends a call with as much of its body as fits; returns its position and how much of the body was sent. `None`: no room
+    /// for it now.
     pub(super) fn send(&mut self, call: Call, claim: u32, body: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
         match &mut self.backend {
             ParentBackend::Ring(ring) => ring.send(call, claim, body),
@@ -128,7 +128,7 @@ impl ParentLink {
         }
     }
 
-    /// Sends more of a body, of which `sent` bytes have been sent; says how many have been now.
+    /// Sends more of a body, of which `sent` bytes have been sent; returns the new total.
     pub(super) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, ProtocolError> {
         match &mut self.backend {
             ParentBackend::Ring(ring) => ring.send_more(body, sent),
@@ -136,11 +136,11 @@ impl ParentLink {
         }
     }
 
-    /// Asks to be told of room.
+    /// Asks to be notified of room.
     pub(super) fn want_room(&mut self) {
         match &mut self.backend {
             ParentBackend::Ring(ring) => ring.want_room(),
-            // The socket is watched for it.
+            // The socket is watched for room anyway.
             ParentBackend::Socket(_) => {}
         }
     }
@@ -159,7 +159,7 @@ impl ParentLink {
         }
     }
 
-    /// Has the worker begun that call? `served`: it has begun to serve calls at all.
+    /// Has the worker begun that call? `served`: whether it has begun to serve calls at all.
     pub(super) fn has_begun(&self, position: u64, served: bool) -> bool {
         match &self.backend {
             ParentBackend::Ring(ring) => ring.has_begun(position),
@@ -167,7 +167,7 @@ impl ParentLink {
         }
     }
 
-    /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not. `None`: nobody knows.
+    /// When the worker began that call, in nanoseconds of the monotonic clock; 0 if it has not. `None`: unknown.
     pub(super) fn begun_at(&self, position: u64) -> Option<u64> {
         match &self.backend {
             ParentBackend::Ring(ring) => Some(ring.begun_at(position)),
@@ -190,7 +190,7 @@ impl ParentLink {
         }
     }
 
-    /// Asks for a message at the next reply; false if there is one already.
+    /// Asks for a message at the next reply; returns `false` if there is a reply already.
     pub(super) fn arm_bell(&self) -> bool {
         match &self.backend {
             ParentBackend::Ring(ring) => ring.arm_bell(),
@@ -205,7 +205,7 @@ impl ParentLink {
         }
     }
 
-    /// Takes in what there is of a body of that length; true when it is whole.
+    /// Receives what is available of a body of that length; returns `true` when it is complete.
     pub(super) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, ProtocolError> {
         match &mut self.backend {
             ParentBackend::Ring(ring) => ring.receive_body(body, length),
@@ -213,7 +213,7 @@ impl ParentLink {
         }
     }
 
-    /// Takes in a piece that has come through the socket; false if none should have.
+    /// Takes in a piece that was received on the socket; returns `false` if this transport uses none.
     pub(super) fn take_in(&mut self, piece: &[u8]) -> bool {
         match &mut self.backend {
             ParentBackend::Ring(_) => false,
@@ -225,7 +225,7 @@ impl ParentLink {
     }
 }
 
-/// The messages with the descriptors of the call or reply of that id. Each says which of them is the first in it.
+/// The messages with the descriptors of the call or reply with that id. Each contains the index of its first descriptor.
 fn attachment_messages(
     id: u64,
     attachments: &[SharedBytes],
@@ -240,30 +240,30 @@ fn attachment_messages(
 
 const ATTACHMENTS_HEAD: usize = 11;
 
-/// Descriptors that have come for calls, or for replies, by their ids.
+/// The descriptors received for calls, or for replies, by id.
 #[derive(Debug, Default)]
 pub(super) struct Stash(HashMap<u64, Vec<OwnedFd>>);
 
 impl Stash {
-    /// For how many calls or replies there are some.
+    /// The number of calls or replies that have descriptors here.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Keeps the descriptors of a message, of which this is what comes after its first byte.
+    /// Stores the descriptors of a message; `head` is the message without its first byte.
     pub(super) fn keep(&mut self, head: &[u8], fds: Vec<OwnedFd>) {
         let Ok(head) = <&[u8; ATTACHMENTS_HEAD - 1]>::try_from(head) else { return };
         let (id, first) = head.split_at(8);
         let id = id.try_into().map_or(u64::MAX, u64::from_ne_bytes);
         let first = first.try_into().map_or(usize::MAX, |first| usize::from(u16::from_ne_bytes(first)));
         let list = self.0.entry(id).or_default();
-        // They may be sent again, from the first one on: then those that have come before are not in front of them.
+        // Descriptors may be sent again from the first one on; then they replace those received before.
         list.truncate(first);
         list.extend(fds);
         list.truncate(shared_bytes::MOST);
     }
 
-    /// The descriptors of that call or reply, when so many are there.
+    /// Removes and returns the descriptors of that call or reply, if at least `wanted` have been received.
     pub(super) fn take(&mut self, id: u64, wanted: usize) -> Option<Vec<OwnedFd>> {
         self.0.get(&id).filter(|fds| fds.len() >= wanted)?;
         let mut fds = self.0.remove(&id)?;
@@ -277,7 +277,7 @@ impl Stash {
     }
 }
 
-/// The worker's end of everything.
+/// The worker's end of a link.
 pub(super) struct WorkerLink {
     socket: Arc<OwnedFd>,
     shared: Option<Arc<Shared>>,
@@ -327,8 +327,8 @@ impl WorkerLink {
         loop {
             let mut stash = self.stash.lock();
             if let Some(fds) = stash.take(call.id, wanted) {
-                // Calls before this one have theirs, and those of later ones have not been read: the thread that begins a call
-                // has the lock of the calls until here. What is left is of a call that this worker was not given after all.
+                // Earlier calls have theirs, and those of later calls have not been read: the thread that begins a call holds
+                // the lock of the calls until here. The rest belongs to a call that was not sent to this worker after all.
                 stash.clear();
                 return Ok(fds);
             }
@@ -343,7 +343,7 @@ impl WorkerLink {
         }
     }
 
-    /// Sends descriptors for the reply of that id, which is sent next.
+    /// Sends the descriptors for the reply with that id, which is sent next.
     pub(super) fn send_attachments(&self, id: u64, attachments: &[SharedBytes]) -> Result<(), ProtocolError> {
         for (head, fds) in attachment_messages(id, attachments) {
             loop {
@@ -357,12 +357,12 @@ impl WorkerLink {
         Ok(())
     }
 
-    /// Tells the parent that there is something to look at. If the socket is full, it has been told often enough.
+    /// Notifies the parent. If the socket is full, enough notifications are pending.
     pub(super) fn bell(&self) {
         let _ = os::socket::send(&*self.socket, &[&[message::BELL]], &[]);
     }
 
-    /// Where serving thread `thread` notes which item of its call it is at.
+    /// Where serving thread `thread` stores the index of the current item of its call.
     pub(super) fn progress(&self, thread: usize) -> Option<&AtomicU64> {
         self.shared.as_ref().map(|shared| shared.progress(thread))
     }
@@ -383,7 +383,7 @@ impl Calls {
         }
     }
 
-    /// Is it cheap to ask again and again?
+    /// Is [`is_ready`](Self::is_ready) cheap enough to spin on?
     pub(super) fn can_spin(&self) -> bool {
         matches!(self, Self::Ring(_))
     }
@@ -396,8 +396,8 @@ impl Calls {
         }
     }
 
-    /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: it has been
-    /// taken back, and is behind us now.
+    /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: the parent has
+    /// taken it back, and it has been skipped.
     pub(super) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, ProtocolError> {
         match self {
             Self::Ring(ring) => ring.begin(now, thread),
@@ -405,7 +405,7 @@ impl Calls {
         }
     }
 
-    /// Does the parent want to hear of the room that has been made?
+    /// Must the parent be notified of the room that has been made?
     pub(super) fn must_announce_room(&self) -> bool {
         match self {
             Self::Ring(ring) => ring.must_announce_room(),
@@ -413,7 +413,7 @@ impl Calls {
         }
     }
 
-    /// Shows the body of the call that has just begun. It has to be short.
+    /// Passes the body of the call that has just begun to `f`. The body must be short.
     pub(super) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, ProtocolError> {
         match self {
             Self::Ring(ring) => Ok(ring.with_body(length, f)),
@@ -421,7 +421,7 @@ impl Calls {
         }
     }
 
-    /// Copies a long body to `to`, as it comes.
+    /// Copies a long body to `to`, as it arrives.
     pub(super) fn read_body(&mut self, to: &mut Body, length: usize, bell: impl FnMut()) -> Result<(), ProtocolError> {
         match self {
             Self::Ring(ring) => ring.read_body(to, length, bell),
@@ -445,16 +445,16 @@ impl Replies {
         }
     }
 
-    /// Tells whoever wants to know that there are replies.
+    /// Notifies the parent that there are replies, if it has asked for it.
     pub(super) fn ring(&self, bell: &mut impl FnMut()) {
         match self {
             Self::Ring(ring) => ring.ring(bell),
-            // The reply itself has told.
+            // The reply itself is the notification.
             Self::Socket(_) => {}
         }
     }
 
-    /// Wakes only those who sleep for a reply.
+    /// Wakes only the threads that sleep for a reply.
     pub(super) fn wake_sleepers(&self) {
         match self {
             Self::Ring(ring) => ring.wake_sleepers(),
@@ -462,7 +462,7 @@ impl Replies {
         }
     }
 
-    /// Has everything been taken in by the parent?
+    /// Has the parent consumed everything?
     pub(super) fn are_consumed(&self) -> bool {
         match self {
             Self::Ring(ring) => ring.are_consumed(),
@@ -487,7 +487,7 @@ mod tests {
         Call { kind: CallKind::Task, id, function: 0, len: 0, attachments: attachments as u16 }
     }
 
-    /// Values that are told apart by their length.
+    /// Values that differ in length.
     fn values(lengths: std::ops::Range<usize>) -> Vec<SharedBytes> {
         lengths.map(|length| SharedBytes::with(length, |_| ()).unwrap()).collect()
     }
@@ -508,7 +508,7 @@ mod tests {
         }
     }
 
-    // The parent sends them from the beginning if there was no room for all.
+    // The parent sends all of them again if there was no room for all.
     #[test]
     fn descriptors_that_are_sent_again_are_there_once() {
         let (parent, worker) = link();
@@ -517,7 +517,7 @@ mod tests {
             assert!(parent.send_attachments(7, &all[..some]));
         }
         assert!(parent.send_attachments(7, &all));
-        // The worker has read all of it when it looks for more than there is.
+        // When the worker looks for more than was sent, it has read everything.
         drop(parent);
         assert!(worker.attachments(&call(8, 1)).is_err());
         are(&worker.attachments(&call(7, 40)).unwrap(), 0..40);

@@ -1,4 +1,4 @@
-//! Models of the rings: every interleaving that the memory model allows.
+//! Models of the rings: loom runs every interleaving that the memory model allows.
 
 use loom::sync::{Arc, Condvar, Mutex};
 
@@ -42,7 +42,7 @@ struct Ring {
     slots: [UnsafeCell<u64>; 2],
 }
 
-// SAFETY: a slot is the producer's or the consumer's, as the positions say; that is what the model checks.
+// SAFETY: a slot belongs to the producer or the consumer, as the positions say; the model checks this.
 #[allow(unsafe_code)]
 unsafe impl Sync for Ring {}
 #[allow(unsafe_code)]
@@ -68,7 +68,7 @@ impl Ring {
                 self.producer.wait(1);
             }
         }
-        // SAFETY: there is room, so the slot is the producer's.
+        // SAFETY: there is room, so the slot belongs to the producer.
         self.slots[tail as usize % 2].with_mut(|slot| unsafe { *slot = value });
         wait_flags::publish(&self.tail, tail + 1);
         if wait_flags::take(&self.consumer.word) {
@@ -84,7 +84,7 @@ impl Ring {
                 self.consumer.wait(1);
             }
         }
-        // SAFETY: it has been published, so the slot is the consumer's.
+        // SAFETY: it has been published, so the slot belongs to the consumer.
         let value = self.slots[head as usize % 2].with(|slot| unsafe { *slot });
         wait_flags::publish(&self.head, head + 1);
         if wait_flags::take(&self.producer.word) {
@@ -138,8 +138,7 @@ fn a_call_is_begun_or_taken_back_and_never_both() {
 const BELL: u32 = 1;
 const SLEEPERS: u32 = 2;
 
-/// A worker publishes a reply while the manager arms its bell and a thread goes to sleep for the same reply: neither misses
-/// it.
+/// A worker publishes a reply while the manager arms its bell and a thread goes to sleep for the same reply: both notice it.
 #[test]
 fn a_reply_is_noticed_by_the_manager_and_by_a_sleeper() {
     loom::model(|| {

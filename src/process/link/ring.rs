@@ -1,4 +1,4 @@
-//! Calls and replies through shared memory: two single-producer single-consumer byte rings and the words to sleep on.
+//! Calls and replies through shared memory: two single-producer single-consumer byte rings and the futex words for sleeping.
 //!
 //! ```text
 //! file:  │ control page │ ring of calls (mapped twice in a row) │ ring of replies (mapped twice in a row) │
@@ -6,11 +6,13 @@
 //!
 //! This module is an unsafe island. Its rules:
 //! 1. A ring has one producer, which alone writes `tail`, and one consumer, which alone writes `head`. Bytes from `head` to
-//!    `tail` are the consumer's, all others the producer's. Positions only grow; a position's place is its remainder.
-//! 2. A side trusts only its own position. The other's is read, checked against it ([`ProtocolError`] if it cannot be), and
-//!    used for nothing but the question how much there is. So no access leaves the mapping, whatever the other side does.
-//! 3. Publishing a position is a Release store, reading the other's an Acquire load: what lies between is whole. That, and
-//!    who sleeps and who wakes, is in `wait_flags`.
+//!    `tail` belong to the consumer, all others to the producer. Positions only grow; the place of a position is its remainder
+//!    modulo the capacity.
+//! 2. A side trusts only its own position. The other side's is read, checked against its own ([`ProtocolError`] if it is
+//!    impossible), and used only to compute how much is available. So no access leaves the mapping, whatever the other side
+//!    does.
+//! 3. Publishing a position is a Release store, reading the other's an Acquire load: the bytes between them are fully written.
+//!    This, and sleeping and waking, is in `wait_flags`.
 
 #![allow(unsafe_code)]
 
@@ -28,13 +30,13 @@ use crate::os::fault::Note;
 use crate::os::{cpu, futex, shm};
 use crate::spin::{ONE_WAKE_UP, SpinBudget};
 
-/// How long each of the two rings is, in bytes.
+/// The length of each of the two rings, in bytes.
 pub(in crate::process) const RING: usize = 256 * 1024;
 
-/// A body up to this length goes into the ring as a whole, with its head; a longer one is streamed.
+/// A body up to this length is written to the ring as a whole, with its head; a longer one is streamed.
 pub(in crate::process) const INLINE: usize = 64 * 1024;
 
-/// How long the control page is without what the serving threads say.
+/// The length of the control page without the entries of the serving threads.
 const CONTROL: usize = 4096;
 
 #[repr(C, align(64))]
@@ -45,9 +47,9 @@ struct Line<T>(T);
 struct Positions {
     tail: Line<AtomicU64>,
     head: Line<AtomicU64>,
-    /// Not 0: the consumer sleeps, or wants to be told of what is published. See the two sides for the bits.
+    /// Not 0: the consumer sleeps, or wants to be notified of what is published. The two sides define the bits.
     consumer_waits: Line<AtomicU32>,
-    /// Not 0: the producer sleeps, or wants to be told of room.
+    /// Not 0: the producer sleeps, or wants to be notified of room.
     producer_waits: Line<AtomicU32>,
 }
 
@@ -59,14 +61,14 @@ struct Control {
     cpus: Cpus,
 }
 
-/// On which CPU either side looks out for the other at the moment, and 1 more; 0 if it does not. Only a hint, hence Relaxed.
+/// The CPU on which each side spins for the other, plus 1; 0 if it does not spin. Only a hint, hence Relaxed.
 #[repr(C)]
 struct Cpus {
     parent: Line<AtomicU32>,
     worker: Line<AtomicU32>,
 }
 
-/// Says that the calling thread is here; is the other side, too?
+/// Stores the CPU of the calling thread; returns whether the other side is on the same one.
 fn meet(own: &AtomicU32, other: &AtomicU32) -> bool {
     let here = cpu::current().map_or(0, |cpu| cpu.wrapping_add(1));
     if own.load(Relaxed) != here {
@@ -82,14 +84,14 @@ const BELL: u32 = 1;
 /// In `consumer_waits` of the replies: threads of the parent sleep on the word.
 const SLEEPERS: u32 = 2;
 
-/// What one serving thread says of the call that it has begun last.
+/// The call that a serving thread has begun last.
 #[repr(C, align(64))]
 struct Running {
-    /// Where the head of that call was, and 1 more, so that 0 is none.
+    /// The position of the head of that call, plus 1; 0 means none.
     call: AtomicU64,
     /// When it began, in nanoseconds of the monotonic clock.
     begun_at: AtomicU64,
-    /// The item of a list that it is at.
+    /// The index of the current item, if the argument is a list.
     item: AtomicU64,
 }
 
@@ -99,11 +101,11 @@ pub(in crate::process) struct Shared {
     calls: shm::Mapping,
     replies: shm::Mapping,
     capacity: usize,
-    /// How many serving threads there are.
+    /// The number of serving threads.
     threads: usize,
 }
 
-/// How long the part of the file before the rings is.
+/// The length of the part of the file before the rings.
 fn control_size(threads: usize) -> usize {
     (CONTROL + threads * size_of::<Running>()).next_multiple_of(rustix::param::page_size())
 }
@@ -115,7 +117,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// How long the file has to be for rings of that length and so many serving threads.
+    /// The length of the file for rings of length `capacity` and `threads` serving threads.
     pub(in crate::process) fn file_size(capacity: usize, threads: usize) -> usize {
         control_size(threads) + 2 * capacity
     }
@@ -134,10 +136,10 @@ impl Shared {
         }))
     }
 
-    /// What the serving threads say.
+    /// The entries of the serving threads.
     fn running(&self) -> &[Running] {
-        // SAFETY: they stand behind the `CONTROL` bytes, at a multiple of 64, within the mapping (`control_size`), which
-        // lives as long as `self`; any bytes are a `Running`, which consists of atomics.
+        // SAFETY: they follow the `CONTROL` bytes, at a multiple of 64, within the mapping (`control_size`), which lives as
+        // long as `self`; any bytes are a `Running`, which consists of atomics.
         unsafe { NonNull::slice_from_raw_parts(self.control.base().add(CONTROL).cast(), self.threads).as_ref() }
     }
 
@@ -147,24 +149,24 @@ impl Shared {
         unsafe { self.control.base().cast::<Control>().as_ref() }
     }
 
-    /// Where a worker leaves its last words.
+    /// The crash note of the worker.
     pub(in crate::process) fn note(&self) -> &Note {
         &self.control().note
     }
 
-    /// Has the worker published a reply that has not been consumed? A glance, without any right to the ring.
+    /// Has the worker published a reply that has not been consumed? Only a hint: the caller need not be the consumer.
     pub(in crate::process) fn has_replies(&self) -> bool {
         let replies = &self.control().replies;
         wait_flags::position(&replies.tail.0) != replies.head.0.load(Relaxed)
     }
 
-    /// Asks for a message on the socket at the next reply; false if there is one already.
+    /// Asks for a message on the socket at the next reply; returns `false` if there is a reply already.
     pub(in crate::process) fn arm_bell(&self) -> bool {
         wait_flags::announce_bit(&self.control().replies.consumer_waits.0, BELL);
         !self.has_replies()
     }
 
-    /// No message, please: somebody is looking.
+    /// Cancels [`arm_bell`](Self::arm_bell): a thread is checking for replies.
     pub(in crate::process) fn disarm_bell(&self) {
         let word = &self.control().replies.consumer_waits.0;
         if word.load(Relaxed) & BELL != 0 {
@@ -172,8 +174,8 @@ impl Shared {
         }
     }
 
-    /// Sleeps until the worker publishes a reply or somebody calls [`wake_sleepers`](Self::wake_sleepers), for no reason, or
-    /// until the deadline; not at all if `look` says, after the intention is known to all, that there is no need to.
+    /// Sleeps until the worker publishes a reply or a thread calls [`wake_sleepers`](Self::wake_sleepers), or until the
+    /// deadline; may return spuriously. Does not sleep if `look`, called after the flag is set, returns `true`.
     pub(in crate::process) fn sleep(&self, look: impl FnOnce() -> bool, deadline: Option<Instant>) {
         let word = &self.control().replies.consumer_waits.0;
         let seen = wait_flags::announce_bit(word, SLEEPERS);
@@ -182,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// For a thread of the parent that looks out for replies: is the worker, who looks out for calls, on the same CPU?
+    /// For a thread of the parent that spins for replies: does the worker spin for calls on the same CPU?
     pub(in crate::process) fn shares_cpu_with_worker(&self) -> bool {
         let cpus = &self.control().cpus;
         meet(&cpus.parent.0, &cpus.worker.0)
@@ -194,23 +196,23 @@ impl Shared {
         meet(&cpus.worker.0, &cpus.parent.0)
     }
 
-    /// The thread of the parent does not look out any more.
+    /// Called when the thread of the parent stops spinning.
     pub(in crate::process) fn leave_cpu_of_parent(&self) {
         self.control().cpus.parent.0.store(0, Relaxed);
     }
 
-    /// The worker is about to sleep.
+    /// Called when the worker is about to sleep.
     pub(in crate::process) fn leave_cpu_of_worker(&self) {
         self.control().cpus.worker.0.store(0, Relaxed);
     }
 
-    /// Where serving thread `thread` notes which item of its call has begun last.
+    /// Where serving thread `thread` stores the index of the item of its call that has begun last.
     pub(in crate::process) fn progress(&self, thread: usize) -> &AtomicU64 {
         &self.running()[thread].item
     }
 
-    /// Like [`wake_sleepers`](Self::wake_sleepers), after the worker has died: perhaps when it had cleared the word and
-    /// not woken anybody yet.
+    /// Like [`wake_sleepers`](Self::wake_sleepers), for a worker that has died and may have cleared the word without waking the
+    /// sleepers.
     pub(in crate::process) fn release_sleepers(&self) {
         let word = &self.control().replies.consumer_waits.0;
         word.store(0, SeqCst);
@@ -233,19 +235,19 @@ struct Producer {
     data: NonNull<u8>,
     capacity: usize,
     tail: u64,
-    /// Where the consumer was when last looked at.
+    /// The consumer's position when it was last read.
     head: u64,
 }
 
 /// The reading end of a ring.
 struct Consumer {
-    /// What the pointers point into.
+    /// The memory that the pointers point into.
     shared: Arc<Shared>,
     positions: NonNull<Positions>,
     data: NonNull<u8>,
     capacity: usize,
     head: u64,
-    /// Where the producer was when last looked at.
+    /// The producer's position when it was last read.
     tail: u64,
 }
 
@@ -253,7 +255,7 @@ struct Consumer {
 unsafe impl Send for Producer {}
 // SAFETY: as above.
 unsafe impl Send for Consumer {}
-// SAFETY: through `&self` only atomics are touched.
+// SAFETY: through `&self` only atomics are accessed.
 unsafe impl Sync for Producer {}
 // SAFETY: as above.
 unsafe impl Sync for Consumer {}
@@ -276,7 +278,7 @@ impl Producer {
     }
 
     fn has_room(&mut self, wanted: usize) -> Result<bool, ProtocolError> {
-        // The last look may be enough.
+        // The position that was read last may be enough.
         let used = self.tail.wrapping_sub(self.head);
         if used <= self.capacity as u64 && self.capacity - used as usize >= wanted {
             return Ok(true);
@@ -284,12 +286,12 @@ impl Producer {
         Ok(self.room()? >= wanted)
     }
 
-    /// Writes bytes at a distance from the end, which is not published yet. The caller has made sure that there is room.
+    /// Writes bytes at offset `at` from the tail, without publishing them. The caller has checked that there is room.
     fn write(&mut self, at: usize, bytes: &[u8]) {
         debug_assert!(at + bytes.len() <= self.capacity);
         let place = (self.tail as usize).wrapping_add(at) & (self.capacity - 1);
-        // SAFETY: `place` is within the ring, and the bytes fit into the ring once, so within its two mappings in a row.
-        // They are the producer's (rule 1), because there is room.
+        // SAFETY: `place` is within the ring, and the bytes fit into the ring, so they are within its two consecutive mappings.
+        // They belong to the producer (rule 1), because there is room.
         unsafe { self.data.add(place).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
     }
 
@@ -302,11 +304,11 @@ impl Producer {
     fn word(&self, position: u64) -> &AtomicU32 {
         let place = position as usize & (self.capacity - 1);
         // SAFETY: within the ring; frames start at multiples of 16. The caller knows that the frame's place has not been
-        // used again: only this producer could.
+        // reused: only this producer could do so.
         unsafe { self.data.add(place).cast::<AtomicU32>().as_ref() }
     }
 
-    /// Has the consumer passed that position? Then this side may have written to the place again.
+    /// Has the consumer passed that position? If so, this side may have reused the place.
     fn is_passed(&self, position: u64) -> bool {
         wait_flags::position(&self.positions().head.0).wrapping_sub(position) as i64 > 0
     }
@@ -331,14 +333,14 @@ impl Consumer {
 
     fn at(&self, at: usize) -> NonNull<u8> {
         let place = (self.head as usize).wrapping_add(at) & (self.capacity - 1);
-        // SAFETY: within the first of the two mappings in a row.
+        // SAFETY: within the first of the two consecutive mappings.
         unsafe { self.data.add(place) }
     }
 
-    /// Copies bytes out, from a distance of the beginning. The caller has seen that they are available.
+    /// Copies `N` bytes from the head without consuming them. The caller has checked that they are available.
     fn read<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        // SAFETY: `N` is less than the capacity, so within the two mappings in a row.
+        // SAFETY: `N` is less than the capacity, so the bytes are within the two consecutive mappings.
         unsafe { self.at(0).copy_to_nonoverlapping(NonNull::from(&mut bytes).cast(), N) };
         bytes
     }
@@ -348,7 +350,7 @@ impl Consumer {
         wait_flags::publish(&self.positions().head.0, self.head);
     }
 
-    /// Copies what there is of a body of that length to `to`, and says how much it was.
+    /// Copies what is available of a body of that length to `to`, and returns how much that was.
     fn read_body(&mut self, to: &mut Body, length: usize) -> Result<usize, ProtocolError> {
         let now = (length - to.len()).min(self.available()?);
         assert!(now <= to.room());
@@ -391,8 +393,8 @@ impl ParentEnd {
         &self.calls.shared
     }
 
-    /// Writes a call, with as much of the body as goes; says where its head is and how much that was. `None`: not even that
-    /// much room. A short body goes as a whole or not at all. The worker is not woken yet.
+    /// Writes a call with as much of the body as fits; returns the position of its head and how much of the body was written.
+    /// `None`: not enough room even for the head. A short body is written as a whole or not at all. Does not wake the worker.
     pub(in crate::process) fn send(
         &mut self,
         call: Call,
@@ -415,17 +417,18 @@ impl ParentEnd {
         Ok(Some((position, padded(body.len()))))
     }
 
-    /// Is there room for the head of a call whose body has that length, and for as much of it as goes with the head?
+    /// Is there room for the head of a call whose body has that length, and for the part of the body that is published with the
+    /// head?
     pub(in crate::process) fn has_room_for(&mut self, length: usize) -> Result<bool, ProtocolError> {
         self.calls.has_room(Self::with_head(length))
     }
 
-    /// How much is published together with the head.
+    /// The number of bytes published at once: the head, and the body if it is short.
     fn with_head(length: usize) -> usize {
         CALL_HEAD + if length <= INLINE { padded(length) } else { 0 }
     }
 
-    /// Writes more of a long body, of which `sent` bytes have been written; says how much has been now, padding included.
+    /// Writes more of a long body, of which `sent` bytes have been written; returns the new total, padding included.
     pub(in crate::process) fn send_more(&mut self, body: &[u8], sent: usize) -> Result<usize, ProtocolError> {
         let rest = &body[sent..];
         let room = self.calls.room()?;
@@ -440,7 +443,7 @@ impl ParentEnd {
         Ok(sent + now)
     }
 
-    /// Asks the worker for a message when it has made room.
+    /// Asks the worker to send a message when it has made room.
     pub(in crate::process) fn want_room(&mut self) {
         wait_flags::announce(&self.calls.positions().producer_waits.0);
     }
@@ -469,7 +472,7 @@ impl ParentEnd {
         self.running(position).map_or(0, |running| running.item.load(Relaxed))
     }
 
-    /// What the thread that runs that call says. Acquire pairs with the Release of `begin`.
+    /// The entry of the thread that runs that call. Acquire pairs with the Release of `begin`.
     fn running(&self, position: u64) -> Option<&Running> {
         self.shared().running().iter().find(|running| running.call.load(Acquire) == position + 1)
     }
@@ -487,7 +490,7 @@ impl ParentEnd {
         Ok(Some(reply))
     }
 
-    /// Takes in what there is of a body of that length; true when it is whole.
+    /// Receives what is available of a body of that length; returns `true` when it is complete.
     pub(in crate::process) fn receive_body(&mut self, body: &mut Body, length: usize) -> Result<bool, ProtocolError> {
         if body.len() < length {
             self.replies.read_body(body, length)?;
@@ -511,18 +514,18 @@ impl ParentEnd {
     }
 }
 
-/// Wakes whoever sleeps on a word.
+/// Wakes the threads that sleep on a word.
 fn wake(word: &AtomicU32) {
     if wait_flags::take(word) {
         futex::wake_all(word);
     }
 }
 
-/// What a worker that has gone mad may do to the memory of the replies.
+/// Overwrites the memory of the replies, as a faulty worker might.
 #[cfg(fuzzing)]
 pub(in crate::process) fn scribble(shared: &Shared, tail: u64, bytes: &[u8]) {
     let length = bytes.len().min(shared.capacity);
-    // SAFETY: as many bytes as the ring has.
+    // SAFETY: at most as many bytes as the ring has.
     unsafe { shared.replies.base().copy_from_nonoverlapping(NonNull::from(bytes).cast(), length) };
     shared.control().replies.tail.0.store(tail, SeqCst);
     shared.control().calls.head.0.store(tail.rotate_left(7), SeqCst);
@@ -543,8 +546,8 @@ pub(in crate::process) fn worker_ends(shared: &Arc<Shared>) -> (Calls, Replies) 
     )
 }
 
-/// A worker in the middle of a long value looks for a while whether it can go on. Not beside the parent: whoever sleeps
-/// instead is woken on a CPU of his own, and then both sides copy at the same time.
+/// Spins until a worker in the middle of a long value can continue. Stops if the parent is on the same CPU: a worker that
+/// sleeps instead is woken on another CPU, and then both sides copy at the same time.
 fn look_out(
     budget: &SpinBudget,
     shared: &Shared,
@@ -579,12 +582,12 @@ impl Calls {
         Ok(())
     }
 
-    /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: it has been
-    /// taken back, and is behind us now.
+    /// Serving thread `thread` begins the next call, which [`is_ready`](Self::is_ready) has announced. `None`: the parent has
+    /// taken it back, and it has been skipped.
     pub(in crate::process) fn begin(&mut self, now: u64, thread: usize) -> Result<Option<Call>, ProtocolError> {
         // SAFETY: within the ring; heads are aligned to 16 bytes.
         let word = unsafe { self.0.at(0).cast::<AtomicU32>().as_ref() };
-        // This is said first: whoever sees that the call has begun sees when.
+        // Stored first, so that a thread that sees that the call has begun also sees when.
         let running = &self.0.shared.running()[thread];
         running.begun_at.store(now, Relaxed);
         running.item.store(0, Relaxed);
@@ -599,24 +602,24 @@ impl Calls {
         Ok(Some(call))
     }
 
-    /// Shows the body of the call that has just begun, in place. It has to be short.
+    /// Passes the body of the call that has just begun to `f`, in place. The body must be short.
     pub(in crate::process) fn with_body<R>(&mut self, length: usize, f: impl FnOnce(&[u8]) -> R) -> R {
         assert!(length <= INLINE);
-        // SAFETY: a short body was published with its head, so it is there, contiguous in the two mappings in a row. The
-        // parent, whom a worker trusts, does not write there before `advance` has published that the body was read.
+        // SAFETY: a short body was published with its head, so it is available, and contiguous in the two consecutive mappings.
+        // The parent, which a worker trusts, does not write there before `advance` has published that the body was read.
         let result = f(unsafe { NonNull::slice_from_raw_parts(self.0.at(0), length).as_ref() });
         self.0.advance(padded(length));
         result
     }
 
-    /// Looks out for more of a body for a while; true if there is some.
+    /// Spins for more of a body; returns `true` if there is some.
     fn look(&mut self) -> Result<bool, ProtocolError> {
         let Self(ring, budget) = self;
         let shared = Arc::clone(&ring.shared);
         look_out(budget, &shared, || Ok(ring.available()? > 0))
     }
 
-    /// Copies a long body to `to`, as it comes. `bell` tells the parent of room.
+    /// Copies a long body to `to`, as it arrives. `bell` notifies the parent of room.
     pub(in crate::process) fn read_body(
         &mut self,
         to: &mut Body,
@@ -643,7 +646,8 @@ impl Calls {
         Ok(())
     }
 
-    /// Does the parent want to hear of room? Only when half of the ring is free, so that it has something to do.
+    /// Must the parent be notified of room? Only if it asked for it and at least half of the ring is free, so that the wake-up
+    /// is worthwhile.
     pub(in crate::process) fn must_announce_room(&self) -> bool {
         let word = &self.0.positions().producer_waits.0;
         fence(SeqCst);
@@ -707,14 +711,14 @@ impl Replies {
         Ok(())
     }
 
-    /// Looks out for room for a while; true if there is enough.
+    /// Spins for room; returns `true` if there is enough.
     fn look(&mut self, wanted: usize) -> Result<bool, ProtocolError> {
         let Self(ring, budget) = self;
         let shared = Arc::clone(&ring.shared);
         look_out(budget, &shared, || ring.has_room(wanted))
     }
 
-    /// Tells whoever wants to know that there are replies. Wakes sleepers at once; `bell` is called for the manager.
+    /// Notifies the parent that there are replies: wakes sleepers, and calls `bell` if the manager has asked for it.
     pub(in crate::process) fn ring(&self, bell: &mut impl FnMut()) {
         let word = &self.0.positions().consumer_waits.0;
         let wanted = wait_flags::take_bits(word);
@@ -726,7 +730,7 @@ impl Replies {
         }
     }
 
-    /// Wakes only those who sleep for a reply.
+    /// Wakes only the threads that sleep for a reply.
     pub(in crate::process) fn wake_sleepers(&self) {
         self.0.shared.wake_sleepers();
     }
@@ -750,7 +754,8 @@ mod tests {
         Shared::map(shm::create(Shared::file_size(page, 1)).unwrap(), page, 1).unwrap()
     }
 
-    /// Where the other side of a ring cannot be, if this one is at `own`: behind it, or further ahead than the ring is long.
+    /// Impossible positions of the other side of a ring, if this one is at `own`: behind it, or ahead by more than the length
+    /// of the ring.
     fn impossible(own: u64, capacity: u64) -> impl Iterator<Item = u64> {
         let ahead = [capacity + 1, capacity + 16, 2 * capacity, 1 << 31, 1 << 32, 1 << 63, u64::MAX - 16, u64::MAX];
         ahead.into_iter().map(move |ahead| own.wrapping_add(ahead))
@@ -780,7 +785,7 @@ mod tests {
                 shared.control().calls.tail.0.store(position, SeqCst);
                 assert_eq!(calls.is_ready(), Err(GARBLED));
             }
-            // As far as it goes.
+            // The farthest valid position.
             let mut parent = ParentEnd::new(&shared);
             parent.replies.head = own;
             shared.control().replies.tail.0.store(own.wrapping_add(capacity), SeqCst);
@@ -797,7 +802,7 @@ mod tests {
             for position in impossible(0, capacity).map(|behind| own.wrapping_sub(behind)) {
                 let mut parent = ParentEnd::new(&shared);
                 shared.control().calls.head.0.store(position, SeqCst);
-                // The last look, by which there is room or none.
+                // The position that was read last, according to which there is room or none.
                 for seen in [own, own.wrapping_sub(capacity), position] {
                     (parent.calls.tail, parent.calls.head) = (own, seen);
                     assert_eq!(parent.calls.room(), Err(GARBLED), "{own}, {position}");

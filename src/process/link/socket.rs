@@ -1,6 +1,5 @@
-//! Calls and replies through the control socket alone, for systems without shared memory or futexes: the same stream of
-//! heads and bodies, cut into messages. Nothing can be taken back once it is handed over, so a worker gets nothing in
-//! advance.
+//! Calls and replies through the control socket alone, for systems without shared memory or futexes: the same stream of heads
+//! and bodies, cut into messages. A call cannot be taken back once it is sent, so a worker gets none in advance.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,14 +15,14 @@ use super::Stash;
 use super::wait_flags::BEGUN;
 use crate::os::socket::{self, Received};
 
-/// How much of a body goes into one message.
+/// The longest part of a body in one message.
 const PIECE: usize = 32 * 1024;
 
 const PADDING: [u8; 16] = [0; 16];
 
 const BROKEN: ProtocolError = ProtocolError("nothing more: the socket is closed");
 
-/// Sends one piece; false if there is no room for it.
+/// Sends one piece; returns `false` if there is no room for it.
 fn send_piece(socket: &OwnedFd, head: &[u8], body: &[u8]) -> io::Result<bool> {
     let mut first = Vec::with_capacity(1 + head.len());
     first.push(message::PIECE);
@@ -31,7 +30,7 @@ fn send_piece(socket: &OwnedFd, head: &[u8], body: &[u8]) -> io::Result<bool> {
     socket::send(socket, &[&first, body], &[])
 }
 
-/// [`send_piece`] for the parent: if the worker is gone, there will never be room, and the supervisor finds that out.
+/// [`send_piece`] for the parent: if the worker has ended, there will never be room, which the supervisor detects.
 fn send_piece_to_worker(socket: &OwnedFd, head: &[u8], body: &[u8]) -> Result<bool, ProtocolError> {
     match send_piece(socket, head, body) {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),
@@ -39,7 +38,7 @@ fn send_piece_to_worker(socket: &OwnedFd, head: &[u8], body: &[u8]) -> Result<bo
     }
 }
 
-/// The bytes at the place `at` of a body with its padding, at most a piece of them.
+/// At most one piece of the padded body, from offset `at` on.
 fn piece(body: &[u8], at: usize) -> &[u8] {
     match body.get(at..) {
         Some(rest) if !rest.is_empty() => &rest[..rest.len().min(PIECE)],
@@ -58,7 +57,7 @@ impl ParentEnd {
         Self { socket, inbox: VecDeque::new() }
     }
 
-    /// Sends the head and as much of the body (padding included) as goes; `None` if not even the head does.
+    /// Sends the head and as much of the body (padding included) as fits; `None` if not even the head does.
     pub(in crate::process) fn send(&mut self, call: Call, body: &[u8]) -> Result<Option<usize>, ProtocolError> {
         let first = piece(body, 0);
         if send_piece_to_worker(&self.socket, &call.to_bytes(BEGUN), first)? {
@@ -165,7 +164,7 @@ impl Calls {
         Call::from_bytes(&head)
     }
 
-    /// Shows a body, when it is whole.
+    /// Passes a body to `f` when it is complete.
     pub(in crate::process) fn with_body<R>(
         &mut self,
         length: usize,
@@ -179,7 +178,7 @@ impl Calls {
         Ok(result)
     }
 
-    /// Copies a body to `to`, as it comes.
+    /// Copies a body to `to`, as it arrives.
     pub(in crate::process) fn read_body(&mut self, to: &mut Body, length: usize) -> Result<(), ProtocolError> {
         while to.len() < length {
             if self.inbox.is_empty() {

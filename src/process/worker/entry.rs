@@ -1,11 +1,12 @@
-//! How a process finds out that it is a worker, and makes itself one.
+//! How a process detects that it was started as a worker, and becomes one.
 //!
-//! It is one if its standard input is a socket of the right kind in which a greeting waits, and somebody has made that socket who could
-//! control this process anyway: its parent, its own user, or root. The environment is not asked: see `worker_env`.
+//! It was started as one if its standard input is a socket of the right kind with a greeting in it, and the socket was made by
+//! a process that could control this one anyway: its parent, or a process of the same user or of root. The environment does not
+//! decide this: see `worker_env`.
 //!
-//! This module is an unsafe island: removing a variable and resetting signals while there is one thread only, closing what was
-//! inherited by accident, starting the thread that watches the host, and installing the fault handler with memory that is never
-//! unmapped.
+//! This module is an unsafe island: removing a variable and resetting signals while there is only one thread, closing
+//! descriptors that were inherited by accident, starting the thread that watches the host, and installing the fault handler
+//! with memory that is never unmapped.
 
 #![allow(unsafe_code)]
 
@@ -25,38 +26,39 @@ use crate::os::socket::{self, Maker, Received};
 use crate::os::{fault, fd, image, pidfd};
 use crate::unwind;
 
-/// Who has made the control socket, if this is a worker's process that has not become one yet.
+/// Returns the maker of the control socket, if this process was started as a worker and has not become one yet.
 fn greeted_by() -> Option<Maker> {
     let stdin = rustix::stdio::stdin();
     socket::made_by(stdin).filter(|_| socket::next_begins_with(stdin, &GREETING))
 }
 
-/// May this process be a worker? A quick look, for the start of any program.
+/// May this process be a worker? A quick check, which runs at the start of every program.
 pub(crate) fn may_be_one() -> bool {
     socket::made_by(rustix::stdio::stdin()).is_some()
 }
 
-/// Has this process been started as a worker, and reached `main` all the same?
+/// Was this process started as a worker, and has it reached `main` nevertheless?
 pub(crate) fn is_stray() -> bool {
-    // Also if something stands between the two, such as a shell: a worker that has not become one is not to start others.
+    // True also if another program, such as a shell, started this one: a process that should be a worker must not start
+    // workers.
     greeted_by().is_some() || WorkerEnv::read().is_some()
 }
 
-/// Serves and never returns, if this process is a worker; calls `prepare` before it runs anything that is the user's. For the
-/// start of the program, before `main`.
+/// Serves and never returns, if this process is a worker; calls `prepare` before it runs any user code. For the start of the
+/// program, before `main`.
 pub(crate) fn enter_if_worker(prepare: impl FnOnce()) {
     enter(false, prepare);
 }
 
-/// The same for `main`, which may have done anything before: that there are other threads is found out, and what it has opened
-/// stays open.
+/// The same for a call in `main`, which may have run other code before: checks for other threads, and leaves open what the
+/// program has opened.
 pub(super) fn enter_from_main() {
     enter(true, || ());
 }
 
 fn enter(from_main: bool, prepare: impl FnOnce()) {
     let Some(maker) = greeted_by() else {
-        // A program that its caller has given more rights than that one has does nothing because of its environment.
+        // A program with more rights than its caller (set-user-ID) ignores its environment.
         if !image::is_secure() && WorkerEnv::read().is_some_and(|env| i32::try_from(env.host) == Ok(host::parent())) {
             leave(
                 exit_code::NO_SOCKET,
@@ -73,7 +75,7 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
     if image::is_secure() {
         leave(exit_code::DISTRUSTED, "the system gives it more rights than its parent has");
     }
-    // From here on this is a worker and nothing else.
+    // From here on this process is a worker.
     let (hello, fds) = match receive_greeting() {
         Ok(Some(greeting)) => greeting,
         Ok(None) => refuse("it has another version of `concurrent_futures`"),
@@ -89,19 +91,19 @@ fn enter(from_main: bool, prepare: impl FnOnce()) {
     let control = control_socket(&fds, from_main);
     let code = match control.and_then(|control| become_worker(&hello, control, fds, maker, is_child)) {
         Ok((server, answer)) => serve::run(server, &hello, &answer),
-        // A thread that the system does not give now.
+        // The system cannot start another thread now.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => exit_code::NO_THREADS,
         Err(_) => exit_code::FAILED,
     };
     std::process::exit(code);
 }
 
-/// Has this process no thread but the calling one?
+/// Is the calling thread the only one of this process?
 fn is_alone() -> bool {
     std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
-/// Tells the parent why this process does not serve, and ends.
+/// Tells the parent why this process does not serve, and exits.
 fn refuse(reason: &str) -> ! {
     let build = image::executable().build_id().0;
     let answer = Ready { protocol: PROTOCOL, build, refusal: Some(reason.to_owned()) };
@@ -109,7 +111,7 @@ fn refuse(reason: &str) -> ! {
     std::process::exit(exit_code::FAILED);
 }
 
-/// Ends a process that was started as a worker and cannot be one. Its `main` would take itself for the program.
+/// Ends a process that was started as a worker and cannot become one. Its `main` must not run as if it were the program.
 fn leave(code: i32, why: &str) -> ! {
     eprintln!("a worker process of `concurrent_futures` ends before `main`: {why}");
     std::process::exit(code);
@@ -119,7 +121,7 @@ fn leave(code: i32, why: &str) -> ! {
 fn receive_greeting() -> io::Result<Option<(Hello, Vec<OwnedFd>)>> {
     let stdin = rustix::stdio::stdin();
     fd::fill_standard()?;
-    // A buffer for the longest message would stay in the heap of every worker.
+    // A buffer for the longest possible message would stay in the heap of every worker.
     let mut buffer = vec![0; socket::next_length(stdin)?.min(socket::LONGEST)];
     let Received::Message(length, fds) = socket::receive(stdin, &mut buffer, true)? else {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -129,7 +131,7 @@ fn receive_greeting() -> io::Result<Option<(Hello, Vec<OwnedFd>)>> {
     Ok(hello.map(|hello| (hello, fds)))
 }
 
-/// The signals that say how a process has ended, as a pool understands it: those of crashes, and of the CPU limit.
+/// The signals from which a pool can tell how a worker ended: those of crashes, and of the CPU limit.
 const TELLING: [libc::c_int; 8] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -141,10 +143,10 @@ const TELLING: [libc::c_int; 8] = [
     libc::SIGXCPU,
 ];
 
-/// What a thread of the host blocks, and which of the signals above it ignores, is inherited, and would hide how tasks end.
+/// Signals that the host blocks or ignores are inherited as such, and would hide how tasks end.
 fn reset_signals() {
-    // SAFETY: there is one thread; the set is empty before it is used, and the dispositions are constants. A handler of a
-    // constructor's is left alone.
+    // SAFETY: there is one thread; the set is empty before it is used, and the dispositions are constants. A handler that a
+    // constructor installed is kept.
     unsafe {
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&mut none);
@@ -158,7 +160,7 @@ fn reset_signals() {
     }
 }
 
-/// What serves, and the message that says so. `is_child`: nothing stands between this process and its host.
+/// Returns the server and the message that announces it. `is_child`: this process is a direct child of its host.
 fn become_worker(
     hello: &Hello,
     control: OwnedFd,
@@ -171,7 +173,7 @@ fn become_worker(
     let mut fds = fds.into_iter();
     let memory = if hello.ring == 0 { None } else { fds.next() };
     follow_host(&control, fds.next(), maker, is_child)?;
-    // The parent decides what Ctrl-C means; and a closed pipe is an error to handle, as in every Rust program.
+    // The parent handles Ctrl-C; and a closed pipe is an error, as in every Rust program.
     // SAFETY: no handler is installed, the dispositions are constants.
     unsafe {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
@@ -186,7 +188,7 @@ fn become_worker(
     limit(Resource::Cpu, hello.cpu_limit)?;
     unwind::install_hook();
     if let Some(shared) = link.shared() {
-        // The mapping is as long as the process: nobody unmaps it.
+        // The mapping lasts as long as the process: it is never unmapped.
         let shared: &'static _ = Box::leak(Box::new(Arc::clone(shared)));
         // SAFETY: the note is in that mapping.
         unsafe { fault::install(shared.note()) };
@@ -203,15 +205,16 @@ fn become_worker(
     Ok((Arc::new(Server::new(link, hello)), answer))
 }
 
-/// Copies the control socket away from standard input, and closes everything else that this process has inherited beyond standard
-/// output and error, unless that may be the program's own by now. If something fails from here on, the host sees the socket close when the process ends, not before.
+/// Copies the control socket away from standard input, and closes everything else that this process has inherited beyond
+/// standard output and error, unless the program itself may have opened it. If something fails from here on, the host sees the
+/// socket close when the process ends, not before.
 fn control_socket(fds: &[OwnedFd], from_main: bool) -> io::Result<OwnedFd> {
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), fd::FIRST)?;
     let mut keep: Vec<i32> = fds.iter().chain([&control]).map(AsRawFd::as_raw_fd).collect();
     keep.sort_unstable();
     let mut from = fd::FIRST;
     for fd in keep.into_iter().chain([i32::MAX]).filter(|_| !from_main) {
-        // SAFETY: nothing in this process owns these descriptors: its `main` has not begun.
+        // SAFETY: nothing in this process owns these descriptors, because its `main` has not begun.
         if from < fd && unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) } != 0 {
             close_one_by_one(from..fd)?;
         }
@@ -220,23 +223,24 @@ fn control_socket(fds: &[OwnedFd], from_main: bool) -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Closes descriptors of this process that nothing in it owns, where the system cannot close many at once.
+/// Closes descriptors that nothing in this process owns, if the system cannot close many at once.
 fn close_one_by_one(range: std::ops::Range<i32>) -> io::Result<()> {
     let names = std::fs::read_dir("/proc/self/fd")?.map(|entry| entry.map(|entry| entry.file_name()));
     let names = names.collect::<std::io::Result<Vec<_>>>()?;
     let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
     for fd in numbers.filter(|fd| range.contains(fd)) {
-        // SAFETY: as the caller says. The one with which they were read is closed already: that is an error, and no more.
+        // SAFETY: as for the caller. The descriptor that the directory was read with is already closed: closing it again is
+        // only an error.
         unsafe { libc::close(fd) };
     }
     Ok(())
 }
 
-/// Makes sure that this process does not outlive its host. The kernel kills it when its parent dies, unless one of the two changes
-/// its credentials; so a thread watches the host, by the descriptor that it has sent.
+/// Makes sure that this process does not outlive its host. The kernel kills it when its parent dies, unless one of the two
+/// changes its credentials; so a thread also watches the host, through the descriptor that the host sent.
 fn follow_host(control: &OwnedFd, host: Option<OwnedFd>, maker: Maker, is_child: bool) -> io::Result<()> {
     host::follow();
-    // It may have died before the signal was asked for.
+    // The host may have died before the signal was requested.
     if is_child && host::parent() != maker.process {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
@@ -245,7 +249,8 @@ fn follow_host(control: &OwnedFd, host: Option<OwnedFd>, maker: Maker, is_child:
     let knows_host = host.is_some();
     watched.extend(host.map(Watched::process));
     if !is_child {
-        // A program stands between the two, which the host takes for its worker. The host closes the socket when that has ended.
+        // Another program started this process, and the host takes that program for its worker. The host closes the socket when
+        // that program has ended.
         let between = Pid::from_raw(host::parent()).and_then(pidfd::open);
         watched.extend(between.map(Watched::process));
     }
@@ -257,7 +262,7 @@ fn follow_host(control: &OwnedFd, host: Option<OwnedFd>, maker: Maker, is_child:
 
 fn limit(resource: Resource, limit: Option<u64>) -> io::Result<()> {
     if limit.is_some() {
-        // A little later the kernel is less polite: SIGXCPU first, SIGKILL a second after.
+        // For the CPU limit the kernel sends SIGXCPU first, and SIGKILL a second later.
         let maximum = limit.map(|limit| limit.saturating_add((resource == Resource::Cpu).into()));
         process::setrlimit(resource, Rlimit { current: limit, maximum })?;
     }

@@ -1,4 +1,4 @@
-//! The process that has started this worker, and what ties the worker to it.
+//! The process that started this worker, and how the worker's life is tied to it.
 
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
@@ -17,19 +17,19 @@ pub(super) fn parent() -> i32 {
     process::getppid().map_or(0, Pid::as_raw_pid)
 }
 
-/// From now on the worker follows the process that is its parent at the moment.
+/// From now on the kernel ends this worker when its current parent ends.
 pub(super) fn follow() {
     PARENT.store(parent(), Relaxed);
     follow_parent();
 }
 
-/// Asks the kernel to kill this process when its parent dies. Whether it does is the kernel's decision: it forgets the wish when this
-/// process changes its user or group.
+/// Asks the kernel to kill this process when its parent dies. The kernel drops the request when this process changes its user
+/// or group.
 fn follow_parent() {
     let _ = process::set_parent_process_death_signal(Some(Signal::KILL));
 }
 
-/// After code of the user's that may have changed user or group.
+/// Repeats the request after user code that may have changed the user or group.
 pub(super) fn follow_parent_again() {
     follow_parent();
     if parent() != PARENT.load(Relaxed) {
@@ -37,7 +37,7 @@ pub(super) fn follow_parent_again() {
     }
 }
 
-/// Makes standard input, which is the control socket until the worker is ready, empty.
+/// Replaces standard input, which is the control socket until the worker is ready, by an empty file.
 pub(super) fn empty_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(&fd::null()?)?)
 }

@@ -1,8 +1,8 @@
-//! The other side: what a process does that was started to serve calls.
+//! The worker's side: what a process does that was started to serve calls.
 //!
-//! A worker is this very executable, turned into a server before its `main` begins. Most programs need to know nothing of
-//! that. Where the executable cannot be hooked (statically linked programs, systems without glibc), or `main` itself has
-//! to prepare something that the workers need too, call [`run_if_worker`] at the beginning of `main`.
+//! Workers run this same executable and branch off before `main`; most programs need not care. If the executable cannot be
+//! hooked (statically linked programs, systems without glibc), or `main` has to prepare something that the workers need too,
+//! call [`run_if_worker`] at the beginning of `main`.
 
 mod entry;
 mod host;
@@ -15,11 +15,11 @@ use entry::enter_from_main;
 
 /// Serves and never returns, if this process has been started as a worker; returns at once otherwise.
 ///
-/// Only for programs in which workers do not start by themselves: see [the module](self). It is harmless elsewhere. It has to come
-/// before anything that must not happen in every worker, and before other threads are started: it changes the environment. A
-/// process that has other threads by then ends, and the pool that started it is broken, with
-/// [`StartError::NotAWorker`](crate::StartError::NotAWorker). Files that the program has opened before this call stay open in the
-/// worker, as do inherited descriptors, which automatically started workers close.
+/// Only for programs in which workers do not start by themselves: see [the module](self). In other programs it is harmless.
+/// Call it before anything that must not happen in every worker, and before other threads are started, because it changes the
+/// environment. A worker that has other threads by then ends, and the pool that started it is broken, with
+/// [`StartError::NotAWorker`](crate::StartError::NotAWorker). Files that the program has opened before this call stay open in
+/// the worker, as do inherited descriptors, which automatically started workers close.
 ///
 /// ```
 /// // In `fn main()`, as its first statement:

@@ -1,8 +1,8 @@
 //! The loop of a worker: take a call, run it, reply.
 //!
-//! Each serving thread holds the lock of the calls while it waits for one and until it has the argument; so where there is
-//! more than one thread, the others queue up behind it. One function here is unsafe to call, and one calls something
-//! unsafe: a function by its address, which is right because the handshake has compared the builds.
+//! Each serving thread holds the lock of the calls while it waits for one and until it has the argument; so with more than one
+//! thread, the others queue for the lock. The unsafe code here calls a function by its address, which is sound because the
+//! handshake has compared the builds.
 
 #![allow(unsafe_code)]
 
@@ -30,20 +30,20 @@ pub(super) struct Server {
     link: WorkerLink,
     calls: Mutex<Calls>,
     replies: Mutex<Replies>,
-    /// No more calls: the parent has said so, or the initializer has failed. Changes under the lock of the calls.
+    /// No more calls are served: the parent has said so, or the initializer has failed. Changes under the lock of the calls.
     over: AtomicBool,
-    /// There is one serving thread only.
+    /// There is only one serving thread.
     alone: bool,
     largest: u64,
     nesting: u32,
     max_rss: Option<u64>,
 }
 
-/// How long a worker that has nothing more to do leaves it to others to notice its reply, before it says so.
+/// How long an idle worker waits for its reply to be noticed before it notifies the manager.
 const LAZY: Duration = Duration::from_micros(2);
 
-/// The longest spin for the next call. Who awaits a task is woken by the supervisor, which is woken by the worker, and only then
-/// submits the next one.
+/// The longest spin for the next call. A thread that awaits a task is woken by the supervisor, which is woken by the worker,
+/// and only then submits the next task.
 const LONGEST: Duration = ONE_WAKE_UP.saturating_mul(2);
 
 impl Server {
@@ -83,7 +83,7 @@ impl Server {
                 continue;
             };
             if call.kind == CallKind::Exit {
-                // The other threads are next to have the lock.
+                // The other threads see it when they get the lock.
                 self.over.store(true, Relaxed);
                 return Ok(None);
             }
@@ -92,7 +92,7 @@ impl Server {
         }
     }
 
-    /// Nothing to do: looks for a while, and then sleeps.
+    /// Waits for a call: spins first, and then sleeps.
     fn wait(&self, calls: &mut Calls, budget: &SpinBudget) -> Result<(), ProtocolError> {
         let start = Instant::now();
         let mut told = !self.alone;
@@ -125,7 +125,7 @@ impl Server {
         Ok(())
     }
 
-    /// Tells the manager of replies that nobody has noticed yet, if it wants to be told.
+    /// Notifies the manager of replies that have not been consumed yet, if it has asked for it.
     fn ring(&self) {
         let replies = self.replies.lock();
         if !replies.are_consumed() {
@@ -147,7 +147,7 @@ impl Server {
     }
 }
 
-/// The memory that this process really uses, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm")
         .ok()
@@ -158,18 +158,18 @@ fn resident() -> u64 {
 /// A call that is being served.
 struct Serving<'a> {
     server: &'a Server,
-    /// Until the argument is gone.
+    /// Held until the argument has been consumed.
     calls: Option<MutexGuard<'a, Calls>>,
     argument: bool,
     call: Call,
     thread: usize,
     begun: u64,
-    /// What went wrong first.
+    /// The first error.
     failed: Result<(), ProtocolError>,
 }
 
 impl Serving<'_> {
-    /// Keeps the first error: a step that succeeds after it says nothing about it.
+    /// Keeps the first error: a later step that succeeds must not replace it.
     fn note(&mut self, outcome: Result<(), ProtocolError>) {
         if let (Err(error), Ok(())) = (outcome, self.failed) {
             self.failed = Err(error);
@@ -184,8 +184,8 @@ impl Serving<'_> {
         }
     }
 
-    /// Runs `f` with the calls if the argument is still there. Afterwards other threads may take calls, except that
-    /// nothing begins before the initializer has ended.
+    /// Runs `f` with the calls if the argument has not been consumed. Afterwards other threads may take calls, except that none
+    /// begins before the initializer has ended.
     fn take_argument<R>(&mut self, f: impl FnOnce(&mut Calls, &Self) -> R) -> Option<R> {
         if !std::mem::replace(&mut self.argument, false) {
             return None;
@@ -246,10 +246,10 @@ impl Invocation for Serving<'_> {
     }
 
     fn reply(&mut self, kind: ReplyKind, body: &[u8], attachments: &[SharedBytes]) {
-        // The process that took the call answers it. A forked child that comes here has come to the end of its task.
+        // The process that took the call answers it. A forked child that gets here has reached the end of its task.
         fork::end_if_child(kind != ReplyKind::Value);
         if self.argument {
-            // An argument that nobody wanted is still in the way.
+            // An argument that was not consumed must be skipped.
             match Body::with_capacity(Element::BYTE, self.call.len) {
                 Some(mut scratch) => self.read(&mut scratch),
                 None => self.note(Err(ProtocolError("more than there is memory for"))),
@@ -277,7 +277,7 @@ impl Invocation for Serving<'_> {
         let sent = replies.send(reply, body, || server.link.bell());
         self.note(sent);
         if server.alone {
-            // The manager is told when it turns out that there is nothing else to do.
+            // The manager is notified later, when there is nothing else to do.
             replies.wake_sleepers()
         } else {
             replies.ring(&mut || server.link.bell())
@@ -285,8 +285,8 @@ impl Invocation for Serving<'_> {
     }
 }
 
-/// Serves with as many threads as `hello` says until the parent says that it is enough; the exit code. `answer` tells the parent that all
-/// are there.
+/// Serves with as many threads as `hello` says until the parent ends it; returns the exit code. `answer` tells the parent that
+/// all threads have started.
 pub(super) fn run(server: Arc<Server>, hello: &Hello, answer: &[u8]) -> i32 {
     let (threads, name) = (hello.threads, &hello.name);
     let start = |n: u32| {
@@ -300,7 +300,7 @@ pub(super) fn run(server: Arc<Server>, hello: &Hello, answer: &[u8]) -> i32 {
             let _stack = AltStack::install();
             let served = server.serve(n as usize);
             if served.is_err() {
-                // The parent must hear of it at once, whatever the other threads do.
+                // The parent must be informed at once, whatever the other threads do.
                 std::process::exit(exit_code::VIOLATION);
             }
             served
@@ -308,12 +308,12 @@ pub(super) fn run(server: Arc<Server>, hello: &Hello, answer: &[u8]) -> i32 {
     };
     fork::mark_process();
     let mut serving = Vec::new();
-    // Nothing begins before that is said.
+    // No call begins before the answer is sent.
     let calls = server.calls.lock();
     for n in 0..threads.max(1) {
         match start(n) {
             Ok(thread) => serving.push(thread),
-            // With fewer threads than asked for there would be fewer calls than the parent hands over.
+            // With fewer threads than requested, fewer calls would run at the same time than the parent sends.
             Err(_) => return exit_code::NO_THREADS,
         }
     }
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
     use crate::os::socket;
 
-    // Without the descriptors that belong to it, the argument may be readable all the same.
+    // Even without its descriptors, the argument may be readable.
     #[test]
     fn an_error_about_lost_descriptors_is_kept() {
         let (ours, theirs) = socket::pair().unwrap();

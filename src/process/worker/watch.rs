@@ -1,10 +1,11 @@
 //! The thread of a worker that ends the process when its host has ended.
 //!
-//! It has a table of descriptors of its own, if the system gives it one: what a task closes, or opens in the place of what it has closed,
-//! does not reach it. Where it shares the table with the tasks, it looks whether a descriptor still is the file that it was.
+//! It has its own table of descriptors if the system supports that, so that it is not affected by what a task closes, or opens
+//! under a number that it has closed. If it shares the table with the tasks, it checks that a descriptor still refers to the
+//! same file.
 //!
-//! What the unsafe code relies on: the thread is a plain one of the C library's, not of std's. It never allocates, because its first
-//! allocation would reserve an arena of 64 MiB, which counts for a memory limit; and it never panics.
+//! What the unsafe code relies on: the thread is created by the C library, not by std. It never allocates, because its first
+//! allocation would reserve an arena of 64 MiB, which counts towards a memory limit; and it never panics.
 
 #![allow(unsafe_code)]
 
@@ -21,22 +22,22 @@ use rustix::io::Errno;
 
 use super::host::parent;
 
-/// How often the parent is looked at where nothing is left to wait for.
+/// How often the parent is checked if there is nothing left to wait for.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The size of the stack of that thread, and what is asked for if the thread-locals of the program do not fit into that.
+/// The stack sizes to try for that thread: the second one if the thread-locals of the program do not fit into the first.
 const STACKS: [usize; 2] = [256 << 10, 2 << 20];
 
-/// Something whose end is the end of this process.
+/// A descriptor whose end of file, or end of process, ends this process.
 pub(super) struct Watched {
     fd: OwnedFd,
     flags: PollFlags,
-    /// What the descriptor led to at first.
+    /// The file that the descriptor referred to at first.
     file: Option<Stat>,
 }
 
 impl Watched {
-    /// A descriptor that stands for a process.
+    /// A `pidfd`.
     pub(super) fn process(fd: OwnedFd) -> Self {
         Self::new(fd, PollFlags::IN)
     }
@@ -51,7 +52,7 @@ impl Watched {
         Self { fd, flags, file }
     }
 
-    /// Does the descriptor still lead where it did?
+    /// Does the descriptor still refer to the same file?
     fn is_here(&self) -> bool {
         let same =
             |file: &Stat| fstat(&self.fd).is_ok_and(|now| (now.st_dev, now.st_ino) == (file.st_dev, file.st_ino));
@@ -59,17 +60,17 @@ impl Watched {
     }
 }
 
-/// What the thread is given.
+/// The argument of the thread.
 struct Watch {
     watched: Vec<Watched>,
     parent: i32,
 }
 
-/// Starts the thread. `parent` is the number of this process's parent.
+/// Starts the thread. `parent` is the process id of this process's parent.
 pub(super) fn start(watched: Vec<Watched>, parent: i32) -> io::Result<()> {
     let watch: &'static Watch = Box::leak(Box::new(Watch { watched, parent }));
-    // SAFETY: sets and attributes are made before they are used; the argument lives for ever. No handler of the user's is to run
-    // in that thread, so it starts with all signals blocked.
+    // SAFETY: sets and attributes are initialized before they are used; the argument is leaked. No signal handler of the user
+    // must run on that thread, so it starts with all signals blocked.
     unsafe {
         let (mut all, mut before, mut attributes) = (mem::zeroed(), mem::zeroed(), mem::zeroed());
         libc::sigfillset(&mut all);
@@ -94,30 +95,30 @@ pub(super) fn start(watched: Vec<Watched>, parent: i32) -> io::Result<()> {
 }
 
 extern "C" fn run(watch: *mut c_void) -> *mut c_void {
-    // SAFETY: the argument that `start` has given; nobody writes to it.
+    // SAFETY: the argument that `start` passed; it is never written to.
     let watch = unsafe { &*watch.cast::<Watch>() };
     // SAFETY: the name ends with a zero.
     unsafe { libc::prctl(libc::PR_SET_NAME, c"host-watch".as_ptr()) };
-    // A socket that is open here would look open to the host, whatever the tasks close.
+    // A socket that stays open here would look open to the host even after the tasks have closed it.
     if watch.watched.iter().all(|watched| watched.flags == PollFlags::IN) {
         leave_table(&watch.watched);
     }
     loop {
         if wait(&watch.watched) || parent() != watch.parent {
-            // SAFETY: ends the process at once, which is the point.
+            // SAFETY: ends the process at once, as intended.
             unsafe { libc::_exit(1) };
         }
     }
 }
 
-/// Gives this thread a table of descriptors of its own, with nothing in it but what it watches.
+/// Gives this thread a table of descriptors of its own, with only the descriptors that it watches.
 fn leave_table(watched: &[Watched]) {
     let mut from = 0;
     let mut how = libc::CLOSE_RANGE_UNSHARE;
     loop {
         let next = watched.iter().map(|watched| watched.fd.as_raw_fd()).filter(|fd| *fd >= from).min();
         let to = next.map_or(i32::MAX, |fd| fd - 1);
-        // SAFETY: what is closed are copies. If there can be none, the first call closes nothing, and that is all.
+        // SAFETY: only copies are closed. If the table cannot be copied, the first call closes nothing and this returns.
         if from <= to && unsafe { libc::syscall(libc::SYS_close_range, from, to, how) } != 0 {
             return;
         }
@@ -129,10 +130,10 @@ fn leave_table(watched: &[Watched]) {
     }
 }
 
-/// The most that are ever watched.
+/// The maximum number of watched descriptors.
 const MOST: usize = 3;
 
-/// Waits; true if one of them has ended.
+/// Waits for an event; returns `true` if one of them has ended.
 fn wait(watched: &[Watched]) -> bool {
     let mut here = watched.iter().filter(|watched| watched.is_here());
     let Some(first) = here.next() else {

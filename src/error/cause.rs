@@ -5,11 +5,11 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-/// A shared cause: any error, or a text. One pointer, so that errors, and with them all results, stay small.
+/// A shared cause: any error, or a text. It is one pointer wide, so that errors, and with them all results, stay small.
 #[derive(Clone)]
 pub struct Cause(Arc<Box<dyn Error + Send + Sync>>);
 
-// All that can be done with it is to read it.
+// A cause can only be read.
 impl UnwindSafe for Cause {}
 impl RefUnwindSafe for Cause {}
 

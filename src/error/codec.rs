@@ -1,9 +1,9 @@
-//! Values that cannot travel to or from a worker process.
+//! Values that cannot be sent to or from a worker process.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A value that could not be turned into bytes, or back, on its way to or from a worker process.
+/// A value that could not be encoded or decoded on its way to or from a worker process.
 #[derive(Clone)]
 pub struct CodecError(Arc<(String, String)>);
 
@@ -38,7 +38,7 @@ impl fmt::Debug for CodecError {
 
 impl std::error::Error for CodecError {}
 
-/// A value that is longer, as bytes, than its executor allows.
+/// A value whose encoding is longer than its executor allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SizeLimit {
     pub(crate) size: u64,
@@ -51,7 +51,7 @@ impl SizeLimit {
         self.size
     }
 
-    /// How many it may have.
+    /// How many bytes it may have.
     pub fn limit(&self) -> u64 {
         self.limit
     }

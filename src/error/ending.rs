@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-/// Why a [`shutdown`](crate::ThreadPoolExecutor::shutdown) could not do what it was asked to. The executor is
-/// closed all the same.
+/// Why a [`shutdown`](crate::ThreadPoolExecutor::shutdown) failed. The executor is closed nevertheless, except with
+/// [`WrongProcess`](Self::WrongProcess).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// The caller runs on a worker of this very executor, which would have to wait for itself.
+    /// The caller runs on a worker of this executor or, in a process pool, in a callback or waker of one of its futures. It would
+    /// have to wait for itself.
     #[error("a worker cannot wait for the end of its own executor")]
     WouldDeadlock,
-    /// The executor belongs to another process, from which this one was forked: see [`TaskError::WrongProcess`](crate::TaskError::WrongProcess). Nothing
-    /// happens to it.
+    /// The executor belongs to another process, from which this one was forked: see
+    /// [`TaskError::WrongProcess`](crate::TaskError::WrongProcess). The executor is not changed.
     #[error("the executor was built in another process, from which this one was forked")]
     WrongProcess,
-    /// The time given to [`Shutdown::Within`](crate::Shutdown::Within) passed. What had not started is
-    /// cancelled; what runs goes on, as no thread can be stopped from outside.
+    /// The time given to [`Shutdown::Within`](crate::Shutdown::Within) passed. Tasks that had not started are cancelled. On a
+    /// thread pool those that are running continue, as no thread can be stopped from outside; a process pool ends its workers.
     #[error("{running} workers were still busy after {waited:?}")]
     TimedOut {
         /// How many workers were still busy.
@@ -39,7 +40,7 @@ impl CompletionTimeout {
         self.unfinished
     }
 
-    /// How many there were.
+    /// How many futures there were.
     pub fn total(&self) -> usize {
         self.total
     }

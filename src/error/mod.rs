@@ -1,10 +1,10 @@
-//! Every error of this crate. No type of a dependency appears in them.
+//! All error types of this crate. They contain no type of a dependency.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `task` | why a task has no value |
-//! | `panic`, `worker`, `codec`, `cause` | what the variants of that hold |
-//! | `build`, `submit`, `start`, `ending` | what else can fail: building an executor, submitting a task, starting a worker process, waiting for an end |
+//! | `panic`, `worker`, `codec`, `cause` | what the variants of `TaskError` contain |
+//! | `build`, `submit`, `start`, `ending` | errors of building an executor, submitting, starting a worker, waiting for an end |
 
 mod build;
 mod cause;

@@ -11,13 +11,13 @@ use crate::quiet;
 
 /// The panic that ended a task.
 ///
-/// The place is known because this crate puts a panic hook in front of the program's own when the first
-/// executor is built (the program's hook still runs and prints). If the program replaces the hook later without
-/// calling the old one, [`location`](Self::location) and [`backtrace`](Self::backtrace) are `None`.
+/// The location is known because this crate installs a panic hook in front of the program's own when the first executor is built
+/// (the program's hook still runs and prints). If the program replaces the hook later without calling the old one,
+/// [`location`](Self::location) and [`backtrace`](Self::backtrace) are `None`.
 #[derive(Clone)]
 pub struct TaskPanic(Arc<PanicInner>);
 
-// The payload is behind a lock, and is given away as a whole.
+// The payload is behind a lock, and is only ever moved out as a whole.
 impl UnwindSafe for TaskPanic {}
 impl RefUnwindSafe for TaskPanic {}
 
@@ -31,7 +31,7 @@ struct PanicInner {
     payload: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// A backtrace: captured, and made a text when somebody wants to read it.
+/// A backtrace: a captured one is converted to text when it is first read.
 enum Trace {
     Captured(Backtrace, OnceLock<String>),
     #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
@@ -40,7 +40,7 @@ enum Trace {
 
 impl Drop for PanicInner {
     fn drop(&mut self) {
-        // A payload whose own destructor panics must not bring down the worker that lets go of the error.
+        // A payload whose own destructor panics must not end the worker that drops the error.
         quiet::drop(self.payload.get_mut().take());
     }
 }
@@ -70,7 +70,7 @@ impl TaskPanic {
         }))
     }
 
-    /// A panic in another process, of which a report has come.
+    /// A panic in a worker process, made from the worker's report.
     #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
     pub(crate) fn remote(
         message: String,
@@ -85,7 +85,7 @@ impl TaskPanic {
         Self(Arc::new(PanicInner { message, location, thread, pid, task, backtrace, payload }))
     }
 
-    /// The message, or `"non-string payload"` where the payload is neither a `&str` nor a `String`.
+    /// The message, or `"non-string payload"` if the payload is neither a `&str` nor a `String`.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -110,7 +110,7 @@ impl TaskPanic {
         self.0.task.as_deref()
     }
 
-    /// The backtrace of the panic, where the environment asks for one (`RUST_BACKTRACE=1`).
+    /// The backtrace of the panic, if the environment asks for one (`RUST_BACKTRACE=1`).
     pub fn backtrace(&self) -> Option<&str> {
         Some(match self.0.backtrace.as_ref()? {
             Trace::Captured(backtrace, text) => text.get_or_init(|| backtrace.to_string()),
@@ -119,8 +119,8 @@ impl TaskPanic {
         })
     }
 
-    /// Takes the payload out, for `downcast`. The clones of an error share one payload: the first call gets it,
-    /// later ones get `None`. Of a panic in a worker process there is none.
+    /// Takes the payload out, for `downcast`. The clones of an error share one payload: the first call gets it, later ones get
+    /// `None`. A panic in a worker process has none.
     ///
     /// ```
     /// use concurrent_futures::{TaskError, ThreadPoolExecutor};
@@ -135,11 +135,12 @@ impl TaskPanic {
         self.0.payload.lock().take()
     }
 
-    /// Goes on with this panic on the calling thread, without calling the panic hook again.
+    /// Resumes this panic on the calling thread, without calling the panic hook again.
     ///
     /// # Panics
     ///
-    /// Always: that is its purpose. With the original payload, or the message where a clone took the payload.
+    /// Always: with the original payload, or with the message if there is none (it was taken, or the panic was in a worker
+    /// process).
     pub fn resume(self) -> ! {
         let message = self.0.message.clone();
         let payload = self.into_payload().unwrap_or_else(|| Box::new(message));

@@ -36,7 +36,8 @@ impl fmt::Display for DifferentIds {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The worker is another build of the program. An executor never calls a function by an address that may be wrong.
+    /// The worker is another build of the program. Calls are never run by another build, where a function's address may be
+    /// different.
     #[error("the worker is build {found}, not {expected}")]
     WrongBuild {
         /// The build id of this program.
@@ -44,18 +45,19 @@ pub enum StartError {
         /// The build id of the worker.
         found: String,
     },
-    /// What was started is not a worker: it did not answer as one. See [`worker`](crate::worker).
+    /// The process that was started did not answer as a worker does, or refused to become one. See [`worker`](crate::worker).
     #[error("what was started does not behave like a worker: {0}")]
     NotAWorker(String),
-    /// What was started did not answer in time ([`start_timeout`](crate::ProcessPoolBuilder::start_timeout)). See
+    /// The process that was started did not answer in time ([`start_timeout`](crate::ProcessPoolBuilder::start_timeout)). See
     /// [`worker`](crate::worker).
     #[error("what was started did not answer within {0:?}")]
     NoAnswer(std::time::Duration),
-    /// [`restart_limit`](crate::ProcessPoolBuilder::restart_limit) workers in a row have ended before they were ready.
+    /// [`restart_limit`](crate::ProcessPoolBuilder::restart_limit) workers in a row have ended before they were ready, or before
+    /// their initializer had returned.
     #[error("workers ended before they were ready; the last: {0}")]
     Died(WorkerExit),
     /// The effective user or group of this process is not the real one at the moment, so no worker was started. A
-    /// [`TaskError::Spawn`](crate::TaskError::Spawn) with this cause is not final: the next task is another attempt.
+    /// [`TaskError::Spawn`](crate::TaskError::Spawn) with this cause is not final: the next task leads to another attempt.
     #[error("{0}")]
     DifferentIds(DifferentIds),
 }

@@ -1,10 +1,10 @@
-//! A task that was not taken.
+//! A task that was not accepted.
 
 use std::fmt;
 
 use super::TaskError;
 
-/// Why [`try_submit`](crate::ThreadPoolExecutor::try_submit) did not take a task. It contains the closure, or the argument of a
+/// Why [`try_submit`](crate::ThreadPoolExecutor::try_submit) did not accept a task. It contains the closure, or the argument of a
 /// task for a worker process.
 #[derive(Clone, thiserror::Error)]
 #[error("the task was not taken: {reason}")]
@@ -18,7 +18,7 @@ impl<F> SubmitError<F> {
         Self { inner, reason }
     }
 
-    /// Why: the queue is full, or the executor is shut down or broken.
+    /// The reason: for example, the queue is full, or the executor is shut down or broken.
     pub fn reason(&self) -> &TaskError {
         &self.reason
     }
@@ -33,7 +33,7 @@ impl<F> SubmitError<F> {
         self.reason.is_queue_full()
     }
 
-    /// True if the executor takes nothing any more.
+    /// True if the executor has been shut down.
     pub fn is_shut_down(&self) -> bool {
         self.reason.is_shut_down()
     }

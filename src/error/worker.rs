@@ -24,17 +24,17 @@ pub(crate) struct ExitInner {
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<i32>,
     pub(crate) core_dumped: bool,
-    /// What the fault handler noted.
+    /// The text that the fault handler wrote.
     pub(crate) note: Option<String>,
     /// The last panic in that process, and when it was, in nanoseconds of the monotonic clock.
     pub(crate) panic: Option<(String, u64)>,
     pub(crate) out_of_memory: bool,
-    /// What its address space was limited to.
+    /// The limit of its address space, in bytes.
     pub(crate) memory_limit: Option<u64>,
     pub(crate) stderr: Option<String>,
     pub(crate) task: Option<Arc<str>>,
     pub(crate) attempts: u32,
-    /// Why the executor itself has ended it, if it has.
+    /// Why the executor ended it; `None` if it did not.
     pub(crate) killed_because: Option<&'static str>,
 }
 
@@ -44,11 +44,11 @@ impl WorkerExit {
         Self(Arc::new(inner))
     }
 
-    /// The same end, as seen by one of the tasks that it took along, which had begun at that time.
+    /// The same end, for one of the tasks that ended with the worker. `since` is when that task began.
     #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
     pub(crate) fn of_task(&self, task: Option<Arc<str>>, attempts: u32, since: u64) -> Self {
         let mut inner = ExitInner { task, attempts, ..ExitInner::clone(&self.0) };
-        // One before that belongs to another task, which has survived it.
+        // An earlier panic belongs to another task, and did not end the worker.
         inner.panic = inner.panic.filter(|(_, at)| *at >= since);
         Self(Arc::new(inner))
     }
@@ -81,20 +81,20 @@ impl WorkerExit {
         self.0.core_dumped
     }
 
-    /// What the worker could say of the crash before it went, such as `"stack overflow in thread 'worker_0' ..."`. It says so in shared
-    /// memory: with [`Transport::Socket`](crate::Transport::Socket) this is always `None`.
+    /// What the worker recorded about the crash before it ended, such as `"stack overflow in thread 'worker_0' ..."`. The record
+    /// is in shared memory: with [`Transport::Socket`](crate::Transport::Socket) this is always `None`.
     pub fn crash_note(&self) -> Option<&str> {
         self.0.note.as_deref()
     }
 
-    /// The last panic in that process since the task began, whether it has to do with its end (as in an abort) or not. As
-    /// [`crash_note`](Self::crash_note), only over shared memory.
+    /// The last panic in that process since the task began, whether it is related to the end of the process (as in an abort) or
+    /// not. Like [`crash_note`](Self::crash_note), it is known only with shared memory.
     pub fn last_panic(&self) -> Option<&str> {
         self.0.panic.as_ref().map(|(panic, _)| panic.as_str())
     }
 
-    /// True if it was probably the kernel that ended it for want of memory: it was killed, this program did not do it, and
-    /// the kernel has killed something for that reason since the worker started.
+    /// True if the kernel probably killed it because memory ran out: it was killed, but not by this executor, and the kernel has
+    /// killed some process for that reason since the worker was started.
     pub fn is_probably_out_of_memory(&self) -> bool {
         self.0.out_of_memory
     }
@@ -107,8 +107,8 @@ impl WorkerExit {
     }
 
     /// The end of what it wrote to its output since the task was handed to it, where that is captured
-    /// ([`Stdio::Capture`](crate::Stdio::Capture)). With
-    /// [`threads_per_worker`](crate::ProcessPoolBuilder::threads_per_worker): since it last had nothing to do.
+    /// ([`Stdio::Capture`](crate::Stdio::Capture)). With [`threads_per_worker`](crate::ProcessPoolBuilder::threads_per_worker):
+    /// since it was last idle.
     pub fn stderr(&self) -> Option<&str> {
         self.0.stderr.as_deref()
     }

@@ -1,8 +1,9 @@
 //! The environment variable that a worker process is started with, and how many levels of worker processes this one is below
 //! the first parent.
 //!
-//! A worker recognises itself by its control socket (`worker/entry`), because programs clear their environment. The variable
-//! detects a worker that was started without its socket, which would otherwise run the program's `main`.
+//! A worker recognises itself by its control socket (`worker/entry`), because a program that starts it may have cleared the
+//! environment. The variable serves to detect a worker that was started without its socket, which would otherwise run the
+//! program's `main`.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -16,7 +17,7 @@ pub(super) const NAME: &str = match C_NAME.to_str() {
     Err(_) => unreachable!(),
 };
 
-/// [`NAME`] for the C library.
+/// [`NAME`] as a C string.
 pub(super) const C_NAME: &CStr = c"CONCURRENT_FUTURES_WORKER";
 
 /// Workers may have workers of their own, up to this depth.
@@ -24,7 +25,7 @@ pub(super) const MAX_DEPTH: u32 = 8;
 
 static DEPTH: AtomicU32 = AtomicU32::new(0);
 
-/// The number of worker processes above this one, including itself: 0 in a process that is not a worker.
+/// The level of this process: 0 if it is not a worker, 1 in a worker of such a process, and so on.
 pub(super) fn depth() -> u32 {
     DEPTH.load(Relaxed)
 }

@@ -1,9 +1,9 @@
 //! Whether a poll that finds its task unfinished spins for a moment before it returns `Pending`.
 //!
 //! A poll must not block. But storing a waker, having another thread call it, perhaps waking a thread for that, and polling again
-//! costs several microseconds, which for a short task is many times the task itself. So a poll spins for [`LONGEST`], unless
-//! that has failed recently: then fewer and fewer polls do. And after [`MOST_IN_A_ROW`] successes one poll does not, because
-//! the other futures on the thread need their turn.
+//! costs several microseconds, which is many times what a short task takes. So a poll spins for [`LONGEST`]. With each failure in
+//! a row fewer polls do, down to one in [`SELDOM`]. And after [`MOST_IN_A_ROW`] successes one poll does not, because the other
+//! futures on the thread need their turn.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use super::has_idle_cpu;
 
 const LONGEST: Duration = Duration::from_micros(2);
 
-/// After this number of successive polls that were ready only because they spun, one poll does not spin.
+/// After this many polls in a row that were ready only because they spun, one poll does not spin.
 const MOST_IN_A_ROW: u32 = 32;
 
-/// While spinning fails, one poll in this number spins: a 32nd of a microsecond per poll, on average.
+/// After many failures in a row, one poll in `SELDOM` spins: a 32nd of a microsecond per poll, on average.
 const SELDOM: u32 = 64;
 
 /// How often the polls of this thread spun successfully.
 #[derive(Debug)]
 struct HitRate {
     in_a_row: Cell<u32>,
-    /// The number of polls that do not spin from now on...
+    /// How many of the next polls do not spin.
     without: Cell<u32>,
-    /// ... and after the next one that fails.
+    /// How many polls do not spin after the next failure.
     then_without: Cell<u32>,
 }
 
@@ -33,7 +33,7 @@ impl HitRate {
         Self { in_a_row: Cell::new(0), without: Cell::new(0), then_without: Cell::new(0) }
     }
 
-    /// Should the next poll spin?
+    /// Returns `true` if the next poll should spin. Counts that poll.
     fn is_promising(&self) -> bool {
         let without = self.without.get();
         if without > 0 {
@@ -53,7 +53,7 @@ impl HitRate {
         self.then_without.set(0);
     }
 
-    /// A poll has spun in vain.
+    /// A poll has spun, and was not ready afterwards.
     fn missed(&self) {
         self.in_a_row.set(0);
         let without = self.then_without.get();
@@ -64,13 +64,13 @@ impl HitRate {
 
 thread_local! {
     static HIT_RATE: HitRate = const { HitRate::new() };
-    /// This thread is spinning: wakers and destructors that run meanwhile may poll other futures.
+    /// This thread is spinning. Wakers and destructors that run meanwhile may poll other futures, which must not spin.
     static IS_SPINNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// For a poll: runs `attempt`, which should call [`spin_for`], if a CPU is idle and spinning has succeeded recently. Returns `true` if
-/// `attempt` has returned `Some(true)`, which means that the task has ended. `None` means that it could not spin, which counts neither as a
-/// success nor as a failure.
+/// For a poll: runs `attempt`, which should call [`spin_for`], if a CPU is idle and [`HitRate`] allows it. Returns `true` if
+/// `attempt` has returned `Some(true)`, which means that the task has ended. `None` means that it could not spin, which counts
+/// neither as a success nor as a failure.
 pub(crate) fn spin_before_pending(attempt: impl FnOnce() -> Option<bool>) -> bool {
     struct Done;
     impl Drop for Done {
@@ -90,7 +90,7 @@ pub(crate) fn spin_before_pending(attempt: impl FnOnce() -> Option<bool>) -> boo
 
 /// Spins for [`LONGEST`]. Returns `true` if `done` became true.
 pub(crate) fn spin_for(mut done: impl FnMut() -> bool) -> bool {
-    // Reading the clock costs as much as some pauses.
+    // Reading the clock costs as much as several pauses, so it is read once per batch.
     const PAUSES: usize = 8;
     let start = Instant::now();
     loop {
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn no_poll_spins_inside_another() {
         let mut inner = None;
-        // Other tests are workers, and may leave no CPU idle.
+        // Other tests run pool workers, which may leave no CPU idle.
         let outer = spin_before_pending(|| {
             inner = Some(spin_before_pending(|| Some(true)));
             Some(true)

@@ -1,16 +1,16 @@
-//! How long a thread spins before it sleeps: each adapts to how often its spinning succeeded.
+//! How long a thread spins before it sleeps. Each thread adapts this to how often its spinning has succeeded.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::has_idle_cpu;
 
-/// The maximum for a thread that is woken when there is something for it: about half of what the most expensive wake-up costs.
+/// The longest time that a thread spins before it sleeps until it is woken: about half of what the most expensive wake-up costs.
 pub(crate) const ONE_WAKE_UP: Duration = Duration::from_micros(50);
 const SHORTEST: Duration = Duration::from_micros(1);
 
-/// After this time a spinning thread yields now and then: if the other CPUs are busy with other programs, the awaited thread may need this
-/// CPU. What happens sooner is noticed without a system call.
+/// After this time a spinning thread yields after every batch of checks: if the other CPUs are busy with other programs, the
+/// awaited thread may need this CPU. A shorter spin makes no system call.
 const YIELD_AFTER: Duration = Duration::from_micros(1);
 
 /// How long a thread spins at the moment.
@@ -25,8 +25,8 @@ impl SpinBudget {
         Self { now: Cell::new(longest), longest }
     }
 
-    /// Spins until `done` returns `true`, and returns `true`; or until the budget is used up. `shares_cpu` tells whether the awaited thread is
-    /// on the CPU of this one.
+    /// Spins until `done` returns `true`, and returns `true`; or until the budget is used up. `shares_cpu` returns `true` if the
+    /// awaited thread is on the CPU of this one.
     pub(crate) fn spin_until(&self, mut done: impl FnMut() -> bool, mut shares_cpu: impl FnMut() -> bool) -> bool {
         let limit = self.now.get();
         let start = Instant::now();
@@ -73,7 +73,7 @@ pub(crate) fn until(done: impl FnMut() -> bool) -> bool {
     until_or(done, || false)
 }
 
-/// [`until`] for a thread that can tell whether the awaited one is on its CPU: see [`SpinBudget::spin_until`].
+/// [`until`] for a thread that can tell whether the awaited thread is on its CPU: see [`SpinBudget::spin_until`].
 pub(crate) fn until_or(done: impl FnMut() -> bool, shares_cpu: impl FnMut() -> bool) -> bool {
     !cfg!(loom) && has_idle_cpu(1) && OWN.with(|own| own.spin_until(done, shares_cpu))
 }

@@ -1,8 +1,8 @@
-//! When the supervisor has to look at the clock.
+//! The time at which the supervisor has to run its timers.
 
 use std::time::Instant;
 
-/// When the supervisor has to look at the clock, at the latest.
+/// The time at which the supervisor has to run its timers at the latest; `None` if it need not.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm(Option<Instant>);
 
@@ -11,7 +11,7 @@ impl Alarm {
         self.0
     }
 
-    /// Sets it, unless it is set for an earlier time. True: it was changed.
+    /// Sets the alarm to `time`, unless it is set to an earlier time. Returns `true` if this has changed it.
     #[must_use]
     pub(super) fn set(&mut self, time: Option<Instant>) -> bool {
         let Some(time) = time else { return false };
@@ -22,7 +22,7 @@ impl Alarm {
         is_earlier
     }
 
-    /// Is it time? Then it is not set any more.
+    /// Returns `true` if the alarm's time has come, and clears it.
     #[must_use]
     pub(super) fn ring(&mut self, now: Instant) -> bool {
         let is_time = self.0.is_some_and(|time| time <= now);

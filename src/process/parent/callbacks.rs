@@ -1,7 +1,8 @@
 //! The thread that runs done-callbacks. It starts with the first future that has one, and ends with the pool.
 //!
-//! Callbacks are the user's code: they may take their time, and wait for other tasks of the pool. So they run neither where a
-//! thread happens to collect results (it may hold a lock that the callback wants) nor on the supervisor.
+//! Callbacks are user code: they may take long, and may wait for other tasks of the pool. So they run neither in the thread that
+//! collects the result (it may hold a lock that the callback needs) nor in the supervisor, unless the callback thread cannot be
+//! started.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,12 +19,13 @@ thread_local! {
     static RESOLVES: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Is the calling thread inside a callback or a waker that one of this pool's futures has? The end of the pool waits for that.
+/// Returns `true` if the calling thread may be inside a callback or a waker of one of this pool's futures. It must not wait for
+/// the end of the pool, which waits for those.
 pub(super) fn is_inside(pool: usize) -> bool {
     RESOLVES.with_borrow(|pools| pools.contains(&pool))
 }
 
-/// As long as there is this, the thread is resolving futures of a pool.
+/// While this value exists, the thread is resolving futures of a pool.
 pub(super) struct Resolving(());
 
 impl Resolving {
@@ -39,7 +41,7 @@ impl Drop for Resolving {
     }
 }
 
-/// The pool, as the thread knows it.
+/// What the callback thread needs from the pool.
 pub(super) trait CallbackHost: Send + Sync + 'static {
     fn name(&self) -> &str;
 
@@ -50,7 +52,7 @@ pub(super) trait CallbackHost: Send + Sync + 'static {
     /// A future was resolved.
     fn has_published(&self);
 
-    /// No future is left to be resolved.
+    /// No future is left that the callback thread has to publish.
     fn has_published_all(&self);
 }
 
@@ -64,13 +66,13 @@ pub(super) struct Callbacks {
 struct Queue {
     waiting: VecDeque<Unpublished>,
     thread: Option<JoinHandle<()>>,
-    /// One of them is being published.
+    /// A future is being published.
     busy: bool,
     over: bool,
 }
 
 impl Callbacks {
-    /// Leaves a future to the thread.
+    /// Passes a future to the callback thread, which is started if there is none.
     pub(super) fn add<H: CallbackHost>(&self, host: &Arc<H>, unpublished: Unpublished) {
         let mut queue = self.queue.lock();
         if queue.thread.is_none() && !queue.over {
@@ -87,7 +89,7 @@ impl Callbacks {
         self.changed.notify_one();
     }
 
-    /// Is there nothing to be published?
+    /// Returns `true` if no future is being published or waits to be.
     pub(super) fn is_quiet(&self) -> bool {
         let queue = self.queue.lock();
         queue.waiting.is_empty() && !queue.busy
@@ -101,13 +103,13 @@ impl Callbacks {
                 queue.busy = true;
                 drop(queue);
                 unpublished.publish();
-                // A callback may fork and return: the rest is for the parent.
+                // A callback may fork and return in the child, which must not run the rest.
                 fork::end_if_child(false);
                 host.has_published();
                 queue = self.queue.lock();
                 queue.busy = false;
                 if queue.waiting.is_empty() {
-                    // The host may take its own lock, under which it asks whether all is quiet.
+                    // The host may take its own lock here. It calls `is_quiet`, which takes this lock, while it holds that one.
                     drop(queue);
                     host.has_published_all();
                     queue = self.queue.lock();
@@ -120,7 +122,7 @@ impl Callbacks {
         }
     }
 
-    /// Ends the thread when it has done what it has.
+    /// Ends and joins the thread, after it has published the futures that it has.
     pub(super) fn end(&self) {
         let mut queue = self.queue.lock();
         queue.over = true;

@@ -1,4 +1,4 @@
-//! What a pool was built with.
+//! The settings of a pool.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use crate::process::call::{Function, Payload};
 use crate::process::link::Transport;
 use crate::process::stdio::Stdio;
 
-/// What every worker runs first.
+/// The initializer: what every worker runs before its tasks.
 pub(crate) struct Hook {
     pub(crate) function: Function,
     pub(crate) argument: Payload,
 }
 
-/// What a pool was built with.
+/// The settings that a pool was built with.
 pub(crate) struct Config {
     pub(crate) name: String,
     pub(crate) threads: usize,

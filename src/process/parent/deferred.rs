@@ -1,4 +1,4 @@
-//! What a change of the pool's state leaves to be done when the lock has been released.
+//! What has to be done after a change of the pool's state, when the lock has been released.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,23 +9,24 @@ use crate::error::TaskError;
 use crate::process::call::Payload;
 use crate::process::link::Shared;
 
-/// Collected while the lock is held, and done by [`Inner::release`](super::inner::Inner::release): resolving tasks, dropping values and
-/// waking threads run code of the user's, or system calls.
+/// Collected while the lock is held, and done by [`Inner::release`](super::inner::Inner::release): resolving tasks and dropping
+/// values may run user code, and waking threads makes system calls.
 #[must_use]
 pub(crate) struct Deferred {
-    /// When the change began. All of it happens at this time.
+    /// When the change began. The whole change uses this as the current time.
     pub(crate) now: Instant,
     /// Tasks and their outcomes.
     pub(crate) settle: Vec<(JobBox, Raw)>,
-    /// The arguments of cancelled tasks: their destructors are the user's.
+    /// The arguments of cancelled tasks, whose destructors are user code.
     pub(crate) arguments: Vec<Payload>,
-    /// The workers whose waiting threads have to look again: their task may have moved.
+    /// The workers whose waiting threads have to check their tasks again, which may have been moved or resolved.
     pub(crate) wake_waiters_of: Vec<Arc<Shared>>,
-    /// The supervisor has to look again.
+    /// The supervisor has to be woken.
     pub(crate) wake_supervisor: bool,
 }
 
-/// The emptied lists of an earlier change: a pool whose tasks come back one by one would allocate two for each task.
+/// The emptied lists of an earlier change: without them, a pool whose tasks are answered one by one would allocate two lists per
+/// task.
 #[derive(Default)]
 pub(crate) struct Spare {
     settle: Vec<(JobBox, Raw)>,
@@ -51,7 +52,7 @@ impl Deferred {
         Self::at(Instant::now())
     }
 
-    /// For a change at that time.
+    /// For a change that happens at `now`.
     pub(crate) fn at(now: Instant) -> Self {
         Self { now, settle: Vec::new(), arguments: Vec::new(), wake_waiters_of: Vec::new(), wake_supervisor: false }
     }
@@ -74,7 +75,7 @@ impl Deferred {
         self.settle.push((job, Raw::Failed(error)));
     }
 
-    /// Tasks have left this worker: threads that sleep for its replies have to look again.
+    /// Tasks have left this worker: threads that sleep for its replies have to check their tasks again.
     pub(crate) fn wake_waiters(&mut self, child: &Child) {
         let Some(shared) = child.shared() else { return };
         if !self.wake_waiters_of.iter().any(|other| Arc::ptr_eq(other, shared)) {

@@ -2,14 +2,15 @@
 //!
 //! # Rules
 //!
-//! 1. A task goes to a worker that can begin it now, if there is one; else a new worker is started, if there may be one; else it is
-//!    put in store with the worker that has least. A long argument, or one with descriptors, is never put in store: it cannot be
-//!    taken back.
-//! 2. A task that is in store is taken back when another worker could begin it, when a more urgent one needs its place, and when
-//!    its worker is ended. Who takes one back wakes the threads that wait for that worker (`Deferred::wake_waiters`).
-//! 3. Tasks that come back go to the front of the queue, in their order.
+//! 1. A task is handed to a worker that can begin it now, if there is one. Otherwise a new worker is started, if the limits allow
+//!    one. Otherwise the task is put in store with the worker that has the fewest tasks. A task with a long argument, or with
+//!    descriptors, is never put in store, because it cannot be taken back.
+//! 2. A task in store is taken back when another worker could begin it, when a more urgent one needs its place, when it is
+//!    cancelled, and when its worker is ended. Code that takes one back calls `Deferred::wake_waiters`, to wake the threads that
+//!    wait for that worker (except `State::withdraw`: see rule 5 of `parent`).
+//! 3. Tasks that are taken back are put at the front of the queue, in their original order.
 //! 4. Everything here runs under the lock. Tasks are resolved only through [`Deferred`]: those that were cancelled, and those
-//!    that a worker had begun which turns out to have broken the protocol.
+//!    begun by a worker that has broken the protocol.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::process::link::INLINE;
 /// call for longer than this.
 const REBALANCE: Duration = Duration::from_micros(200);
 
-/// How long a worker that has nothing left to do may take to end.
+/// How long an idle worker that is asked to end may take to do so.
 const ENDING: Duration = Duration::from_secs(5);
 
 impl State {
@@ -35,7 +36,7 @@ impl State {
         self.children.len() + self.restarts.in_progress()
     }
 
-    /// Should a worker be started?
+    /// Returns `true` if a worker should be started.
     pub(super) fn wants_worker(&self, deferred: &Deferred) -> bool {
         let starting = self.restarts.in_progress();
         let wanted = self.queue.len().div_ceil(self.config.threads).saturating_sub(starting);
@@ -52,7 +53,7 @@ impl State {
         self.is_full = false;
     }
 
-    /// Hands queued tasks to workers as long as there are both.
+    /// Hands queued tasks to workers, as long as there are tasks and workers with room.
     pub(super) fn dispatch(&mut self, deferred: &mut Deferred) {
         if self.is_full {
             deferred.wake_supervisor |= self.lifecycle.is_asleep() && self.wants_worker(deferred);
@@ -73,7 +74,7 @@ impl State {
             let Some(job) = self.queue.pop_first() else { break };
             let limit = job.timeout();
             let child = &mut self.children[at];
-            // Before the call can be answered.
+            // The bell is armed before the call is sent, so that the supervisor learns of its reply.
             deferred.wake_supervisor |= self.lifecycle.is_asleep() && !child.link.arm_bell();
             match child.hand_over(job, deferred.now) {
                 Ok(()) => {
@@ -105,8 +106,8 @@ impl State {
     /// The worker that should get the next task.
     fn find_worker(&mut self, long: bool, priority: Priority, deferred: &mut Deferred) -> Option<usize> {
         let threads = self.config.threads;
-        // Of those that could begin it now, the one that has had nothing to do for the shortest time: it is the most likely to
-        // be awake.
+        // Of the workers that could begin it now, the ready one that has been idle for the shortest time: it is the most likely
+        // to be awake.
         let free = self.children.iter().enumerate().filter(|(_, child)| child.has_free_thread(threads));
         let free = free.max_by_key(|(_, child)| (child.life() == Life::Ready, child.idle_since)).map(|(at, _)| at);
         if free.is_some() || long {
@@ -150,8 +151,8 @@ impl State {
         }
     }
 
-    /// After replies have come, or workers gone: hands out what is queued, or moves what is in store, and lets those end that
-    /// should.
+    /// Called after replies have arrived, or workers have been started or have ended: hands out queued tasks, moves tasks in
+    /// store to idle workers, and asks workers to end that are not needed.
     pub(super) fn settle_down(&mut self, deferred: &mut Deferred) {
         self.is_full = false;
         self.dispatch(deferred);
@@ -174,7 +175,8 @@ impl State {
             if waiting == 0 || child.is_sending() {
                 continue;
             }
-            // Moving a task costs microseconds, so a short backlog is left to its worker; unless that is stuck.
+            // Moving a task costs microseconds, so a short backlog is left to its worker, unless its oldest call has been there
+            // for long.
             if takes < REBALANCE && child.inflight.oldest(now) < REBALANCE {
                 look_again = true;
             } else if best.is_none_or(|(_, most)| waiting > most) {
@@ -197,7 +199,7 @@ impl State {
 
     /// Asks workers to end that are not needed any more.
     fn dismiss(&mut self, deferred: &mut Deferred) {
-        // As long as one has more than it can do at a time, another may have to help.
+        // While a worker has more tasks than threads, another worker may have to take some of them.
         let threads = self.config.threads;
         let over = self.is_over() && self.children.iter().all(|child| child.inflight.load() <= threads);
         let stays = |child: &&Child| child.life().is_serving() && !child.is_spent();
@@ -219,7 +221,7 @@ impl State {
         }
     }
 
-    /// Sees to it that workers which have nothing to do end in time.
+    /// Sets the alarm for the time when the first idle worker reaches `idle_timeout`.
     fn count_idle_time(&mut self, deferred: &mut Deferred) {
         let Some(timeout) = self.config.idle_timeout else { return };
         let is_idle = |child: &&Child| child.life() == Life::Ready && child.is_idle() && !child.is_spent();

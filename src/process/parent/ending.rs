@@ -1,5 +1,5 @@
-//! The end of a pool that has not come to it by finishing its tasks: it is broken, or it has lost its descriptors. And its last step, which is
-//! the same for all ends.
+//! The end of a pool whose supervisor panicked or whose descriptors were closed; and the last step, which every end of a
+//! supervised pool shares.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::workers::describe;
 use crate::error::{Cause, TaskError};
 use crate::os::pidfd::Ended;
 
-/// How often it is checked whether a killed worker has ended, where nothing reports that.
+/// The interval at which [`reap`] checks whether a killed worker has ended.
 const INTERVAL: Duration = Duration::from_millis(1);
 
 fn descriptors_closed() -> Cause {
@@ -24,14 +24,15 @@ pub(super) fn reap(child: &mut Child) -> Option<Ended> {
         if ended.is_some() || child.life().is_unkillable(Instant::now()) {
             return ended;
         }
-        // A worker that has made this process its tracer is stopped by its own signals until it is detached.
+        // If the worker has made this process its tracer, it cannot end before its ended threads are reaped, which this call
+        // does.
         child.process.is_traced_and_stopped();
         std::thread::sleep(INTERVAL);
     }
 }
 
 impl Inner {
-    /// Fails all tasks and ends all workers. Returns when they have ended.
+    /// Fails all tasks and ends all workers. Returns when they have ended or turned out to be unkillable.
     pub(super) fn break_down(&self, cause: Cause) {
         for (child, ended) in self.end_children(cause) {
             if ended.is_none() {
@@ -40,8 +41,8 @@ impl Inner {
         }
     }
 
-    /// Ends the pool because its descriptors have been closed. This is done by another thread, since the supervisor may be asleep on a closed
-    /// descriptor, where nothing can wake it.
+    /// Ends the pool because its descriptors have been closed. Another thread does this, since the supervisor may be asleep on a
+    /// closed descriptor, where nothing can wake it.
     #[cold]
     pub(super) fn descriptors_are_closed(&self) {
         let Some(inner) = self.this.upgrade() else { return };
@@ -63,7 +64,8 @@ impl Inner {
     }
 
     /// Ends the pool when its descriptors have been found to be closed. Only one thread may call this: the one that
-    /// [`lose_descriptors`](super::lifecycle::Lifecycle::lose_descriptors) has told that it is the first, or one that it has started.
+    /// [`lose_descriptors`](super::lifecycle::Lifecycle::lose_descriptors) has told that it is the first, or one that it has
+    /// started.
     pub(super) fn end_without_descriptors(&self) {
         for (child, _) in self.end_children(descriptors_closed()) {
             // Dropping it would close its descriptors, whose numbers may belong to other files by now.
@@ -91,7 +93,7 @@ impl Inner {
         children.into_iter().map(end).collect()
     }
 
-    /// The last step of every end: wakes the threads that wait for it.
+    /// The last step: marks the pool as ended, and wakes the threads that wait for that.
     pub(super) fn end(&self) {
         self.callbacks.end();
         *self.rings.write() = std::sync::Arc::new([]);

@@ -1,4 +1,4 @@
-//! A pool: its lock, and what is done outside it.
+//! A pool: its lock, and what is done after it is released.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,7 +17,7 @@ use crate::os::events::Events;
 use crate::process::link::Shared;
 use crate::quiet;
 
-/// All pools of this process. A task may outlive its pool, so it knows it by number only.
+/// All pools of this process. A task may outlive its pool, so it holds only the pool's number.
 static POOLS: PerProcess<RwLock<BTreeMap<usize, Weak<Inner>>>> = PerProcess::new();
 
 pub(crate) struct Inner {
@@ -28,14 +28,14 @@ pub(crate) struct Inner {
     pub(super) events: Events,
     pub(crate) capacity: Option<Arc<Capacity>>,
     next_id: AtomicU64,
-    /// The memory of all workers, for a glance without the lock.
+    /// The shared memory of all workers, so that replies can be looked for without the lock of the state.
     pub(super) rings: RwLock<Arc<[Arc<Shared>]>>,
     pub(super) callbacks: Callbacks,
-    /// This very value.
+    /// A reference to this value itself.
     pub(super) this: Weak<Self>,
     pub(super) ended: Condvar,
     pub(super) supervisor: Mutex<Option<JoinHandle<()>>>,
-    /// It was shut down without waiting for its end: to drop it does not wait either.
+    /// The pool was shut down without waiting for its end, so dropping it does not wait either.
     pub(crate) is_left_alone: AtomicBool,
 }
 
@@ -66,7 +66,7 @@ impl Inner {
         Ok(inner)
     }
 
-    /// The pool of that number, in the process that it was built in.
+    /// Returns the pool with that number; `None` if it has been dropped, or was built in another process.
     pub(super) fn of(number: usize) -> Option<Arc<Self>> {
         POOLS.get().read().get(&number)?.upgrade()
     }
@@ -86,7 +86,7 @@ impl Inner {
         self.next_id.fetch_add(1, Relaxed)
     }
 
-    /// Changes the state, and then does what has to be done outside the lock.
+    /// Changes the state, releases the lock, and carries out what was deferred.
     pub(super) fn change<R>(&self, f: impl FnOnce(&mut State, &mut Deferred) -> R) -> R {
         let mut state = self.state.lock();
         let mut deferred = Deferred::new();
@@ -95,7 +95,7 @@ impl Inner {
         result
     }
 
-    /// Gives up the lock, and does what has to be done outside it. The pool does not end before that is done.
+    /// Releases the lock, and carries out what was deferred. The supervisor does not end the pool before the tasks are resolved.
     pub(super) fn release(&self, mut state: MutexGuard<'_, State>, mut deferred: Deferred) {
         let settles = !deferred.settle.is_empty();
         if settles {
@@ -114,21 +114,21 @@ impl Inner {
         }
     }
 
-    /// Makes the supervisor look. If that cannot be, since the program has closed the pool's descriptors, the pool ends.
+    /// Wakes the supervisor. If that is impossible, because the program has closed the pool's descriptors, the pool is ended.
     pub(super) fn wake_supervisor(&self) {
         if !self.events.wake() {
             self.descriptors_are_closed();
         }
     }
 
-    /// Takes in the replies that are there, if there are any.
+    /// Collects the replies that have arrived. Does not take the lock of the state if no ring has any.
     pub(super) fn collect(&self) {
         if self.has_replies() {
             self.collect_all();
         }
     }
 
-    /// Takes in the replies that are there.
+    /// Collects the replies that have arrived, and hands out tasks.
     pub(super) fn collect_all(&self) {
         self.change(|state, deferred| {
             state.collect(deferred);
@@ -136,12 +136,12 @@ impl Inner {
         });
     }
 
-    /// A glance at all rings.
+    /// Returns `true` if a ring has replies. Does not take the lock of the state.
     pub(super) fn has_replies(&self) -> bool {
         self.rings.read().iter().any(|shared| shared.has_replies())
     }
 
-    /// Carries out what was deferred, without the lock. Futures that have callbacks are left to the callback thread.
+    /// Carries out what was deferred, without the lock. Futures that have callbacks are passed to the callback thread.
     fn settle(&self, deferred: &mut Deferred) {
         if deferred.is_nothing() {
             return;
@@ -166,7 +166,7 @@ impl Inner {
         }
     }
 
-    /// Some future has been resolved: whoever sleeps for one looks.
+    /// A future has been resolved or cancelled: wakes all threads that sleep on a ring, to check theirs.
     pub(super) fn wake_all_sleepers(&self) {
         let rings = Arc::clone(&self.rings.read());
         rings.iter().for_each(|shared| shared.wake_sleepers());

@@ -1,4 +1,4 @@
-//! A task on its way: what the parent keeps of it from `submit` to the end.
+//! What the parent keeps of a task from `submit` until it is resolved.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use crate::process::codec;
 use crate::process::wire::{ProtocolError, ReplyKind, Report};
 use crate::quiet;
 
-/// Jobs are moved about a lot, so they are moved by their address.
+/// Jobs are moved often, so they are boxed.
 pub(crate) type JobBox = Box<Job>;
 
 pub(crate) struct Job {
     pub(crate) id: u64,
     pub(crate) function: Function,
     pub(crate) argument: Payload,
-    /// What the bytes of the result are.
+    /// The type of element that the buffer for the result is allocated for.
     pub(crate) element: Element,
     pub(crate) sink: Sink,
     pub(crate) priority: Priority,
     pub(crate) options: Option<Box<JobOptions>>,
-    /// How many times it has been begun.
+    /// How many times a worker has died after it had begun this task.
     pub(crate) attempts: u32,
 }
 
-/// Where the outcome goes.
+/// Where the outcome is delivered.
 pub(crate) enum Sink {
     Future(RemoteTask<Raw>),
     Part(Box<dyn PartOfMap>),
 }
 
-/// A chunk of a map, as the rest of the parent knows it.
+/// A chunk of a map, as far as the rest of the parent needs it.
 pub(crate) trait PartOfMap: Send {
-    /// Nobody wants it any more.
+    /// Returns `true` if the map has been cancelled.
     fn is_cancelled(&self) -> bool;
 
-    /// Takes the outcome, and the argument back.
+    /// Receives the outcome, and gets the argument back.
     fn settle(self: Box<Self>, raw: Raw, argument: Payload);
 }
 
@@ -62,7 +62,7 @@ impl Sink {
                     }
                     raw => task.settle(raw),
                 };
-                // The argument may be the user's own memory, with a destructor.
+                // The argument may be the user's own memory, whose destructor may panic.
                 quiet::drop(argument);
                 left
             }
@@ -82,20 +82,20 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// As the options of a task, if they say anything.
+    /// Returns these limits as the options of a task; `None` if there are neither.
     pub(super) fn options(self) -> Option<Box<JobOptions>> {
         let options = JobOptions { name: None, timeout: self.timeout, retries: self.retries, permit: None };
         (!options.is_empty()).then(|| Box::new(options))
     }
 }
 
-/// What most tasks have none of.
+/// Options that most tasks do not have.
 #[derive(Debug, Default)]
 pub(crate) struct JobOptions {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retries: u32,
-    /// The right to be queued, given up when the task leaves the queue.
+    /// The task's place in a bounded queue, given up when the task is handed to a worker or cancelled.
     pub(crate) permit: Option<Permit>,
 }
 
@@ -114,13 +114,13 @@ impl Job {
         self.options.as_ref()?.name.clone()
     }
 
-    /// May it be begun again after its worker has died?
+    /// Returns `true` if the task may be begun again after its worker has died.
     pub(crate) fn may_retry(&self) -> bool {
         self.options.as_ref().is_some_and(|options| self.attempts <= options.retries)
     }
 }
 
-/// What becomes a result, when it is decoded.
+/// An outcome that has not been decoded.
 pub(crate) enum Raw {
     Reply {
         kind: ReplyKind,
@@ -138,7 +138,7 @@ pub(crate) enum Raw {
 }
 
 impl Raw {
-    /// How deep the value may be nested.
+    /// The maximum nesting depth of the value.
     pub(crate) fn nesting(&self) -> u32 {
         match self {
             Self::Reply { nesting, .. } => *nesting,
@@ -146,7 +146,7 @@ impl Raw {
         }
     }
 
-    /// The body of a good result, or what went wrong instead.
+    /// Returns the body of the value, or the error.
     pub(crate) fn into_body(self) -> Result<(ReplyKind, Body), TaskError> {
         let (kind, body, pid, name, limit) = match self {
             Self::Failed(error) | Self::Lost(error, _) => return Err(error),
@@ -169,12 +169,12 @@ impl Raw {
     }
 }
 
-/// The panic that a report is of.
+/// The panic that a report describes.
 pub(crate) fn panic(report: Report, pid: u32, name: Option<Arc<str>>) -> TaskPanic {
     TaskPanic::remote(report.message, report.location, report.thread, report.backtrace, pid, name)
 }
 
-/// The result of one task is of type `R`.
+/// Decodes the result of one task as a value of type `R`.
 pub(crate) struct ResultOf<R>(std::marker::PhantomData<fn() -> R>);
 
 impl<R: serde::de::DeserializeOwned + Send + 'static> crate::future::Decode<Raw> for ResultOf<R> {

@@ -1,4 +1,4 @@
-//! A new worker process.
+//! How a worker process is started.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,7 +24,7 @@ pub(super) fn launch(config: &Config, serial: u64) -> io::Result<Child> {
     let (ours, theirs) = socket::pair()?;
     let (mut link, memory) = ParentLink::new(ours, config.transport, config.threads)?;
     let env = WorkerEnv::of_worker();
-    // All of this waits in the socket until the worker is there.
+    // The greeting stays in the socket until the worker reads it.
     greet(&link, memory.as_ref(), &hello(config, serial, &env, &link))?;
     let initializer = match &config.initializer {
         Some(hook) => Some(hand_over_initializer(&mut link, hook)?),
@@ -77,7 +77,7 @@ fn greet(link: &ParentLink, memory: Option<&OwnedFd>, hello: &Hello) -> io::Resu
     }
 }
 
-/// The program that becomes the worker: this one, unless the pool has a command for it.
+/// The program that becomes the worker: this executable, unless the pool has a `worker_command`.
 fn program(config: &Config) -> Command {
     if let Some([program, arguments @ ..]) = config.worker_command.as_deref() {
         let mut command = Command::new(program);
@@ -121,7 +121,8 @@ fn redirect(command: &mut Command, stdio: Stdio) -> io::Result<Option<Captured>>
     }
 }
 
-/// Whether the system would trust a program that this process starts: not if its effective ids are not the real ones.
+/// Checks that the effective ids of this process are the real ones. Otherwise the system would distrust the programs that it
+/// starts.
 pub(crate) fn check_ids() -> Result<(), DifferentIds> {
     use rustix::process::{getegid, geteuid, getgid, getuid};
     let ids =
@@ -129,7 +130,7 @@ pub(crate) fn check_ids() -> Result<(), DifferentIds> {
     if ids.user.0 == ids.user.1 && ids.group.0 == ids.group.1 { Ok(()) } else { Err(ids) }
 }
 
-/// How many processes the kernel has killed for want of memory since it was booted.
+/// How many processes the kernel has killed since it was booted because memory ran out.
 pub(super) fn oom_kills() -> u64 {
     let count = |text: String| text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
     std::fs::read_to_string("/proc/vmstat").ok().and_then(count).unwrap_or(0)

@@ -1,30 +1,31 @@
-//! What a pool takes and does from its first task to its end.
+//! Which tasks a pool accepts, and what its supervisor does, from the first task to the end.
 
 use crate::error::{Cause, TaskError};
 
-/// What a pool takes, and what it does with what it has. It only ever becomes stricter.
+/// Which tasks a pool accepts, and what becomes of those that it has. It only moves down this list.
 #[derive(Debug, Clone)]
 pub(crate) enum Phase {
     Open,
-    /// Nothing new is taken; what there is is done.
+    /// No new task is accepted; those submitted before are done.
     Draining,
-    /// Nothing new is taken; what has not begun is cancelled.
+    /// No new task is accepted; those that have not begun are cancelled.
     Cancelled,
-    /// Nothing works any more: everything fails with this.
+    /// All tasks fail with this cause.
     Broken(Cause),
 }
 
 /// What the supervisor is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Supervision {
-    /// There has been no task.
+    /// It has not been started, because there has been no task.
     NotStarted,
     Awake,
-    /// It sleeps, or is about to: the bells of workers are to be armed, and it has to be woken if it should do something.
+    /// It sleeps, or is about to: a thread that hands over a call has to arm the worker's bell, and has to wake the supervisor if
+    /// there is something for it to do.
     Asleep,
     /// It handles no more tasks, not even the remaining chunks of maps that were submitted before.
     Ended,
-    /// It is gone, and all workers with it.
+    /// The pool has ended: there is no supervisor and no worker.
     Gone,
 }
 
@@ -33,9 +34,9 @@ pub(crate) struct Lifecycle {
     supervision: Supervision,
     /// The program has closed the descriptors of the pool.
     descriptors_lost: bool,
-    /// How many maps have parts that they have not submitted.
+    /// How many times the pool is held by maps that have not submitted all their parts ([`hold`](Lifecycle::hold)).
     holds: usize,
-    /// How many threads are doing what has to be done outside the lock ([`Deferred`](super::deferred::Deferred)).
+    /// How many threads are resolving tasks outside the lock ([`Deferred::settle`](super::deferred::Deferred)).
     settling: usize,
 }
 
@@ -79,7 +80,7 @@ impl Lifecycle {
         matches!(self.phase, Phase::Open)
     }
 
-    /// Why nothing new is taken, if so.
+    /// Why no new task is accepted; `None` if the pool is open.
     pub(crate) fn closed_because(&self) -> Option<TaskError> {
         match &self.phase {
             Phase::Open => None,
@@ -100,7 +101,7 @@ impl Lifecycle {
         }
     }
 
-    /// Will nothing be handed out any more, once the queue is empty?
+    /// Returns `true` if no more tasks will be submitted, so that the pool ends when those that it has are done.
     pub(super) fn is_finishing(&self) -> bool {
         match self.phase {
             Phase::Open => false,
@@ -115,14 +116,15 @@ impl Lifecycle {
 
     // Transitions.
 
-    /// Nothing new is taken.
+    /// No new task is accepted from now on.
     pub(super) fn drain(&mut self) {
         if self.is_open() {
             self.phase = Phase::Draining;
         }
     }
 
-    /// Nothing new is taken, and what has not begun has to be cancelled: false if that has been done.
+    /// No new task is accepted from now on, and those that have not begun have to be cancelled. Returns `false` if the pool is
+    /// already cancelled or broken.
     #[must_use]
     pub(super) fn cancel(&mut self) -> bool {
         let is_first = self.allows_retries();
@@ -132,7 +134,7 @@ impl Lifecycle {
         is_first
     }
 
-    /// Nothing works any more: false if that is known.
+    /// The pool is broken. Returns `false` if it already was.
     #[must_use]
     pub(super) fn break_down(&mut self, cause: Cause) -> bool {
         let is_first = !self.is_broken();
@@ -161,32 +163,33 @@ impl Lifecycle {
         }
     }
 
-    /// Somebody has found that the descriptors of the pool are closed. True for the first one, who has to end the pool.
+    /// A thread has found that the descriptors of the pool are closed. Returns `true` to the first one, which has to end the
+    /// pool.
     #[must_use]
     pub(super) fn lose_descriptors(&mut self) -> bool {
         !std::mem::replace(&mut self.descriptors_lost, true)
     }
 
-    /// From here on nothing is taken.
+    /// From now on no task is accepted, not even a chunk of a map.
     pub(super) fn end(&mut self) {
         if !self.is_gone() {
             self.supervision = Supervision::Ended;
         }
     }
 
-    /// There is no supervisor any more.
+    /// The pool has ended.
     pub(super) fn gone(&mut self) {
         self.supervision = Supervision::Gone;
     }
 
-    /// A pool that is closed and has never had a supervisor has come to its end.
+    /// The pool is closed: if it has never had a supervisor, it has ended.
     pub(super) fn end_if_never_started(&mut self) {
         if self.supervision == Supervision::NotStarted {
             self.gone();
         }
     }
 
-    /// A map has parts that it will submit: the pool does not end before.
+    /// A map has parts that it will still submit: the pool does not end before [`let_go`](Self::let_go).
     pub(super) fn hold(&mut self) {
         self.holds += 1;
     }
@@ -198,12 +201,12 @@ impl Lifecycle {
         self.holds == 0 && !self.is_open()
     }
 
-    /// A thread begins to do what has to be done outside the lock.
+    /// A thread begins to resolve tasks outside the lock.
     pub(super) fn begin_settling(&mut self) {
         self.settling += 1;
     }
 
-    /// It has done it. True: the supervisor may have waited for that.
+    /// The thread has resolved them. Returns `true` if the supervisor has to be woken, because it may be waiting for this.
     #[must_use]
     pub(super) fn end_settling(&mut self) -> bool {
         self.settling -= 1;

@@ -1,8 +1,8 @@
-//! The parent's state, driven without one process: whatever happens in whatever order, each task is resolved exactly once, begins no
-//! more often than it may, and nothing waits for ever.
+//! Tests of the parent's state, without any process: for random sequences of events, each task is resolved exactly once, begins
+//! no more often than it may, and the pool comes to its end.
 //!
-//! The workers are played by the test. Each has the worker's end of a real link, over shared memory or the socket, so that the claims
-//! of calls, taking them back, and replies that are on the way are the real ones.
+//! The test acts as the workers. Each has the worker's end of a real link, over shared memory or the socket, so that claiming
+//! calls, taking them back and sending replies are real.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,10 +35,10 @@ use crate::process::wire::{self, CallKind, PROTOCOL, Ready, Reply, ReplyKind, me
 const GRACE: Duration = Duration::from_millis(10);
 const RESTART_LIMIT: u32 = 3;
 
-/// How many runs each test has.
+/// How many random cases each test runs.
 const CASES: u32 = 600;
 
-/// What a pool is built with.
+/// The settings that differ between cases.
 #[derive(Debug, Clone)]
 struct Setting {
     transport: Transport,
@@ -77,7 +77,7 @@ impl Setting {
     }
 }
 
-/// Something that happens. A number names a worker or a task; it is taken modulo how many there are.
+/// An event. A number stands for a worker or a task, and is taken modulo their number.
 #[derive(Debug, Clone)]
 enum Event {
     Submit {
@@ -90,18 +90,18 @@ enum Event {
     Cancel(usize),
     Withdraw(usize),
     Resize(usize),
-    /// The system gives the next process that is asked for, or does not.
+    /// A worker is started, if the pool wants one.
     Start,
     RefuseStart,
     Ready(usize),
-    /// The worker takes the next call that it finds.
+    /// The worker begins the next call, if there is one.
     Begin(usize),
     /// The worker answers the oldest call that it has begun.
     Answer {
         worker: usize,
         retire: bool,
     },
-    /// The worker's process ends. Nobody has sent a signal.
+    /// The worker's process ends by itself, without a signal.
     Die {
         worker: usize,
         code: i32,
@@ -109,9 +109,9 @@ enum Event {
     /// The worker obeys the signal that it was sent.
     Obey(usize),
     CloseSocket(usize),
-    /// The worker sends a message that no worker sends.
+    /// The worker sends a message of an unknown kind.
     Babble(usize),
-    /// The supervisor does its round.
+    /// One iteration of the supervisor's loop.
     Round,
     Pass(Duration),
     Close {
@@ -169,14 +169,14 @@ fn setting() -> impl Strategy<Value = Setting> {
     )
 }
 
-/// How a task ended, as far as the rules tell outcomes apart.
+/// How a task ended, in the categories that the checks need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Done,
     Died,
     TimedOut,
     Cancelled,
-    /// The pool would not, or could not, do it.
+    /// The pool was closed or broken, or no worker could be started.
     Refused,
     Violated,
 }
@@ -219,7 +219,7 @@ fn begins(ledger: &Ledger, id: u64) {
     entry.begun += u32::from(entry.outcomes.is_empty());
 }
 
-/// Where the outcome of a task goes: into the ledger.
+/// Enters the outcome of a task into the ledger.
 struct Entered {
     id: u64,
     ledger: Ledger,
@@ -239,7 +239,7 @@ impl PartOfMap for Entered {
 /// The state of a process that exists only in the test.
 #[derive(Debug, Default)]
 struct Fate {
-    /// The last signal that matters.
+    /// The last signal other than SIGCONT; SIGKILL stays.
     signal: Option<Signal>,
     ended: Option<Ended>,
 }
@@ -279,12 +279,12 @@ impl WorkerProcess for NoProcess {
     }
 }
 
-/// A worker, as the test plays it.
+/// The worker's side, which the test controls.
 struct Worker {
     serial: u64,
-    /// Gone with the process.
+    /// `None` when the process has ended.
     ends: Option<(WorkerLink, Calls, Replies)>,
-    /// The control socket, to shut it down, as if it had been closed.
+    /// The control socket. Shutting it down simulates that the worker has closed it.
     socket: OwnedFd,
     fate: Arc<Mutex<Fate>>,
     is_ready: bool,
@@ -324,7 +324,7 @@ impl Pool {
         }
     }
 
-    /// Changes the state, and does what is left to be done.
+    /// Changes the state, and resolves the tasks that this ended.
     fn change<R>(&mut self, f: impl FnOnce(&mut State, &mut Deferred) -> R) -> R {
         let mut deferred = Deferred::at(self.now);
         let result = f(&mut self.state, &mut deferred);
@@ -392,7 +392,7 @@ impl Pool {
             Event::Obey(number) => {
                 let Some(worker) = self.worker(number) else { return };
                 let signal = worker.fate.lock().unwrap().signal;
-                // Some ignore SIGTERM, and some cannot be killed.
+                // Some workers ignore SIGTERM, and some cannot be killed.
                 let obeys = |signal: &Signal| match worker.serial % 5 {
                     3 => false,
                     4 => *signal == Signal::KILL,
@@ -452,7 +452,7 @@ impl Pool {
         });
     }
 
-    /// Does what the supervisor does for a worker that is wanted.
+    /// Starts a worker as the supervisor does, if one is wanted.
     fn start(&mut self) {
         if !self.state.wants_worker(&Deferred::at(self.now)) {
             return;
@@ -513,7 +513,7 @@ impl Pool {
         self.workers = left;
         let gone: Vec<Worker> = gone;
         for mut worker in gone {
-            // The process of one that cannot be killed is still there, and goes on.
+            // The process of a worker that cannot be killed still exists, and goes on.
             let ledger = Arc::clone(&self.ledger);
             for _ in 0..5 {
                 worker.at.clear();
@@ -522,7 +522,7 @@ impl Pool {
         }
     }
 
-    /// All that can come to its end does: workers work, obey and answer, time passes. Nothing must be left.
+    /// Closes the pool, and lets workers start, work and obey signals and time pass, until no task and no worker is left.
     fn come_to_an_end(&mut self) {
         self.happen(&Event::Close { cancel: false });
         for _ in 0..2000 {
@@ -549,7 +549,7 @@ impl Pool {
         panic!("it does not come to its end; workers: {left:?}, ledger: {:?}", self.ledger.lock().unwrap());
     }
 
-    /// What must be true of each task now that all is over.
+    /// Checks each task after the pool has ended.
     fn check(&self) {
         for (id, entry) in &*self.ledger.lock().unwrap() {
             let [outcome] = entry.outcomes[..] else { panic!("{id} is not resolved exactly once: {entry:?}") };
@@ -583,7 +583,7 @@ impl Worker {
     }
 
     fn begin(&mut self, threads: usize, begins: impl FnOnce(u64)) {
-        // The initializer is alone; before it has ended nothing begins.
+        // No task begins before the initializer has ended.
         let room = if self.has_initializer { 1 } else { threads };
         let Some((link, calls, _)) = &mut self.ends else { return };
         if !self.is_ready || self.at.len() >= room {
@@ -592,7 +592,7 @@ impl Worker {
         match calls.is_ready() {
             Ok(true) => {}
             Ok(false) => return,
-            // It has lost its socket.
+            // The control socket is closed.
             Err(_) => return self.end(70 << 8),
         }
         let Ok(Some(call)) = calls.begin(clock::now(), self.at.len()) else { return };

@@ -1,4 +1,4 @@
-//! What a worker writes to its standard output and error, where it is captured: the end of it is kept.
+//! The captured standard output and error of a worker, of which only the end is kept.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,13 +11,14 @@ use crate::os::fd::above_standard;
 /// How much is kept, in bytes.
 const KEPT: usize = 8 * 1024;
 
-/// How much is read at a time: what a pipe usually holds. Whoever reads has the lock of the pool.
+/// How many bytes are read at a time: what a pipe usually holds. This is limited because the reading thread holds the pool's
+/// lock.
 const AT_A_TIME: usize = 64 * 1024;
 
 /// The most that a pipe holds unless the user is privileged.
 const LARGEST_PIPE: usize = 1 << 20;
 
-/// The end of what has come through a pipe.
+/// The reading end of a pipe, and the end of what has been read from it.
 #[derive(Debug)]
 pub(crate) struct Captured {
     pipe: OwnedFd,
@@ -25,7 +26,7 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// A pipe: the reading end in here, and the writing end.
+    /// Makes a pipe. Returns its reading end, in a `Captured`, and its writing end.
     pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let (reader, writer) = (above_standard(reader)?, above_standard(writer)?);
@@ -37,7 +38,7 @@ impl Captured {
         self.pipe.as_fd()
     }
 
-    /// Takes in what there is, or a part of it; true if there may be more.
+    /// Reads what the pipe holds, or about [`AT_A_TIME`] bytes of it. Returns `true` if there may be more.
     pub(crate) fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
         let mut all = 0;
@@ -57,7 +58,7 @@ impl Captured {
         true
     }
 
-    /// Forgets what has been written until now.
+    /// Discards what has been written until now.
     pub(crate) fn forget(&mut self) {
         self.drain();
         self.tail.clear();

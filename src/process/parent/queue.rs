@@ -8,13 +8,13 @@ use crate::error::TaskError;
 use crate::executor::Priority;
 use crate::process::call::Payload;
 
-/// This many cancelled tasks may stay in the queue in any case.
+/// This many cancelled tasks may stay in the queue, however short it is.
 const CANCELLED: usize = 100;
 
 pub(crate) struct TaskQueue {
     /// By priority, most urgent last.
     queues: [VecDeque<JobBox>; 3],
-    /// The least urgent priority that there has been.
+    /// The lowest priority that any task has had.
     lowest: Priority,
     /// About how many of the tasks are cancelled.
     cancelled: usize,
@@ -33,7 +33,7 @@ impl TaskQueue {
         self.queues.iter().all(VecDeque::is_empty)
     }
 
-    /// Has there been a task that is less urgent than this?
+    /// Returns `true` if any task has had a lower priority than this.
     pub(super) fn is_urgent(&self, priority: Priority) -> bool {
         priority > self.lowest
     }
@@ -43,14 +43,14 @@ impl TaskQueue {
         self.queues[job.priority as usize].push_back(job);
     }
 
-    /// Puts tasks back to the front, in their order.
+    /// Puts tasks back at the front, in their order.
     pub(super) fn requeue(&mut self, jobs: Vec<JobBox>) {
         for job in jobs.into_iter().rev() {
             self.queues[job.priority as usize].push_front(job);
         }
     }
 
-    /// The task whose turn it is.
+    /// The next task: the first of the highest priority.
     pub(super) fn first(&self) -> Option<&JobBox> {
         self.queues.iter().rev().find_map(VecDeque::front)
     }
@@ -59,10 +59,10 @@ impl TaskQueue {
         self.queues.iter_mut().rev().find_map(VecDeque::pop_front)
     }
 
-    /// The task whose turn it is has been cancelled.
+    /// Removes the next task, which has been cancelled.
     pub(super) fn drop_first(&mut self, deferred: &mut Deferred) {
         let Some(job) = self.pop_first() else { return };
-        // Its future is resolved; the argument's destructor is the user's.
+        // Its future is resolved already. The argument's destructor is user code, so it runs outside the lock.
         deferred.fail(job, TaskError::Cancelled);
         self.cancelled = self.cancelled.saturating_sub(1);
     }
@@ -87,10 +87,10 @@ impl TaskQueue {
         }
     }
 
-    /// Takes out the tasks that `which` names, and cancels them.
+    /// Removes the tasks for which `which` returns `true`, and cancels them.
     pub(super) fn cancel(&mut self, which: impl Fn(&Job) -> bool, deferred: &mut Deferred) {
         for queue in &mut self.queues {
-            // `retain` would drop them here.
+            // `retain` would drop them here, under the lock.
             for job in std::mem::take(queue) {
                 if which(&job) {
                     deferred.fail(job, TaskError::Cancelled);
@@ -101,7 +101,7 @@ impl TaskQueue {
         }
     }
 
-    /// Takes out all tasks; they fail with `error`.
+    /// Removes all tasks; they fail with `error`.
     pub(super) fn fail_all(&mut self, error: &TaskError, deferred: &mut Deferred) {
         for job in self.queues.iter_mut().flat_map(|queue| queue.drain(..)) {
             deferred.fail(job, error.clone());

@@ -1,4 +1,4 @@
-//! Taking in what workers have answered.
+//! Collecting the replies of workers.
 
 use super::child::Returned;
 use super::deferred::Deferred;
@@ -7,7 +7,7 @@ use crate::error::{Cause, TaskError};
 use crate::process::wire::ProtocolError;
 
 impl State {
-    /// Takes in all replies, and writes what could not be written for want of room.
+    /// Collects all replies, and continues to write calls for which there was no room before.
     pub(super) fn collect(&mut self, deferred: &mut Deferred) {
         for at in 0..self.children.len() {
             let child = &mut self.children[at];
@@ -29,7 +29,7 @@ impl State {
         }
     }
 
-    /// Takes in the replies of that worker.
+    /// Collects the replies of the worker at index `at`.
     pub(super) fn collect_from(&mut self, at: usize, deferred: &mut Deferred) {
         let collected = loop {
             match self.children[at].receive(&self.config, deferred.now) {
@@ -51,8 +51,8 @@ impl State {
         }
     }
 
-    /// The worker has broken the protocol: it is killed, and what it had begun fails. What it had not begun is done by others when
-    /// its process has ended.
+    /// The worker has broken the protocol: kills it, and fails the tasks that it had begun. Those that it had not begun are
+    /// requeued when its process has ended.
     pub(super) fn kill_for_violation(&mut self, at: usize, violation: ProtocolError, deferred: &mut Deferred) {
         let child = &mut self.children[at];
         child.kill_for_violation(deferred.now);

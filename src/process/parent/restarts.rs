@@ -1,11 +1,10 @@
-//! When workers may be started, and when starting them is given up.
+//! When workers may be started, and when the pool gives up starting them.
 //!
 //! # Rules
 //!
 //! 1. Until a worker of the pool has been ready, and after the system has refused a process, only one start is in progress at a
-//!    time. A start that goes wrong may run the program's `main` once more, so starts are not made in parallel before one has
-//!    succeeded.
-//! 2. After a failed start, no more starts are in progress than may still fail.
+//!    time. A start that fails may run the program's `main` again, so there are no parallel starts before one has succeeded.
+//! 2. After a failed start, no more workers are being started at a time than may still fail before the pool breaks.
 //! 3. `limit` failed starts in a row break the pool. As many refusals in a row, while the pool has no worker, fail the queued
 //!    tasks.
 
@@ -16,15 +15,15 @@ use std::time::{Duration, Instant};
 const RETRY: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 
 pub(crate) struct Restarts {
-    /// How many starts in a row may fail.
+    /// After this many failed starts or refusals in a row, the pool gives up.
     limit: u32,
     /// How many workers have died in a row before they were prepared.
     failed: u32,
     /// How many times in a row the system has refused a process.
     refused: u32,
-    /// One start at a time.
+    /// Only one start may be in progress at a time.
     is_cautious: bool,
-    /// No worker is started before.
+    /// No worker is started before this time.
     not_before: Option<Instant>,
     /// How many processes are being started at the moment, outside the lock.
     in_progress: usize,
@@ -51,7 +50,7 @@ impl Restarts {
         self.not_before
     }
 
-    /// Has a refusal to be waited out?
+    /// Returns `true` while no worker may be started because the system has refused one.
     pub(super) fn is_waiting(&self, now: Instant) -> bool {
         self.not_before.is_some_and(|time| now < time)
     }
@@ -74,7 +73,7 @@ impl Restarts {
         self.in_progress += 1;
     }
 
-    /// It has been started, or refused.
+    /// The process has been started, or refused.
     pub(super) fn end(&mut self) {
         self.in_progress -= 1;
     }
@@ -104,7 +103,7 @@ impl Restarts {
         self.refused += 1;
         self.is_cautious = true;
         if alone && self.refused >= self.limit {
-            // The next task is a reason to try again.
+            // The next task leads to a new series of attempts.
             self.refused = 0;
             return AfterFailure::GiveUp;
         }
@@ -112,7 +111,7 @@ impl Restarts {
         AfterFailure::TryAgain
     }
 
-    /// Has the wait after a refusal just ended?
+    /// Returns `true`, once, when the wait after a refusal has ended.
     #[must_use]
     pub(super) fn wait_is_over(&mut self, now: Instant) -> bool {
         let over = self.not_before.is_some_and(|time| time <= now);

@@ -1,14 +1,14 @@
 //! What the lock of a pool guards, and the events that change it.
 //!
-//! All that happens to a pool is a method of [`State`] here and in the files below. It is given what has happened, changes
-//! the state, and leaves to a [`Deferred`] what must not be done under the lock. So the whole of it runs in a test without one
-//! process (`parent::model`).
+//! Each event in the life of a pool is a method of [`State`], here or in the files below. The method changes the state, and
+//! records in a [`Deferred`] what must not be done under the lock. So a test can run all of it without any process
+//! (`parent::model`).
 //!
 //! | event | file |
 //! |---|---|
 //! | a task is submitted, cancelled, withdrawn; the pool is resized, closed, broken | `state` |
-//! | a worker has room: who gets which task | `dispatch` |
-//! | replies are there | `replies` |
+//! | a worker has room: which task it gets | `dispatch` |
+//! | replies have arrived | `replies` |
 //! | a worker was started, is ready, has closed its socket, has died; a start was refused | `workers` |
 //! | time has passed | `timers` |
 
@@ -31,13 +31,13 @@ pub(crate) struct State {
     pub(super) lifecycle: Lifecycle,
     pub(super) queue: TaskQueue,
     pub(super) children: Vec<Child>,
-    /// How many workers there may be.
+    /// The maximum number of workers.
     pub(super) max_workers: usize,
     pub(super) restarts: Restarts,
     pub(super) alarm: Alarm,
-    /// No worker has room, as far as is known.
+    /// No worker had room when tasks were last handed out, and no worker is known to have got room since.
     pub(super) is_full: bool,
-    /// How many tasks have come back from workers.
+    /// How many tasks workers have answered.
     pub(super) completed: u64,
     pub(super) spare: Spare,
 }
@@ -58,7 +58,7 @@ impl State {
         }
     }
 
-    /// Is there nothing left to hand out, and never will be?
+    /// Returns `true` if the queue is empty and no more tasks will be submitted.
     pub(super) fn is_over(&self) -> bool {
         self.lifecycle.is_finishing() && self.queue.is_empty()
     }
@@ -86,7 +86,7 @@ impl State {
         self.settle_down(deferred);
     }
 
-    /// These tasks are not wanted any more: those that have not begun never do, and the workers of the others are ended.
+    /// Cancels these tasks: those that have not begun never will, and the workers that run the others are ended.
     pub(super) fn withdraw(&mut self, ids: &HashSet<u64>, deferred: &mut Deferred) {
         self.queue.cancel(|job| ids.contains(&job.id), deferred);
         for at in 0..self.children.len() {
@@ -105,8 +105,8 @@ impl State {
         self.settle_down(deferred);
     }
 
-    /// Ends the worker that runs this task, and only because of that task: what it has not begun is done by others, and if the
-    /// task has just ended after all, its outcome counts. The task comes back if it is to be resolved otherwise.
+    /// Ends the worker that runs this task, and returns the task for the caller to resolve. Tasks that the worker has not begun
+    /// are requeued. If the reply has arrived meanwhile, it counts: the worker is not ended, and `None` is returned.
     pub(super) fn stop_task(
         &mut self,
         at: usize,
@@ -137,7 +137,7 @@ impl State {
         self.make_use_of_room(deferred);
     }
 
-    /// Nothing new is taken; with `cancel`, what has not begun is cancelled.
+    /// Closes the pool: it accepts no new tasks; with `cancel`, tasks that have not begun are cancelled.
     pub(super) fn close(&mut self, cancel: bool, deferred: &mut Deferred) {
         if !cancel {
             self.lifecycle.drain();
@@ -149,7 +149,7 @@ impl State {
         deferred.wake_supervisor = true;
     }
 
-    /// All workers are ended, and with them the pool: SIGTERM and, `grace` later, SIGKILL.
+    /// Ends all workers and the pool: sends SIGTERM and, `grace` later, SIGKILL; with a `grace` of zero, SIGKILL at once.
     pub(super) fn end_workers(&mut self, grace: Duration, reason: EndReason, deferred: &mut Deferred) {
         let _ = self.lifecycle.cancel();
         self.cancel_pending(deferred);
@@ -165,7 +165,7 @@ impl State {
         deferred.wake_supervisor = true;
     }
 
-    /// Cancels what has not begun.
+    /// Cancels the queued tasks, and those that can be taken back from workers.
     fn cancel_pending(&mut self, deferred: &mut Deferred) {
         self.queue.fail_all(&TaskError::Cancelled, deferred);
         for child in &mut self.children {
@@ -185,7 +185,7 @@ impl State {
         let error = TaskError::Broken(cause);
         self.queue.fail_all(&error, deferred);
         for child in &mut self.children {
-            // Taken back first, so that no task begins after it has been resolved.
+            // Those that can be taken back are taken back first, so that none of them begins after it has been resolved.
             let not_begun = child.take_back(usize::MAX, |_| true);
             not_begun.into_iter().for_each(|job| deferred.fail(job, error.clone()));
             for place in child.inflight.places() {

@@ -1,8 +1,8 @@
-//! The one thread that starts, watches and reaps workers, and looks at the clock. It does system calls, and tells the state what
-//! has happened; what follows from that is decided there.
+//! The one thread that starts, watches and reaps workers, and runs the timers. It makes the system calls and reports events to
+//! the [`State`], which decides what follows from them.
 //!
-//! Workers are started by this thread alone, because the signal that ends a worker when its parent dies
-//! (`PR_SET_PDEATHSIG`) really follows the thread that started it.
+//! Workers are started by this thread alone, because the signal that ends a worker when its parent dies (`PR_SET_PDEATHSIG`) is
+//! sent when the thread that started the worker ends, even if the process lives on.
 
 use std::io;
 use std::sync::Arc;
@@ -28,14 +28,14 @@ const COALESCE: Duration = Duration::from_micros(100);
 /// The most such pauses in a row, while other threads collect the replies.
 const PAUSES: usize = 8;
 
-/// How often the children are checked if one of them has no descriptor that reports its end, or has closed its control socket.
+/// How often all children are checked while one of them has no descriptor that reports its end, or has closed its control socket.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// While a worker is to end, and while it has something to do, it is looked that often whether all is as it should be: whether
-/// the program has left the pool its descriptors, and whether the worker has made this process its tracer and is stopped.
+/// How often the supervisor checks whether the program has closed the pool's descriptors, and whether a worker has made this
+/// process its tracer and is stopped: the first value while a worker is to end, the second while one is busy.
 const HEARTBEAT: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
 
-/// The program has closed file descriptors that it has not opened: those of the pool.
+/// The program has closed the pool's file descriptors.
 struct DescriptorsLost;
 
 pub(super) fn run(inner: &Arc<Inner>) {
@@ -51,7 +51,7 @@ pub(super) fn run(inner: &Arc<Inner>) {
             }
         }
         Err(panic) => {
-            // Nobody must wait for ever, whatever has gone wrong here.
+            // Even after an internal error no thread may wait for ever.
             inner.break_down(Cause::new(format!("internal error: {panic}")));
             inner.end();
         }
@@ -60,16 +60,16 @@ pub(super) fn run(inner: &Arc<Inner>) {
 
 struct Supervisor<'a> {
     inner: &'a Arc<Inner>,
-    /// That of the child that was started last.
+    /// The serial of the child that was started last.
     serial: u64,
     events: Vec<u64>,
-    /// The children of which the system has told that their processes have ended.
+    /// The serials of the children whose processes have been reported to have ended.
     ended: Vec<u64>,
-    /// When it was last looked at all children, whether anything was reported or not.
+    /// When all children were last checked, whether or not anything was reported about them.
     looked: Instant,
 }
 
-/// What an event is about: the low bits of its number. The rest is the serial of the child.
+/// What an event is about: the two low bits of its number. The rest is the serial of the child.
 const SOCKET: u64 = 0;
 const END: u64 = 1;
 const OUTPUT: u64 = 2;
@@ -89,7 +89,7 @@ impl Supervisor<'_> {
             state.run_timers(&mut deferred);
             state.settle_down(&mut deferred);
             if deferred.settle.is_empty() && self.is_over(&state) {
-                // From here on nothing is taken, whoever asks.
+                // From here on no task is accepted, not even a chunk of a map.
                 state.lifecycle.end();
                 return Ok(());
             }
@@ -138,15 +138,15 @@ impl Supervisor<'_> {
         state.is_over() && idle && self.inner.callbacks.is_quiet()
     }
 
-    /// Sleeps until there is something to do, and in any case looks what has happened.
+    /// Sleeps until there is something to do, and reads the events. If there is something to do already, it only reads them.
     fn sleep(&mut self) -> Result<(), DescriptorsLost> {
         let mut state = self.inner.state.lock();
-        // From here on others arm the bells of the workers that they hand something to.
+        // From here on, threads that hand a call to a worker arm its bell.
         state.lifecycle.asleep();
         let deferred = Deferred::new();
         let mut quiet = !state.wants_worker(&deferred);
         for child in &state.children {
-            // What a worker has written that has broken the protocol is not read any more.
+            // Nothing more is read from a worker that has broken the protocol.
             quiet &= (child.is_idle() || child.has_violated() || child.link.arm_bell()) && !child.has_more();
         }
         let by_the_clock = state.alarm.time().map(|time| time.saturating_duration_since(deferred.now));
@@ -159,9 +159,9 @@ impl Supervisor<'_> {
         self.wait([by_the_clock, looks].into_iter().flatten().min())
     }
 
-    /// What the events were about.
+    /// Acts on the events that were reported.
     fn handle_events(&mut self, state: &mut State, deferred: &mut Deferred) {
-        // Those that say more than is read at a time get another turn, and everybody else one between.
+        // Workers that had written more than is read at a time are read again here. The other workers had their turn in between.
         for at in 0..state.children.len() {
             if state.children[at].take_has_more() {
                 state.children[at].read_output();
@@ -216,7 +216,7 @@ impl Supervisor<'_> {
         *self.inner.rings.write() = state.children.iter().filter_map(Child::shared).cloned().collect();
     }
 
-    /// Starts one worker. Nothing is locked while it does.
+    /// Starts one worker. The lock of the state is not held meanwhile.
     fn start_one(&mut self) {
         self.serial += 1;
         let started = launch::launch(&self.inner.config, self.serial).and_then(|mut child| match self.watch(&child) {
@@ -257,7 +257,7 @@ impl Supervisor<'_> {
     }
 }
 
-/// After what time the children have to be looked at, even if nothing is reported.
+/// How long until all children have to be checked, even if nothing is reported.
 fn next_look(children: &[Child]) -> Option<Duration> {
     if children.iter().any(|child| child.process.fd().is_none() || child.is_silent()) {
         Some(LOOK)

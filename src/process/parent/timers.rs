@@ -1,4 +1,4 @@
-//! What happens because time has passed.
+//! Deadlines, and what is done when they have passed.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use super::state::State;
 use crate::error::{Cause, StartError, TaskError};
 use crate::process::later;
 
-/// How often a task with a time limit shorter than this is checked for whether it has begun.
+/// The shortest interval at which a task with a time limit is checked for whether it has begun.
 const SHORT: Duration = Duration::from_millis(1);
 
 impl State {
-    /// Everything that has to do with time; nothing if the alarm is set for later.
+    /// Acts on all deadlines that have passed. Does nothing if the alarm is set for a later time.
     pub(super) fn run_timers(&mut self, deferred: &mut Deferred) {
         let now = deferred.now;
         if !self.alarm.ring(now) {
@@ -28,7 +28,7 @@ impl State {
         }
     }
 
-    /// The worker may be over a deadline of its own.
+    /// Acts on the worker's own deadline (to start, to end, to be idle) if it has passed.
     fn check_life(&mut self, at: usize, deferred: &mut Deferred) {
         let now = deferred.now;
         let child = &mut self.children[at];
@@ -53,7 +53,7 @@ impl State {
         }
     }
 
-    /// The worker is ended if one of its tasks is over its time limit.
+    /// Ends the worker if one of its tasks has exceeded its time limit.
     fn check_time_limits(&mut self, at: usize, deferred: &mut Deferred) {
         let now = deferred.now;
         let child = &mut self.children[at];
@@ -65,7 +65,7 @@ impl State {
             };
             let end = match child.begun_at(place, now) {
                 Some(begun) => later(begun, limit),
-                // It cannot be over its time before that much has passed.
+                // It has not begun, so it cannot exceed its limit before `limit` has passed.
                 None => later(now, limit.max(SHORT)),
             };
             if end <= now {

@@ -1,4 +1,4 @@
-//! What a pool is asked to do: submit, cancel, resize, shut down, tell how it is.
+//! The operations of a pool: submit, cancel, resize, shut down, and queries.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Inner {
         self.state.lock().lifecycle.closed_because()
     }
 
-    /// Takes a task.
+    /// Submits a task. It fails if the pool is closed.
     pub(crate) fn submit(self: &Arc<Self>, job: JobBox) {
         self.take(job, false);
     }
@@ -39,7 +39,7 @@ impl Inner {
                 return deferred.fail(job, reason);
             }
             if state.lifecycle.supervision() == Supervision::NotStarted {
-                // Holding the lock, so that no task is in a pool whose supervisor could not be started.
+                // This holds the lock, so that no task is queued in a pool whose supervisor could not be started.
                 if let Err(error) = self.start_supervisor() {
                     return deferred.fail(job, TaskError::Spawn(Cause::new(error)));
                 }
@@ -67,7 +67,7 @@ impl Inner {
         self.change(|state, deferred| state.cancel(id, deferred));
     }
 
-    /// Something will still submit parts: the pool does not end before. Every call is followed by one of
+    /// Keeps the pool from ending, because a map has parts that it has not submitted. Each call is paired with one of
     /// [`let_go`](Self::let_go).
     pub(crate) fn hold(&self) {
         self.state.lock().lifecycle.hold();
@@ -79,7 +79,7 @@ impl Inner {
         }
     }
 
-    /// Nobody wants these tasks any more: those that have not begun never do.
+    /// Cancels these tasks: those that have not begun never will, and the workers that run the others are ended.
     pub(crate) fn withdraw(&self, ids: &HashSet<u64>) {
         self.change(|state, deferred| state.withdraw(ids, deferred));
     }
@@ -90,7 +90,7 @@ impl Inner {
         state.children.iter().any(|child| child.inflight.find(id).is_some_and(|place| child.has_begun(place)))
     }
 
-    /// How many workers there may be.
+    /// The maximum number of workers.
     pub(crate) fn max_workers(&self) -> usize {
         self.state.lock().max_workers
     }
@@ -99,7 +99,7 @@ impl Inner {
         self.change(|state, deferred| state.resize(max_workers, deferred));
     }
 
-    /// The processes of all workers.
+    /// The process ids of all workers.
     pub(crate) fn pids(&self) -> Vec<u32> {
         if !self.is_here() {
             return Vec::new();
@@ -117,7 +117,7 @@ impl Inner {
         (state.children.len(), busy, state.queue.len() + in_store, state.completed)
     }
 
-    /// Ends all workers at once, and with them the pool: SIGTERM and, `grace` later, SIGKILL.
+    /// Ends all workers and the pool: sends SIGTERM and, `grace` later, SIGKILL; with a `grace` of zero, SIGKILL at once.
     pub(crate) fn end_workers(&self, grace: Duration, reason: EndReason) {
         if !self.is_here() {
             return;
@@ -157,7 +157,7 @@ impl Inner {
         Err(ShutdownError::TimedOut { running: running.max(1), waited: start.elapsed() })
     }
 
-    /// Waits until all workers are gone; false at the deadline.
+    /// Waits until the pool has ended; returns `false` if the deadline passes first.
     fn wait_for_end(&self, deadline: Option<Instant>) -> bool {
         let mut state = self.state.lock();
         if !self.ended.wait_while(&mut state, deadline, |state| !state.lifecycle.is_gone()) {
@@ -165,7 +165,7 @@ impl Inner {
         }
         let lost = state.lifecycle.has_lost_descriptors();
         drop(state);
-        // The supervisor is about to return. If the descriptors are lost, it may sleep until its timeout, so it is not joined.
+        // The supervisor is about to return. If the descriptors were closed, it may sleep until its timeout, so it is not joined.
         let supervisor = self.supervisor.lock().take();
         if let Some(thread) = supervisor.filter(|_| !lost) {
             let _ = thread.join();

@@ -1,5 +1,5 @@
-//! How a thread waits for a task: it collects replies itself, its own and those of others, so that a round trip costs two
-//! wake-ups, that of the worker and that of the waiting thread.
+//! How a thread waits for a task: it collects replies itself, its own and those of others, so that a round trip costs only two
+//! wake-ups: of the worker and of the waiting thread.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::future::{Owner, WaitMode};
 use crate::process::link::Shared;
 use crate::spin;
 
-/// What a task knows of its pool.
+/// What a task stores about its pool.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TaskOwner {
     pub(crate) pool: usize,
@@ -20,7 +20,7 @@ pub(crate) struct TaskOwner {
 
 impl TaskOwner {
     fn inner(self) -> Option<Arc<Inner>> {
-        // In a forked child there is none of the parent's pools in the list.
+        // In a forked child the list has none of the parent's pools.
         Inner::of(self.pool)
     }
 }
@@ -81,8 +81,8 @@ impl Inner {
         }
     }
 
-    /// Collects replies until `done` returns `true` or the deadline passes. With [`WaitMode::Spin`] it may return earlier, when there is nothing
-    /// to collect.
+    /// Collects replies until `done` returns `true` or the deadline passes. With [`WaitMode::Spin`] it returns earlier if
+    /// spinning does not succeed; so it does in any mode if no ring has the task.
     pub(crate) fn drive_while_waiting(
         &self,
         id: u64,
@@ -113,7 +113,8 @@ impl Inner {
             }
             let Some(shared) = watched.ring.as_ref().filter(|_| mode == WaitMode::Sleep) else { return };
             let start = Instant::now();
-            // Whoever takes the task away from that worker wakes those who sleep there, after it.
+            // A thread that takes the task from that worker wakes the threads that sleep on its ring, after it has released the
+            // lock.
             let moved = || !self.place_of(id).0.is_some_and(|now| Arc::ptr_eq(&now, shared));
             shared.sleep(|| done() || moved(), deadline);
             spin::slept(start.elapsed());

@@ -1,13 +1,13 @@
-//! What happens to workers: one was started, or could not be; it is ready; it closes its socket; it dies.
+//! The events of workers: a process was started or refused; a worker is ready, closes its socket, or dies.
 //!
 //! # Rules
 //!
-//! 1. A task of a dead worker that had not begun goes back to the queue, unless the pool begins nothing any more. One that had
-//!    begun fails with `WorkerDied`, or is begun again if it has retries left.
-//! 2. A worker that dies before it was prepared, by itself, is a failed start ([`Child::blame`]).
-//! 3. `State::on_exit` removes a worker from the children. It first processes everything that the worker has sent, and then
-//!    releases the threads that sleep for its replies for good. The only other place is `Inner::end_children`, when the whole
-//!    pool is broken.
+//! 1. A task of a dead worker that had not begun is requeued, or fails if the pool begins no more tasks (`Lifecycle::refusal`).
+//!    One that had begun fails with `WorkerDied`, or is begun again if it has retries left.
+//! 2. A worker that ends by itself before it was prepared is a failed start ([`Child::blame`]).
+//! 3. `State::on_exit` removes a worker from the children. It first processes everything that the worker has sent, and then wakes
+//!    the threads that sleep on its ring, which must not sleep there again. The only other place is `Inner::end_children`, when
+//!    the whole pool is broken.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -30,7 +30,7 @@ use crate::process::wire::{self, ProtocolError, Ready, exit_code, message};
 const HANG_UP: [Duration; 2] = [Duration::from_secs(60 * 60), Duration::from_secs(1)];
 
 impl State {
-    // Its start.
+    // Start.
 
     /// A process has been started. The caller publishes its ring, so that other threads can see its replies, and only then calls
     /// `settle_down`, which may hand it tasks.
@@ -50,7 +50,7 @@ impl State {
     }
 
     /// The system has refused to start a process, or a new worker could not get what it needs. The pool goes on with the workers
-    /// it has. If it has none, the queued tasks fail once there have been too many refusals.
+    /// it has. If it has none, the queued tasks fail after `restart_limit` refusals in a row.
     fn on_refusal(&mut self, error: io::Error, deferred: &mut Deferred) {
         match self.restarts.refused(self.children.is_empty(), deferred.now) {
             AfterFailure::TryAgain => self.wake_by(self.restarts.not_before(), deferred),
@@ -65,9 +65,9 @@ impl State {
         self.settle_down(deferred);
     }
 
-    // What it says.
+    // Messages.
 
-    /// Reads the messages of that worker, and does what they ask for.
+    /// Reads the messages of the worker at index `at`, and acts on them.
     pub(super) fn read_messages(&mut self, at: usize, deferred: &mut Deferred) {
         let (messages, open) = self.children[at].read_messages();
         let mut answer = None;
@@ -97,7 +97,7 @@ impl State {
         }
     }
 
-    /// The worker says that it is ready, or why it cannot be.
+    /// READY has arrived: the worker is ready, or says why it cannot serve.
     fn on_ready(&mut self, at: usize, ready: &Ready, deferred: &mut Deferred) {
         if !self.children[at].ready(deferred.now) {
             return;
@@ -117,13 +117,14 @@ impl State {
         }
     }
 
-    /// The worker's end of the control socket is closed: it is dead, or one of its tasks has closed all descriptors. Its memory can
-    /// still be read, but it cannot tell of a reply; so it finishes what it has begun, and ends.
+    /// The worker's end of the control socket is closed: it is dead, or one of its tasks has closed all descriptors. Shared
+    /// memory can still be read, but the worker cannot announce its replies. So it may finish the tasks that it has begun, and is
+    /// asked to end then.
     fn on_socket_closed(&mut self, at: usize, deferred: &mut Deferred) {
         let child = &mut self.children[at];
         if child.life().is_starting() {
             if !child.process.is_ending() {
-                // What was started has lost the socket, so it will never be ready, whatever it is doing instead.
+                // The process has closed the socket, so it can never become ready.
                 child.socket_closed();
                 child.kill(EndReason::SocketClosedAtStart, deferred.now);
             }
@@ -144,16 +145,16 @@ impl State {
         self.wake_by(deadline, deferred);
     }
 
-    // Its end.
+    // End.
 
     /// The process of that worker has ended, and has been reaped; or it cannot be killed, and the pool goes on without it.
     pub(super) fn on_exit(&mut self, at: usize, ended: Ended, deferred: &mut Deferred) -> Child {
-        // What it has said before counts.
+        // Messages and replies that it has sent before count.
         self.read_messages(at, deferred);
         self.collect(deferred);
         let mut child = self.children.remove(at);
         if let Some(shared) = child.shared() {
-            // They will find that this worker does not have their task any more.
+            // The woken threads find that this worker no longer has their task.
             shared.release_sleepers();
         }
         let exit = describe(&mut child, ended, &self.config);
@@ -165,7 +166,7 @@ impl State {
         child
     }
 
-    /// The tasks of a dead worker.
+    /// Requeues or fails the tasks of a dead worker.
     fn redistribute(&mut self, tasks: DrainedTasks, exit: &WorkerExit, deferred: &mut Deferred) {
         let DrainedTasks { begun, not_begun } = tasks;
         match self.lifecycle.refusal() {
@@ -207,10 +208,11 @@ impl State {
     }
 }
 
-/// What is known of the end of a worker.
+/// Collects what is known about the end of a worker.
 pub(super) fn describe(child: &mut Child, ended: Ended, config: &Config) -> WorkerExit {
     let signal = ended.and_then(|status| status.signal());
-    // Only SIGKILL and SIGTERM can be the pool's doing. Any other end was the worker's own, whatever signals it had been sent.
+    // An end is attributed to the pool only if the signal was SIGKILL or SIGTERM, or if the status is unknown. Any other end was
+    // the worker's own, even if the pool had sent it a signal.
     let by_us = ended.is_none() || matches!(signal, Some(9 | 15));
     let reason = child.life().end_reason().filter(|_| by_us);
     let note = child.shared().map(|shared| shared.note());

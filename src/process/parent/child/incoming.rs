@@ -1,4 +1,4 @@
-//! What a worker has written and the parent has not dealt with.
+//! What a worker has written and the parent has not processed.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,8 @@ use crate::process::link::{ParentLink, Stash};
 use crate::process::parent::job::JobBox;
 use crate::process::wire::{LONGEST_REPORT, ProtocolError, Reply, ReplyKind, message};
 
-/// How many messages, and bytes of them, are read at a time: more than a socket holds. The reader has the lock of the pool.
+/// How many messages, and how many bytes of them, are read at a time: more than a socket holds. This is limited because the
+/// reading thread holds the pool's lock.
 const MAX_MESSAGES: usize = 1024;
 const MAX_BYTES: usize = 4 << 20;
 
@@ -23,7 +24,7 @@ pub(super) struct Incoming {
     trust: Trust,
     /// The reply that is being read.
     reading: Option<Reading>,
-    /// Descriptors that have come for replies.
+    /// Descriptors that have arrived for replies.
     attachments: Stash,
     /// Messages for the supervisor.
     messages: Vec<Vec<u8>>,
@@ -36,7 +37,7 @@ pub(super) struct Incoming {
 pub(super) enum Trust {
     #[default]
     Full,
-    /// Its end of the control socket is closed. It may still reply, but cannot tell anybody of it.
+    /// Its end of the control socket is closed. It may still reply, but cannot announce its replies.
     SocketClosed,
     /// It has broken the protocol: nothing is read any more.
     Violated,
@@ -48,7 +49,7 @@ struct Reading {
     work: Work,
 }
 
-/// A reply that has been read to its end.
+/// A complete reply.
 pub(super) struct Whole {
     pub(super) reply: Reply,
     pub(super) body: Body,
@@ -70,17 +71,17 @@ impl Incoming {
         self.trust = Trust::Violated;
     }
 
-    /// Is a reply being read, of which a part has not come?
+    /// Returns `true` if a reply has arrived only in part.
     pub(super) fn is_reading(&self) -> bool {
         self.reading.is_some()
     }
 
-    /// Is it the reply to that task?
+    /// Returns `true` if that is the reply to this task.
     pub(super) fn is_reading_task(&self, id: u64) -> bool {
         self.reading.as_ref().is_some_and(|reading| matches!(&reading.work, Work::Task(job) if job.id == id))
     }
 
-    /// The task whose reply will not come to its end.
+    /// Removes the task whose reply will never be complete.
     pub(super) fn drain_task(&mut self) -> Option<JobBox> {
         match self.reading.take()?.work {
             Work::Task(job) => Some(job),
@@ -88,8 +89,8 @@ impl Incoming {
         }
     }
 
-    /// Reads the next reply, as far as it has come; `None` if it is not whole. `awaits_argument`: the last call has not been
-    /// written to its end.
+    /// Reads the next reply, as far as it has arrived; returns `None` if it is not complete. `awaits_argument`: the argument of
+    /// the last call has not been written completely.
     pub(super) fn receive(
         &mut self,
         link: &mut ParentLink,
@@ -111,7 +112,7 @@ impl Incoming {
         Ok(self.reading.take().map(|Reading { reply, body, work }| Whole { reply, body, work }))
     }
 
-    /// The head of a reply is there.
+    /// The head of a reply has arrived: checks it, and allocates the body.
     fn begin(
         &mut self,
         link: &mut ParentLink,
@@ -142,21 +143,21 @@ impl Incoming {
             // afterwards.
             self.has_more |= !self.messages.is_empty();
             link.arm_bell();
-            // If they are too few, decoding says so.
+            // If there are too few, decoding fails.
             body.attachments = self.attachments.take(reply.id, reply.attachments.into()).unwrap_or_default();
         }
         let work = inflight.answered(place, reply.took);
         Ok(Reading { reply, body, work })
     }
 
-    /// Reads the messages on the control socket. All that was there before is read, but not all that is added meanwhile. False:
-    /// the worker's end is closed.
+    /// Reads the messages on the control socket. Reads all that had arrived before, but not all that arrives meanwhile. Returns
+    /// `false` if the worker's end is closed.
     pub(super) fn read_messages(&mut self, link: &mut ParentLink) -> io::Result<bool> {
         let (mut short, mut long) = ([0; 1024], Vec::new());
         let buffer = if link.can_take_back() {
             &mut short[..]
         } else {
-            // What travels through the socket comes in long messages.
+            // Without shared memory, replies arrive in long messages through the socket.
             long.resize(socket::LONGEST, 0);
             &mut long[..]
         };

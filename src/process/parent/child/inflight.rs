@@ -3,9 +3,10 @@
 //! # Rules
 //!
 //! 1. They are in the order in which they were written, which is the order in which the worker begins them.
-//! 2. A call leaves when its reply arrives, when it is taken back before it has begun, or when its worker is dead or has been
-//!    given up ([`drain_tasks`]).
-//! 3. A call whose task was resolved otherwise stays, [`Work::Forgotten`], until its reply has come: the worker still has it.
+//! 2. A call leaves when its reply arrives, when it is taken back before it has begun, or when its worker is dead or left behind
+//!    ([`drain_tasks`]).
+//! 3. A call whose task was resolved in another way stays, as [`Work::Forgotten`], until its reply arrives: the worker still has
+//!    it.
 //!
 //! [`drain_tasks`]: Inflight::drain_tasks
 
@@ -16,15 +17,15 @@ use super::super::job::{Job, JobBox};
 use crate::os::clock;
 use crate::process::link::ParentLink;
 
-/// The most calls that one worker has in store at a time, unless it has more threads than that.
+/// The most calls that one worker has at a time, unless it has at least as many threads.
 const MAX_CALLS: usize = 256;
 
-/// How much work a worker has in store at most, as far as it can be foreseen.
+/// How long the calls that a worker has are expected to take together, at most.
 const STORE: Duration = Duration::from_micros(300);
 
 pub(crate) struct Inflight {
     calls: VecDeque<HandedCall>,
-    /// How long a task takes, as a moving average; `None` until the first reply.
+    /// How long a call takes (the initializer included), as a moving average; `None` until the first reply.
     pace: Option<Duration>,
 }
 
@@ -103,7 +104,7 @@ impl Inflight {
         self.calls.len() - usize::from(self.has_initializer())
     }
 
-    /// Has the initializer not been answered? It is the first call of all.
+    /// Returns `true` if the initializer has not been answered. It is always the first call.
     pub(super) fn has_initializer(&self) -> bool {
         self.calls.front().is_some_and(|call| matches!(call.work, Work::Initializer))
     }
@@ -112,7 +113,7 @@ impl Inflight {
         self.calls.push_back(call);
     }
 
-    /// The task that was handed over last.
+    /// The task of the last call; `None` if that is not a task, or was forgotten.
     pub(super) fn last_task(&self) -> Option<&JobBox> {
         self.calls.back()?.work.task()
     }
@@ -131,7 +132,7 @@ impl Inflight {
         self.calls.iter().position(|call| call.work.task().is_some_and(|job| job.id == id))
     }
 
-    /// The place of the call that a reply of that id is to.
+    /// The place of the call with that id, whose reply has arrived.
     pub(super) fn find_call(&self, id: u64) -> Option<usize> {
         self.calls.iter().position(|call| call.work.id() == id)
     }
@@ -144,17 +145,17 @@ impl Inflight {
         &self.calls[place].work
     }
 
-    /// Takes out the call whose reply is there.
+    /// Removes the call at that place, whose reply has arrived.
     pub(super) fn answered(&mut self, place: usize, took: Duration) -> Work {
         self.pace = Some(match self.pace {
-            // A slow task raises the average at once, a quick one lowers it gradually: a store that is too small costs little.
+            // A slow task raises the average at once, a quick one lowers it gradually: too small a store costs little.
             Some(pace) if took < pace => (pace * 7 + took) / 8,
             _ => took,
         });
         self.calls.remove(place).expect("the place is that of a call").work
     }
 
-    /// Makes the call at that place one whose reply is ignored, and gives the task.
+    /// Marks the call at that place as one whose reply is ignored, and returns its task, if it has one.
     pub(crate) fn forget(&mut self, place: usize) -> Option<JobBox> {
         let work = &mut self.calls[place].work;
         let id = work.id();
@@ -167,7 +168,7 @@ impl Inflight {
         }
     }
 
-    /// How many calls the worker should have at most, where they can be taken back.
+    /// The maximum number of calls that the worker should have, if calls can be taken back.
     pub(super) fn store(&self, threads: usize) -> usize {
         let fit = match self.pace {
             None => 0,
@@ -176,7 +177,7 @@ impl Inflight {
         fit.min(MAX_CALLS).max(threads + 1)
     }
 
-    /// How many of its calls have not begun, and how long they will take, as far as that can be foreseen.
+    /// Estimates how many of its calls have not begun, and how long those will take.
     pub(crate) fn backlog(&self, threads: usize) -> (usize, Duration) {
         let waiting = self.load().saturating_sub(threads);
         let pace = self.pace.unwrap_or(STORE);
@@ -194,7 +195,7 @@ impl Inflight {
         link.has_begun(self.calls[place].position, served)
     }
 
-    /// Since when the call at that place has been running.
+    /// Since when the call at that place has been running; `None` if it has not begun.
     pub(super) fn begun_at(&mut self, place: usize, link: &ParentLink, served: bool, now: Instant) -> Option<Instant> {
         if !self.has_begun(place, link, served) {
             return None;
@@ -214,7 +215,8 @@ impl Inflight {
         Some(said.clamp(call.handed, seen.max(call.handed)))
     }
 
-    /// Takes back the newest of those that `which` names and that have not begun, `most` of them at most; oldest first.
+    /// Takes back tasks for which `which` returns `true`, if they are not sealed and have not begun: the newest `most` of them.
+    /// Returns them oldest first.
     pub(super) fn take_back(&mut self, most: usize, link: &ParentLink, which: impl Fn(&Job) -> bool) -> Vec<JobBox> {
         let mut back = VecDeque::new();
         for place in self.places().rev() {
@@ -232,8 +234,8 @@ impl Inflight {
         back.into()
     }
 
-    /// Removes all tasks of a worker that is dead or has been given up, separated into those it has begun and those that another
-    /// worker can run. If its process still exists, it will not begin the latter any more.
+    /// Removes all tasks of a worker that is dead or left behind, separated into those it has begun and those that another worker
+    /// can run. If its process still exists, it will not begin the latter any more.
     pub(super) fn drain_tasks(&mut self, link: &ParentLink, served: bool) -> DrainedTasks {
         let mut tasks = DrainedTasks::default();
         for call in std::mem::take(&mut self.calls) {

@@ -7,22 +7,23 @@
 //!
 //! # Rules
 //!
-//! 1. A life only goes to the right. Any state may be skipped; only `Starting` and `Ready` take calls.
-//! 2. The first [`EndReason`] stays: it is what the tasks of the worker are told.
-//! 3. States with a deadline are left when it has passed (`parent::timers`).
+//! 1. The state only moves to the right, and any state may be skipped. Only in `Starting` and `Ready` does the worker get calls.
+//! 2. The first [`EndReason`] is kept: the errors of the worker's tasks report it.
+//! 3. When the deadline of a state has passed, `parent::timers` kills the worker. If it was killed before, the supervisor leaves
+//!    it behind.
 //! 4. Any state ends when the process ends. `State::on_exit` (`parent::workers`) acts on that, or `Inner::end_children` if the
 //!    whole pool is broken.
 
 use std::time::{Duration, Instant};
 
-/// How long a killed worker may take to be gone. A process that the system does not end (it is frozen, or waits for a device; or
-/// the executor may not signal it any more) must not keep anybody waiting.
+/// How long a killed worker may take to end. A process that the system does not end (it is frozen, or waits for a device; or the
+/// executor may not signal it any more) must not keep any thread waiting.
 pub(crate) const KILL_TIME: Duration = Duration::from_millis(500);
 
-/// Where a worker is in its life.
+/// The state of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// Its process was started. It has to say READY by the deadline.
+    /// Its process was started. It has to send READY by the deadline.
     Starting {
         deadline: Instant,
     },
@@ -45,7 +46,7 @@ pub(crate) enum Life {
     },
 }
 
-/// Why the executor ended a worker. [`WorkerExit::killed_because`](crate::WorkerExit) has the text.
+/// Why the executor ended a worker. The message of [`WorkerExit`](crate::WorkerExit) includes the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndReason {
     TaskTimedOut,
@@ -59,7 +60,7 @@ pub(crate) enum EndReason {
     SocketClosed,
     /// It made this process its tracer, and stopped.
     Traced,
-    /// It could not be added to what the supervisor polls.
+    /// The supervisor could not register its descriptors with `epoll`.
     NotWatched,
     PoolBroken,
     WorkersTerminated,
@@ -88,7 +89,7 @@ impl EndReason {
         }
     }
 
-    /// Did the worker give cause for it by what it did itself, rather than a task, the user or the executor?
+    /// Returns `true` if the worker itself was the cause, rather than a task, the user or the executor.
     pub(super) fn is_workers_fault(self) -> bool {
         matches!(self, Self::ProtocolViolation | Self::SocketClosedAtStart)
     }
@@ -103,7 +104,7 @@ impl Life {
         matches!(self, Self::Starting { .. })
     }
 
-    /// Has nothing been done yet to end it?
+    /// Returns `true` if the worker has not been asked or forced to end.
     pub(crate) fn is_serving(self) -> bool {
         matches!(self, Self::Starting { .. } | Self::Ready | Self::Retiring)
     }
@@ -116,7 +117,7 @@ impl Life {
         }
     }
 
-    /// When it has to be looked at, whatever else happens.
+    /// When the worker has to be checked, whatever else happens.
     pub(crate) fn deadline(self) -> Option<Instant> {
         match self {
             Self::Starting { deadline }
@@ -127,7 +128,7 @@ impl Life {
         }
     }
 
-    /// READY has come: false if it is too late for that.
+    /// READY has arrived. Returns `false`, and changes nothing, if the state is not `Starting`.
     #[must_use]
     pub(super) fn ready(&mut self) -> bool {
         let was_starting = self.is_starting();
@@ -144,7 +145,7 @@ impl Life {
         }
     }
 
-    /// It was asked to end: false if more has been done already.
+    /// It is being asked to end. Returns `false`, and changes nothing, if that, or more, was done before.
     #[must_use]
     pub(super) fn ask_to_end(&mut self, deadline: Instant) -> bool {
         let may_be_asked = self.is_serving();
@@ -154,7 +155,7 @@ impl Life {
         may_be_asked
     }
 
-    /// SIGTERM is due: false if it, or SIGKILL, was sent before.
+    /// SIGTERM has to be sent. Returns `false`, and changes nothing, if it or SIGKILL was sent before.
     #[must_use]
     pub(super) fn terminate(&mut self, deadline: Instant, reason: EndReason) -> bool {
         let is_first = self.end_reason().is_none();
@@ -164,12 +165,12 @@ impl Life {
         is_first
     }
 
-    /// Should it have been gone by now, since it was killed?
+    /// Returns `true` if it was killed, and the time in which it should have ended has passed.
     pub(crate) fn is_unkillable(self, now: Instant) -> bool {
         matches!(self, Self::Killed { deadline, .. } if deadline <= now)
     }
 
-    /// SIGKILL is due, which may be sent any number of times.
+    /// SIGKILL is being sent, which may happen any number of times.
     pub(super) fn kill(&mut self, reason: EndReason, now: Instant) {
         let reason = self.end_reason().unwrap_or(reason);
         if !matches!(self, Self::Killed { .. }) {

@@ -2,14 +2,14 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `life` | from its start until it is reaped: what may be done with it |
+//! | `life` | its states, from its start until it is reaped |
 //! | `inflight` | the calls that it has been handed and has not answered |
 //! | `outgoing` | what the parent still has to write to it |
-//! | `incoming` | what it has written and the parent has not dealt with |
+//! | `incoming` | what it has written and the parent has not processed |
 //! | `process` | its process |
 //!
-//! All of it is behind the lock of the pool. Nothing here resolves a task: a task comes in by [`hand_over`](Child::hand_over), and
-//! goes out as a return value.
+//! All of it is behind the lock of the pool. Nothing here resolves a task: a task enters through [`hand_over`](Child::hand_over),
+//! and leaves as a return value.
 
 mod incoming;
 mod inflight;
@@ -36,12 +36,12 @@ use outgoing::Outgoing;
 pub(crate) use process::WorkerProcess;
 
 pub(crate) struct Child {
-    /// No other child of the pool has the same.
+    /// Unique among the children of the pool.
     pub(crate) serial: u64,
     pub(crate) process: Box<dyn WorkerProcess>,
     pub(crate) link: ParentLink,
     life: Life,
-    /// READY has come, whatever the life was then.
+    /// READY has arrived, even if the worker was already being ended.
     has_answered: bool,
     pub(crate) inflight: Inflight,
     outgoing: Outgoing,
@@ -50,11 +50,11 @@ pub(crate) struct Child {
     calls_left: u64,
     pub(crate) idle_since: Instant,
     pub(crate) output: Option<Captured>,
-    /// How many processes the kernel had killed for want of memory when this one started.
+    /// How many processes the kernel had killed, because memory ran out, when this one was started.
     pub(crate) oom_kills: u64,
 }
 
-/// What a worker is made of when it is started.
+/// The parts of a worker that has been started.
 pub(crate) struct Launched {
     pub(crate) serial: u64,
     pub(crate) process: Box<dyn WorkerProcess>,
@@ -70,14 +70,14 @@ pub(crate) struct Launched {
 /// A task that could not be handed over.
 pub(crate) struct Refused {
     pub(crate) job: JobBox,
-    /// Why the worker cannot be trusted any more; `None` if there is only no room.
+    /// How the worker has broken the protocol; `None` if there is no room at the moment.
     pub(crate) violation: Option<ProtocolError>,
 }
 
 /// What a worker has answered.
 pub(crate) enum Returned {
     Task(JobBox, Raw),
-    /// The initializer has ended.
+    /// The reply to the initializer.
     Initializer(Raw),
 }
 
@@ -90,7 +90,7 @@ pub(crate) enum Blame {
     None,
 }
 
-/// Hands the initializer over as the very first call, before there is a process: nobody has to be woken for that.
+/// Hands the initializer over as the very first call, before there is a process, so no thread has to be woken.
 pub(crate) fn hand_over_initializer(link: &mut ParentLink, hook: &Hook) -> io::Result<HandedCall> {
     let no_room = || io::Error::other("there is no room for the argument of the initializer");
     let (argument, attachments) = (hook.argument.as_slice(), hook.argument.attachments());
@@ -126,7 +126,7 @@ impl Child {
         }
     }
 
-    // What it is like.
+    // Queries.
 
     pub(crate) fn life(&self) -> Life {
         self.life
@@ -137,17 +137,17 @@ impl Child {
         self.link.shared()
     }
 
-    /// Has it answered all that it was handed?
+    /// Returns `true` if it has answered all calls.
     pub(crate) fn is_idle(&self) -> bool {
         self.inflight.is_empty() && !self.incoming.is_reading()
     }
 
-    /// Does it have that task, or is the task's result on the way?
+    /// Returns `true` if it has that task, or if a part of the task's reply has been read.
     pub(crate) fn has(&self, id: u64) -> bool {
         self.inflight.find(id).is_some() || self.incoming.is_reading_task(id)
     }
 
-    /// May it be handed a task?
+    /// Returns `true` if it may be handed a task.
     pub(crate) fn takes_calls(&self) -> bool {
         self.life.takes_calls() && self.calls_left > 0 && !self.outgoing.is_sending()
     }
@@ -157,7 +157,7 @@ impl Child {
         self.life == Life::Retiring || (self.life.takes_calls() && self.calls_left == 0)
     }
 
-    /// Is it ready, and has its initializer, if there is one, ended? Before, none of its tasks has begun.
+    /// Returns `true` if it is ready and its initializer, if there is one, has ended. Before that it begins no task.
     pub(crate) fn is_prepared(&self) -> bool {
         self.has_answered && !self.inflight.has_initializer()
     }
@@ -173,7 +173,7 @@ impl Child {
         self.incoming.trust() == Trust::SocketClosed
     }
 
-    /// Has it broken the protocol?
+    /// Returns `true` if it has broken the protocol.
     pub(crate) fn has_violated(&self) -> bool {
         self.incoming.trust() == Trust::Violated
     }
@@ -182,7 +182,7 @@ impl Child {
         self.outgoing.is_sending()
     }
 
-    /// Is part of a long value on its way, to it or from it?
+    /// Returns `true` if a long value has been transferred in part, to it or from it.
     pub(crate) fn is_streaming(&self) -> bool {
         self.outgoing.is_sending() || self.incoming.is_reading()
     }
@@ -192,7 +192,7 @@ impl Child {
         self.incoming.has_more()
     }
 
-    /// How many tasks it should have at most.
+    /// The maximum number of tasks that it should have.
     pub(crate) fn window(&self, threads: usize) -> usize {
         if !self.link.can_take_back() {
             // A task counts as begun as soon as it is handed over, so cancelling it ends the worker. That must not lose a reply
@@ -206,18 +206,18 @@ impl Child {
         self.inflight.store(threads)
     }
 
-    /// Could it begin a task now?
+    /// Returns `true` if it could begin a task now.
     pub(crate) fn has_free_thread(&self, threads: usize) -> bool {
         let load = self.inflight.load();
         load < threads && self.takes_calls() && load < self.window(threads)
     }
 
-    /// Has it begun the call at that place?
+    /// Returns `true` if it has begun the call at that place.
     pub(crate) fn has_begun(&self, place: usize) -> bool {
         self.inflight.has_begun(place, &self.link, self.may_have_begun())
     }
 
-    /// Since when it has been running the call at that place.
+    /// Since when it has been running the call at that place; `None` if it has not begun.
     pub(crate) fn begun_at(&mut self, place: usize, now: Instant) -> Option<Instant> {
         let served = self.may_have_begun();
         self.inflight.begun_at(place, &self.link, served, now)
@@ -225,7 +225,7 @@ impl Child {
 
     // Tasks in and out.
 
-    /// Hands a task over. It comes back if there is no room for it.
+    /// Hands a task over. Returns it if there is no room for it, or if the worker has broken the protocol.
     pub(crate) fn hand_over(&mut self, mut job: JobBox, now: Instant) -> Result<(), Refused> {
         self.forget_output();
         let argument = job.argument.as_slice();
@@ -262,7 +262,7 @@ impl Child {
         self.calls_left -= 1;
         self.inflight.push(HandedCall::new(Work::Task(job), position, sealed, now));
         if self.outgoing.is_sending() {
-            // A violation is found by the next thread that collects from it.
+            // A violation is found again by the next thread that collects from this worker.
             let _ = self.send_more();
         }
         Ok(())
@@ -278,13 +278,13 @@ impl Child {
         }
     }
 
-    /// Writes what could not be written for want of room.
+    /// Continues to write a long argument, and then the call to exit, for which there was no room before.
     pub(crate) fn send_more(&mut self) -> Result<(), ProtocolError> {
         self.outgoing.send_more(&mut self.link, &self.inflight)?;
         self.outgoing.send_exit(&mut self.link)
     }
 
-    /// Takes in the next reply; `None` if there is no other that is whole.
+    /// Returns the next complete reply; `None` if there is none.
     pub(crate) fn receive(&mut self, config: &Config, now: Instant) -> Result<Option<Returned>, ProtocolError> {
         let (limit, nesting) = (config.max_payload, config.max_nesting);
         loop {
@@ -310,7 +310,8 @@ impl Child {
         }
     }
 
-    /// Takes back the newest of the tasks that `which` names and that have not begun, `most` of them at most; oldest first.
+    /// Takes back tasks for which `which` returns `true`, if they have not begun and can be taken back: the newest `most` of
+    /// them. Returns them oldest first.
     #[must_use]
     pub(crate) fn take_back(&mut self, most: usize, which: impl Fn(&Job) -> bool) -> Vec<JobBox> {
         let back = self.inflight.take_back(most, &self.link, which);
@@ -318,7 +319,7 @@ impl Child {
         back
     }
 
-    /// All tasks of a worker that is dead, or that the pool goes on without. None of those that have not begun ever will there.
+    /// Removes all tasks of a worker that is dead or left behind. It never begins those that it has not begun yet.
     #[must_use]
     pub(crate) fn drain_tasks(&mut self) -> DrainedTasks {
         let served = self.may_have_begun();
@@ -334,27 +335,27 @@ impl Child {
 
     // Messages.
 
-    /// Reads the messages on the control socket, and gives those that are for the supervisor. The second value is false if the
-    /// worker's end is closed.
+    /// Reads the messages on the control socket, and returns those that are for the supervisor. The second value is `false` if
+    /// the worker's end is closed.
     pub(crate) fn read_messages(&mut self) -> (Vec<Vec<u8>>, bool) {
         let open = matches!(self.incoming.read_messages(&mut self.link), Ok(true));
         (self.incoming.take_messages(), open)
     }
 
-    /// Takes in what it has written to its output.
+    /// Reads its captured output.
     pub(crate) fn read_output(&mut self) {
         let has_more = self.output.as_mut().is_some_and(Captured::read);
         self.incoming.note_more(has_more);
     }
 
-    /// [`has_more`](Self::has_more), which is false afterwards.
+    /// Returns [`has_more`](Self::has_more), and resets it.
     pub(crate) fn take_has_more(&mut self) -> bool {
         self.incoming.take_has_more()
     }
 
-    // Its life.
+    // Life.
 
-    /// READY has come: false if it is being ended.
+    /// READY has arrived. Returns `false` if the worker was not in the state `Starting`.
     #[must_use]
     pub(crate) fn ready(&mut self, now: Instant) -> bool {
         self.has_answered = true;
@@ -370,12 +371,12 @@ impl Child {
         self.life.retire();
     }
 
-    /// Tells it to exit when it has answered what it was handed.
+    /// Tells it to exit when it has answered all calls. Does nothing if it is being ended already.
     pub(crate) fn ask_to_end(&mut self, deadline: Instant) -> Result<(), ProtocolError> {
         if self.life.ask_to_end(deadline) { self.outgoing.exit(&mut self.link) } else { Ok(()) }
     }
 
-    /// SIGTERM now, SIGKILL after `grace`.
+    /// Sends SIGTERM now; SIGKILL follows after `grace`.
     pub(crate) fn terminate(&mut self, grace: Duration, reason: EndReason, now: Instant) {
         if self.life.terminate(later(now, grace), reason) {
             let _ = self.process.signal(Signal::TERM);
@@ -384,14 +385,14 @@ impl Child {
         }
     }
 
-    /// SIGKILL now.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self, reason: EndReason, now: Instant) {
         self.life.kill(reason, now);
         let _ = self.process.signal(Signal::KILL);
     }
 
-    /// Gives the worker up although its process still exists. It is told to exit, in case it ever runs again, and a separate
-    /// thread reaps it. If that thread cannot be started, the process stays a zombie.
+    /// The pool goes on without the worker, although its process still exists. It is told to exit, in case it ever runs again,
+    /// and a separate thread reaps it. If that thread cannot be started, the process stays a zombie.
     pub(crate) fn leave_behind(mut self) {
         let _ = self.outgoing.exit(&mut self.link);
         let mut process = self.process;
@@ -404,7 +405,7 @@ impl Child {
         let _ = std::thread::Builder::new().name(name).spawn(reap);
     }
 
-    /// It has broken the protocol: it is killed, and nothing that it writes is read any more.
+    /// It has broken the protocol: kills it. Nothing that it has written is read any more.
     pub(crate) fn kill_for_violation(&mut self, now: Instant) {
         self.incoming.violated();
         self.kill(EndReason::ProtocolViolation, now);
@@ -415,12 +416,12 @@ impl Child {
         self.incoming.socket_closed();
     }
 
-    /// Its process has ended: was that a failed start?
+    /// Its process has ended: returns whether that was a failed start.
     pub(crate) fn blame(&self) -> Blame {
         let by_itself = match self.life {
             Life::Starting { .. } | Life::Ready | Life::Retiring => true,
             Life::Ending { .. } => self.is_silent(),
-            // Also for what it did before it was ready.
+            // The pool ended it, but for something that the worker itself had done.
             Life::Terminating { reason, .. } | Life::Killed { reason, .. } => {
                 self.has_violated() || reason.is_workers_fault()
             }

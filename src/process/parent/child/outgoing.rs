@@ -4,13 +4,13 @@ use super::inflight::Inflight;
 use crate::process::link::{BEGUN, ParentLink};
 use crate::process::wire::{Call, CallKind, ProtocolError, padded};
 
-/// A long argument is written in parts, as the worker makes room. Nothing else is written before all of it is, so a call to exit
+/// A long argument is written in parts, as the worker makes room. Nothing else is written until all of it is, so a call to exit
 /// may have to wait.
 #[derive(Default)]
 pub(super) struct Outgoing {
-    /// How much of the last call's argument has been written, while that is not all.
+    /// How many bytes of the last call's argument have been written; `None` if all have.
     partial: Option<usize>,
-    /// The worker has to be told to exit, and has not been.
+    /// The worker has to be told to exit, and has not been told yet.
     exit_due: bool,
 }
 
@@ -19,7 +19,7 @@ impl Outgoing {
         self.partial.is_some()
     }
 
-    /// The last call's argument has been written up to there.
+    /// `sent` of the `of` bytes of the last call's argument have been written.
     pub(super) fn has_written(&mut self, sent: usize, of: usize) {
         self.partial = (sent < padded(of)).then_some(sent);
     }

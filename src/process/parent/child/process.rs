@@ -1,4 +1,4 @@
-//! The process of a worker, as far as the parent deals with it.
+//! What the parent needs from the process of a worker.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -7,20 +7,20 @@ use rustix::process::Signal;
 
 use crate::os::pidfd::{Ended, Process};
 
-/// What the parent does with a process. The tests of the parent's state have one that is no process.
+/// What the parent does with a process. The tests of the parent's state have an implementation without a process.
 pub(crate) trait WorkerProcess: Send {
     fn id(&self) -> u32;
 
     /// Readable when the process has ended; `None` if the system has no such descriptors.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// How the process has ended, if it has; then it is reaped.
+    /// Reaps the process if it has ended, and returns how it ended.
     fn try_reap(&mut self) -> Option<Ended>;
 
-    /// Has the process made this one its tracer, and is stopped?
+    /// Returns `true` if the process has made this one its tracer and is stopped.
     fn is_traced_and_stopped(&mut self) -> bool;
 
-    /// Has it begun to end? It closes its descriptors some time before it can be reaped.
+    /// Returns `true` if it has begun to end. A process closes its descriptors some time before it can be reaped.
     fn is_ending(&self) -> bool;
 
     /// Sends a signal, unless the process has been reaped.

@@ -1,8 +1,8 @@
 //! The inputs of a map, encoded.
 //!
-//! They are encoded by the thread that puts them in, one after the other, so that nothing else has to run the user's code for
-//! them: not to send the next chunk when one has come back, and not to send a part of a chunk once more. A list is encoded as its length
-//! and its items, or, if it is of a type that is sent as it is, as its items alone.
+//! The thread that puts them in encodes them one by one, so that no other thread has to run user code for them: neither to send
+//! the next chunk when one has been answered, nor to send a part of a chunk again. A list is encoded as its length and its items,
+//! or, if the items are sent as they are, as its items alone.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,25 +17,25 @@ pub(super) struct Inputs {
     /// How many bytes there are before the first item.
     header: usize,
     items: Items,
-    /// The first that has not been taken.
+    /// The index of the first input that has not been taken.
     next: usize,
 }
 
-/// Where the items are.
+/// Where the items are in the payload.
 enum Items {
     /// `count` items of `size` bytes each, which are sent as they are.
     Plain { size: usize, count: usize },
-    /// Where each of them ends, behind the header.
+    /// Where each of them ends, counted from the end of the header.
     Encoded(Vec<usize>),
 }
 
-/// What a worker gets at a time.
+/// The inputs that are sent in one call.
 pub(super) struct Chunk {
     pub(super) argument: Payload,
     pub(super) layout: Layout,
 }
 
-/// What is needed to take a chunk apart.
+/// What is needed to divide a chunk into its items.
 pub(super) struct Layout {
     header: usize,
     items: Items,
@@ -67,7 +67,7 @@ impl Items {
         }
     }
 
-    /// What comes before the items in the list of all of them.
+    /// The bytes before the items, in a list of all of them.
     fn header(&self) -> Vec<u8> {
         match self {
             Self::Plain { .. } => Vec::new(),
@@ -83,7 +83,7 @@ impl Layout {
 }
 
 impl Inputs {
-    /// What comes of a chunk that has come back.
+    /// The inputs of a chunk that has been returned.
     pub(super) fn of(chunk: Chunk) -> Self {
         let Chunk { argument, layout: Layout { header, items } } = chunk;
         Self { payload: argument, header, items, next: 0 }
@@ -93,13 +93,13 @@ impl Inputs {
         self.items.count() - self.next
     }
 
-    /// All but the next `n`.
+    /// Skips the next `n` inputs.
     pub(super) fn skip(mut self, n: usize) -> Self {
         self.next += n;
         self
     }
 
-    /// Takes the next `most` inputs, or as many as make up no more than `limit` bytes, but at least one.
+    /// Takes at most `most` of the next inputs, with at most `limit` bytes, but at least one input.
     pub(super) fn take(&mut self, most: usize, limit: u64) -> Chunk {
         /// The longest header.
         const HEADER: usize = 10;
@@ -127,7 +127,7 @@ impl Inputs {
     }
 }
 
-/// What came of encoding some inputs.
+/// The result of encoding consecutive inputs.
 pub(super) enum Stretch {
     Encoded(Inputs),
     /// One input that cannot be sent.
@@ -143,8 +143,8 @@ impl Stretch {
     }
 }
 
-/// Encodes inputs, each of which may be nested `nesting` levels deep. Those with [`SharedBytes`](crate::SharedBytes) have a chunk of
-/// their own.
+/// Encodes inputs, each of which may be nested `nesting` levels deep. An input that contains [`SharedBytes`](crate::SharedBytes)
+/// gets a chunk of its own.
 pub(super) fn encode<A>(items: Vec<A>, nesting: u32, limit: u64) -> Vec<Stretch>
 where
     A: Serialize + DeserializeOwned + Send + 'static,
@@ -232,7 +232,7 @@ mod tests {
         items
     }
 
-    /// Takes them in all ways, and puts parts of chunks back.
+    /// Takes the inputs in chunks of every size, and puts parts of the chunks back.
     fn check<A>(items: &[A])
     where
         A: Serialize + DeserializeOwned + Send + Clone + PartialEq + std::fmt::Debug + 'static,

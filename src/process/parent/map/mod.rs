@@ -1,8 +1,8 @@
-//! `map` over worker processes: inputs go out in chunks, as many at a time as keep all workers busy, and each chunk that
-//! comes back says by the time it took how long the next ones should be.
+//! `map` over worker processes: inputs are sent in chunks, enough of them at a time to keep all workers busy. The time that a
+//! chunk took determines how long the next ones are.
 //!
-//! Chunks come back in whatever thread collects replies, and there the next ones are sent. None of the user's code runs for that:
-//! inputs are encoded when they are put in (`inputs`), and results decoded when the consumer takes them, both in its own thread.
+//! The thread that collects the reply to a chunk sends the next chunks. It runs no user code for that: inputs are encoded by the
+//! thread that puts them in (`inputs`), and results are decoded by the thread that takes them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::marker::PhantomData;
@@ -26,10 +26,10 @@ use crate::process::call::{self, Function, Payload};
 use crate::process::wire::{self, ReplyKind, Report};
 use inputs::{Chunk, Inputs, Layout, Stretch};
 
-/// What a chunk should take.
+/// How long a chunk should take.
 const GOAL: Duration = Duration::from_micros(300);
 const LONGEST: usize = 8192;
-/// How many times as long the next chunk may be at most.
+/// A chunk may be at most this many times as long as the last one.
 const GROWTH: usize = 8;
 
 pub(crate) struct ChunkLane<A, R> {
@@ -46,22 +46,22 @@ pub(crate) struct ChunkLane<A, R> {
 }
 
 struct Track<R> {
-    /// Inputs that have not been sent, under the index of the first of each stretch.
+    /// Inputs that have not been sent, by the index of the first of each stretch.
     waiting: BTreeMap<usize, Inputs>,
     unsent: usize,
     end: usize,
     done: BTreeMap<usize, Arrived<R>>,
-    /// The tasks that are out.
+    /// The ids of the chunks that have been sent and have no outcome yet.
     out: HashSet<u64>,
     size: usize,
     cancelled: bool,
-    /// The consumer sleeps.
+    /// The consuming thread sleeps.
     sleeps: bool,
-    /// The pool waits for what has not been sent before it ends.
+    /// This map keeps the pool from ending until all inputs have been sent (`Inner::hold`).
     holds: bool,
 }
 
-/// What has come of a chunk.
+/// The outcome of a chunk.
 enum Arrived<R> {
     Results(Results<R>),
     /// The results of `count` items.
@@ -116,21 +116,21 @@ where
         })
     }
 
-    /// How deep a chunk may be nested.
+    /// The maximum nesting depth of a chunk.
     fn nesting(&self) -> u32 {
         call::in_chunk(self.inner.config.max_nesting)
     }
 
-    /// Sends chunks as long as that makes sense.
+    /// Sends chunks until there are two for each thread of the workers, or no inputs are left.
     fn send(&self) {
         let workers = self.inner.max_workers() * self.inner.config.threads;
         loop {
             let mut track = self.track.lock();
-            // One to work on and one in store for each.
             if track.unsent == 0 && std::mem::replace(&mut track.holds, false) {
                 drop(track);
                 return self.inner.let_go();
             }
+            // For each thread one chunk to work on and one in store.
             if track.out.len() >= 2 * workers || track.unsent == 0 {
                 return;
             }
@@ -160,7 +160,7 @@ where
         self.inner.submit_part(Box::new(job));
     }
 
-    /// Sends these items in chunks of one, in the place of the task of that id.
+    /// Sends these items in chunks of one, instead of the chunk with that id.
     fn send_singly(&self, id: u64, first: usize, mut items: Inputs) {
         self.track.lock().out.remove(&id);
         for n in 0..items.len() {
@@ -198,7 +198,7 @@ where
         self.send();
     }
 
-    /// Puts inputs back that have been sent and not begun. The chunk is ended by the caller.
+    /// Puts inputs back that have been sent and not begun. The caller records the outcome of the rest of their chunk.
     fn put_back(&self, first: usize, items: Inputs) {
         self.inner.hold();
         let mut track = self.track.lock();
@@ -228,7 +228,7 @@ where
         }
     }
 
-    /// How long the next chunks should be, after one of so many items took so much time.
+    /// Adapts the length of the next chunks, after a chunk of `count` items took `took`.
     fn adapt(&self, count: usize, took: Duration) {
         if self.fixed.is_some() {
             return;
@@ -262,7 +262,7 @@ where
     lane: Arc<ChunkLane<A, R>>,
     id: u64,
     first: usize,
-    /// `None` when its outcome is certain.
+    /// `None` once its outcome is known.
     layout: Option<Layout>,
 }
 
@@ -293,7 +293,7 @@ where
         let count = layout.count();
         let chunk = Chunk { argument, layout };
         let (arrived, refusal) = match raw {
-            // Nothing of it has run, and perhaps only one of its items is at fault.
+            // None of its items has run, and perhaps only one of them cannot be decoded.
             Raw::Reply { kind: ReplyKind::NotDecoded, .. } if count > 1 => {
                 return lane.send_singly(id, first, Inputs::of(chunk));
             }
@@ -329,7 +329,7 @@ where
     }
 }
 
-/// Is this how one task fails, whatever becomes of others?
+/// Returns `true` if the error concerns a single task, so that others may still succeed.
 fn is_of_one_task(error: &TaskError) -> bool {
     matches!(error, TaskError::TimedOut | TaskError::Protocol(_))
 }
@@ -374,7 +374,7 @@ where
     fn put(&self, items: Vec<A>) {
         let config = &self.inner.config;
         let stretches = inputs::encode(items, config.max_nesting, config.max_payload);
-        // Before anybody can see what there is to send.
+        // This comes before other threads can see the inputs, which may send all of them and release the hold.
         self.inner.hold();
         let mut track = self.track.lock();
         for stretch in stretches {

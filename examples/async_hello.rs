@@ -1,4 +1,4 @@
-//! An async function that waits a second between two words. A thread runs it, and sleeps meanwhile.
+//! An async function that waits a second between two words. The thread that runs it sleeps meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use smol::Timer;
 mod args;
 
 const USAGE: &str = "\
-Says hello, and a second later to whom.
+Prints a word, and a second later another one.
 
 Usage: async_hello";
 

@@ -1,5 +1,5 @@
-//! What asyncio says that it is for, all at once and in one thread: a page from the network, a subprocess, a signal of the
-//! operating system, and among them a call that computes, in a process of its own. One program, under either of two runtimes.
+//! Typical uses of asyncio, concurrently on one thread: a page from the network, a subprocess, a signal of the operating
+//! system, and a CPU-bound call in a worker process. The same program runs under either of two runtimes.
 
 use std::error::Error;
 use std::future::Future;
@@ -19,28 +19,28 @@ mod on_smol;
 mod on_tokio;
 #[path = "common/pages.rs"]
 mod pages;
-#[allow(dead_code)] // Of its numbers nothing is needed here.
+#[allow(dead_code)] // This example does not use its numbers.
 #[path = "common/primes.rs"]
 mod primes;
 
 const USAGE: &str = "\
-Waits for four things at the same time: a page of a server that it runs itself, what a subprocess prints, a signal, and a
-worker process that looks for prime numbers.
+Waits for four things at the same time: a page of its own server, the output of a subprocess, a signal, and a worker
+process that searches for prime numbers.
 
 Usage: async_mix [--smol | --tokio]
 
-  --smol   under smol, as without arguments
-  --tokio  under tokio";
+  --smol   run under smol (the default)
+  --tokio  run under tokio";
 
-/// What this program asks of a runtime. The futures of the pools are not on the list: they need a waker, no runtime.
+/// What this program needs from a runtime. The futures of the pools need none, only a waker.
 trait Runtime {
-    /// Runs a future to its end.
+    /// Runs a future to completion.
     fn block_on<T>(main: impl Future<Output = T>) -> io::Result<T>;
-    /// Connects, sends the request, and reads until the other side has no more to say.
+    /// Connects, sends the request, and reads until the end of the reply.
     async fn exchange(address: &str, request: &str) -> io::Result<String>;
-    /// Runs the command, and collects what it prints.
+    /// Runs the command, and returns its output.
     async fn output(command: Command) -> io::Result<Output>;
-    /// SIGUSR1 is caught from this call on; the future is ready when one has come.
+    /// Catches SIGUSR1 from this call on; the future is ready when one has arrived.
     fn sigusr1() -> io::Result<impl Future<Output = ()>>;
 }
 

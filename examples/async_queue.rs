@@ -1,5 +1,5 @@
-//! A queue of work, three async workers that share it, and one who waits until everything in it is done, and then cancels
-//! the workers, who would wait for more for ever.
+//! Three async workers share a queue of work. `main` waits until all its items are done, and then cancels the workers,
+//! which would wait for more items for ever.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -17,9 +17,9 @@ Three workers take twenty naps of 0.05 to 1.0 seconds from a queue.
 
 Usage: async_queue [--real]
 
-  --real  every second is a second; without it, a second lasts 100 ms";
+  --real  wait in real time; without it, a second is scaled down to 100 ms";
 
-/// Nothing is ever sent there. When the last sender has been dropped, the receiver is told so: everything is done.
+/// Nothing is ever sent through it. When the last sender has been dropped, `recv` returns an error: all items are done.
 type Undone = Sender<Infallible>;
 type Queue = Receiver<(f64, Undone)>;
 
@@ -28,7 +28,7 @@ async fn worker(name: String, queue: Queue, second: Duration) -> Result<Infallib
         let (sleep_for, undone) = queue.recv().await?;
         Timer::after(second.mul_f64(sleep_for)).await;
         println!("{name} has slept for {sleep_for:.2} seconds");
-        // What Python calls `task_done()`. It also happens if this worker panics or is cancelled.
+        // `task_done()` in Python. Here it also happens if this worker panics or is cancelled.
         drop(undone);
     }
 }
@@ -44,12 +44,12 @@ async fn run(second: Duration) -> Result<(), Box<dyn Error>> {
     }
     drop(undone);
 
-    // One thread is enough for three who only wait.
+    // One thread is enough for three workers that only wait.
     let pool = ThreadPoolExecutor::new(1)?;
     let started_at = Instant::now();
     let workers = [0, 1, 2].map(|i| pool.spawn(worker(format!("worker-{i}"), queue.clone(), second)));
 
-    // What Python calls `queue.join()`: the error is that there is nothing to wait for any more.
+    // `queue.join()` in Python: the error means that no sender is left.
     let Err(_all_done) = all_done.recv().await;
     let total_slept_for = started_at.elapsed().as_secs_f64() / second.as_secs_f64();
 

@@ -1,5 +1,4 @@
-//! An async function becomes a task: it runs at once and by itself, somebody is called back when it is done, and its handle is
-//! waited for.
+//! An async function as a task: it starts at once, a callback runs when it is done, and `main` waits for its handle.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use smol::Timer;
 mod args;
 
 const USAGE: &str = "\
-Pretends to fetch a page, which takes a second, and calls back with the time. No network is used: it only waits.
+Simulates fetching a page, which takes a second, and prints the time in a callback. No network is used: it only waits.
 
 Usage: create_task";
 
@@ -22,7 +21,7 @@ async fn get_html(_url: &str) -> &'static str {
     "<html></html>"
 }
 
-/// The seconds since the start, by a clock that is never set back.
+/// The seconds since the start, by a monotonic clock.
 struct LoopTime(Instant);
 
 impl LoopTime {
@@ -46,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = ThreadPoolExecutor::new(1)?;
     let task = pool.spawn(get_html("http://www.example.com/"));
     task.add_done_callback(move |_page| callback(1, &clock));
-    // Callbacks run before a future is seen as done: whoever has the page knows that its line has been printed.
+    // Callbacks run before a future is seen as done, so their line has been printed when the page is here.
     let page = block_on(task)?;
     assert_eq!(page, "<html></html>");
     Ok(())

@@ -1,4 +1,4 @@
-//! The same two downloads as in `download_threads`, each in a process of its own, which prints its lines itself.
+//! The same two downloads as in `download_threads`, each in a separate process, which prints its lines itself.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -14,11 +14,11 @@ Two downloads, of 5 to 10 seconds each, in two processes at once. No network is 
 
 Usage: download_processes [--real]
 
-  --real  every second is a second; without it, a second lasts 100 ms";
+  --real  wait in real time; without it, a second is scaled down to 100 ms";
 
 const FILES: [&str; 2] = ["Python从入门到住院.pdf", "Peking Hot.avi"];
 
-/// Runs in a worker process. What it needs is its argument: it cannot capture anything.
+/// Runs in a worker process. All its data is in the argument: it cannot capture anything.
 fn download((file, second): (String, Duration)) {
     println!("启动下载进程,进程号[{}].", process::id());
     println!("开始下载{file}...");

@@ -1,4 +1,4 @@
-//! Two downloads at once on the threads of a pool: together they take as long as the longer one, not as long as both.
+//! Two concurrent downloads on the threads of a pool: together they take as long as the longer one, not as long as both.
 
 use std::error::Error;
 use std::thread;
@@ -14,7 +14,7 @@ Two downloads, of 5 to 10 seconds each, at once. No network is used: they only s
 
 Usage: download_threads [--real]
 
-  --real  every second is a second; without it, a second lasts 100 ms";
+  --real  wait in real time; without it, a second is scaled down to 100 ms";
 
 const FILES: [&str; 2] = ["Python从入门到住院.pdf", "Peking Hot.avi"];
 

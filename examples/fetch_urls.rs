@@ -1,4 +1,4 @@
-//! Pages fetched at the same time and shown in the order in which they arrive; what fails is named beside its URL.
+//! Fetches pages concurrently and prints them in the order in which they arrive; a failure is printed with its URL.
 
 use std::error::Error;
 use std::time::Duration;
@@ -19,7 +19,7 @@ Usage: fetch_urls [--classic | URL...]
   --classic  the five sites of the Python documentation
   URL...     these pages
 
-Without arguments it fetches pages of a server of its own: no network is needed.";
+Without arguments it fetches pages of its own server: no network is needed.";
 
 const CLASSIC: [&str; 5] = [
     "http://www.foxnews.com/",
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = Agent::config_builder().timeout_global(Some(Duration::from_secs(60)));
     let urls: Vec<String> = match arguments[..] {
         [] => {
-            // Neither a proxy nor a name server that does not answer has a say in what is on this machine.
+            // Its own server is reached without a proxy; a name server that does not answer delays this by at most 2 s.
             config = config.proxy(None).timeout_resolve(Some(Duration::from_secs(2)));
             own_pages()?
         }

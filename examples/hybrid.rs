@@ -20,14 +20,14 @@ Shows which thread of which process counted which slice.
 
 Usage: hybrid [LIMIT]
 
-  LIMIT  count the primes below this number; 500000 if none is given";
+  LIMIT  count the primes below this number; 500000 by default";
 
 const SLICES: u64 = 12;
 
-/// What a slice is, how many primes there are in it, and who counted them.
+/// A slice, the number of primes in it, and the process and thread that counted them.
 type Counted = (u64, usize, u32, String);
 
-/// The same function for all three ways.
+/// Runs in all three pools.
 fn count((slice, numbers): (u64, Range<u64>)) -> Counted {
     let found = numbers.filter(|&number| primes::is_prime(number)).count();
     (slice, found, process::id(), thread::current().name().unwrap_or("?").to_owned())
@@ -44,8 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cores = cpu_workers();
     println!("This is process {}, on {cores} cores.", process::id());
 
-    // What computes wants as many workers as there are cores. (With fewer than four the third way has more: it would not
-    // be one otherwise.)
+    // CPU-bound tasks need as many workers as there are cores. (With fewer than four cores the third pool has more workers,
+    // so that it has several processes with several threads each.)
     let (processes, threads) = (2, cores.div_ceil(2).max(2));
 
     let start = Instant::now();
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Waits for all slices, and prints what was found, by whom, and in what time, the start of the pool included.
+/// Waits for all slices, and prints the results, which threads found them, and the time, including the start of the pool.
 fn report(way: &str, start: Instant, futures: impl Iterator<Item = TaskFuture<Counted>>) -> Result<(), Box<dyn Error>> {
     let mut total = 0;
     let mut slices_of: BTreeMap<(u32, String), Vec<u64>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The same function over several numbers, in as many processes as there are cores; the answers come in their order.
+//! Applies one function to several numbers, in as many processes as there are cores; the answers are in input order.
 
 use std::error::Error;
 use std::time::Instant;
@@ -13,11 +13,11 @@ mod primes;
 use primes::{PRIMES, is_prime};
 
 const USAGE: &str = "\
-Finds out which of six numbers are prime, in as many processes as there are cores.
+Determines which of six numbers are prime, in as many processes as there are cores.
 
 Usage: is_prime
 
-It always does all the work of the original.";
+It always does the full work of the Python original.";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = args::arguments(USAGE);

@@ -1,4 +1,4 @@
-//! A long job with a progress bar: `as_completed` knows how many results are to come, which is all that a bar needs.
+//! A long job with a progress bar: `as_completed` knows how many results remain, which is all that a bar needs.
 
 use std::error::Error;
 
@@ -9,17 +9,17 @@ use indicatif::{ProgressIterator, ProgressStyle};
 mod args;
 
 const USAGE: &str = "\
-Looks for the number whose Collatz sequence is the longest, and shows how far it is.
+Finds the number with the longest Collatz sequence, and shows the progress.
 
 Usage: progress [LIMIT]
 
-  LIMIT  look below this number; 2000000 if none is given
+  LIMIT  search below this number; 2000000 by default
 
-The bar goes to the standard error stream, if that is a terminal.";
+The bar is printed to standard error, if that is a terminal.";
 
 const SLICE: u64 = 10_000;
 
-/// How many steps it takes from `n` to 1.
+/// The number of steps from `n` to 1.
 fn collatz(mut n: u64) -> u32 {
     let mut steps = 0;
     while n > 1 {
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let slices = (1..limit).step_by(SLICE as usize).map(|start| start..limit.min(start + SLICE));
     let futures = pool.submit_all(slices.map(|slice| move || slice.map(|n| (collatz(n), n)).max()));
 
-    // Nothing is drawn where nobody would see it: in a pipe, a file, a log.
+    // No bar if standard error is a pipe, a file or a log.
     let style = ProgressStyle::with_template("{bar:40.cyan/blue} {percent:>3} %  {pos} of {len} slices, {eta} to go")?;
     let mut longest = None;
     for future in as_completed(futures).progress_with_style(style) {

@@ -1,5 +1,5 @@
-//! Calls that block, and calls that compute, awaited in turn from one async `main`: in the default pool, in a pool of threads
-//! and in a pool of processes. Whatever runs that `main` is welcome: tokio, smol, or nothing at all.
+//! Blocking and CPU-bound calls, awaited in turn from one async `main`: in the default pool, in a pool of threads and in
+//! a pool of processes. That `main` runs under tokio, under smol, or under `block_on` alone.
 
 use std::error::Error;
 use std::fs::File;
@@ -15,19 +15,19 @@ Reads 100 random bytes in two pools of threads, and adds up ten million squares 
 
 Usage: run_in_executor [--tokio | --smol]
 
-  --tokio  awaits all that under tokio
-  --smol   awaits all that under smol
+  --tokio  run under tokio
+  --smol   run under smol
 
-Without arguments nothing but this crate is needed.";
+Without arguments it uses `block_on` of this crate.";
 
-/// File operations can block a thread, so they belong on another one than the one that runs the event loop.
+/// File operations can block, so they should not run on the thread of the event loop.
 fn blocking_io() -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 100];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
 }
 
-/// What computes would block everybody, too. The sum has more than 64 bits.
+/// A CPU-bound call would stall the event loop, too. The sum has more than 64 bits.
 fn cpu_bound(limit: u128) -> u128 {
     (0..limit).map(|i| i * i).sum()
 }
@@ -38,13 +38,13 @@ async fn run() -> Result<(), Box<dyn Error>> {
     assert_eq!(result.len(), 100);
     println!("default thread pool b'{}'", result.escape_ascii());
 
-    // 2. In a pool of threads of one's own.
+    // 2. In a separate pool of threads.
     let pool = ThreadPoolExecutor::new(1)?;
     let result = pool.submit(blocking_io).await??;
     assert_eq!(result.len(), 100);
     println!("custom thread pool b'{}'", result.escape_ascii());
 
-    // 3. In a pool of processes of one's own.
+    // 3. In a separate pool of processes.
     let pool = ProcessPoolExecutor::new(1)?;
     let result = pool.submit(cpu_bound, 10_000_000).await?;
     assert_eq!(result, 333_333_283_333_335_000_000);

@@ -1,4 +1,4 @@
-//! How many workers? What computes wants as many as there are cores; what waits wants many more. Measured and drawn.
+//! How many workers? CPU-bound tasks need as many as there are cores, waiting tasks many more. Measures and plots this.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -15,18 +15,18 @@ mod args;
 mod plot;
 
 const USAGE: &str = "\
-Measures how many tasks per second a pool gets done with few and with many workers: tasks that compute
+Measures how many tasks per second a pool completes with few and with many workers: tasks that compute
 for about a millisecond, and tasks that wait (sleep) for five.
 
 Usage: sizing [--svg PATH] [--long]
 
-  --svg PATH  where the plot goes; target/sizing.svg by default
-  --long      measures ten times as long: steadier numbers";
+  --svg PATH  write the plot to this file; target/sizing.svg by default
+  --long      measure ten times as long, for steadier numbers";
 
 const WAIT: Duration = Duration::from_millis(5);
 const ROUNDS: usize = 5;
 
-/// What a pool of so many workers got done, in tasks per second, in each round.
+/// The throughput of a pool of this size, in tasks per second, in each round.
 struct Row {
     workers: usize,
     compute: Vec<f64>,
@@ -67,7 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One row for 1 worker, one for each core, and then twice as many again and again, far above the number of cores.
+/// Rows for 1 worker, for one per core, and for repeated doublings far above the number of cores.
 fn measure(length: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     let cores = cpu_workers();
     let mut counts = vec![1];
@@ -77,7 +77,7 @@ fn measure(length: usize) -> Result<Vec<Row>, Box<dyn Error>> {
     let steps = steps_per_millisecond();
     let row = |&workers| Row { workers, compute: Vec::new(), wait: Vec::new() };
     let mut rows: Vec<Row> = counts.iter().map(row).collect();
-    // Round after round, so that what else the machine does meanwhile hits all rows alike.
+    // In interleaved rounds, so that other load on the machine affects all rows alike.
     for _ in 0..ROUNDS {
         for row in &mut rows {
             let computing = 20 * length * row.workers.min(cores);
@@ -91,7 +91,7 @@ fn measure(length: usize) -> Result<Vec<Row>, Box<dyn Error>> {
 
 fn throughput(workers: usize, tasks: usize, task: impl Fn() + Copy + Send + 'static) -> Result<f64, Box<dyn Error>> {
     let pool = ThreadPoolExecutor::new(workers)?;
-    // Threads start on demand. To have them all before the clock starts, each gets a task that waits for the others.
+    // Threads start on demand. To start them all before the measurement, each gets a task that waits for the others.
     let all = Arc::new(Barrier::new(workers));
     let started = (0..workers).map(|_| Arc::clone(&all)).map(|all| {
         pool.submit(move || {
@@ -105,7 +105,7 @@ fn throughput(workers: usize, tasks: usize, task: impl Fn() + Copy + Send + 'sta
     Ok(tasks as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Multiplies and adds, one step after the other: a core can do nothing else meanwhile.
+/// A chain of dependent multiplications and additions, which occupies one core.
 fn compute(steps: u64) {
     black_box((0..steps).fold(1u64, |x, step| black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step))));
 }
@@ -127,7 +127,7 @@ fn median(rates: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// Says what the numbers say, and no more than all rounds agree on.
+/// States a conclusion only if all rounds agree on it.
 fn conclude(tasks: &str, rows: &[Row], rates: impl Fn(&Row) -> &[f64]) {
     let cores = cpu_workers();
     let one_each = rows.iter().find(|row| row.workers == cores).expect("there is a row for one worker per core");

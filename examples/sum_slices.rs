@@ -1,5 +1,5 @@
-//! A long list, cut into slices, one worker process for each slice: every sum comes back through a future, which takes the
-//! place of the queue that processes would share in Python.
+//! A long list in slices, with one worker process per slice: futures return the sums, instead of the queue that processes
+//! would share in Python.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -14,22 +14,22 @@ use serde::de::DeserializeOwned;
 mod args;
 
 const USAGE: &str = "\
-Adds up the numbers from 1 to 100,000,000 in 8 processes, which get 12,500,000 numbers each.
+Adds up the numbers from 1 to 100,000,000 in 8 processes, 12,500,000 numbers each.
 
 Usage: sum_slices [--lists] [--count N]
 
-  --lists    sends each process its numbers one by one (400 MB in all), instead of the first and the last
-  --count N  adds up the numbers from 1 to N";
+  --lists    send each process all its numbers (400 MB in total), instead of only the first and the last
+  --count N  add up the numbers from 1 to N";
 
 const PROCESSES: u32 = 8;
 
-/// Runs in a worker process. It adds the numbers one by one, as the original does; without the black box the compiler
-/// would find the formula for a range.
+/// Runs in a worker process. It adds the numbers one by one, as the Python original does; without the black box the
+/// compiler would replace the loop over a range by a formula.
 fn sum<S: IntoIterator<Item = u32>>(slice: S) -> u64 {
     slice.into_iter().map(|number| u64::from(black_box(number))).sum()
 }
 
-/// Runs in this process: each slice is sent to a worker of its own, and the sums are added as they come.
+/// Runs in this process: each slice is sent to a separate worker, and the sums are added as they arrive.
 fn sum_of_sums<S>(slices: Vec<S>) -> Result<(u64, Duration), Box<dyn Error>>
 where
     S: IntoIterator<Item = u32> + Serialize + DeserializeOwned + Send + 'static,
@@ -41,7 +41,7 @@ where
     Ok((total, start.elapsed()))
 }
 
-/// The numbers from 1 to `count` in 8 slices, all of one length if 8 divides it.
+/// The numbers from 1 to `count` in 8 slices, of equal length if `count` is divisible by 8.
 fn slices(count: u32) -> impl Iterator<Item = Range<u32>> {
     let cut = move |n: u32| (u64::from(count) * u64::from(n) / u64::from(PROCESSES)) as u32 + 1;
     (0..PROCESSES).map(move |n| cut(n)..cut(n + 1))

@@ -1,5 +1,5 @@
-//! A hundred tasks that do their work, and five among them that take their worker process along. The five fail, each with
-//! what is known of its end; nobody else notices.
+//! A hundred tasks that succeed, and among them five that end their worker process. The five fail, each with an error that
+//! says what is known about the death of its worker; the others are not affected.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -14,7 +14,7 @@ use concurrent_futures::{ProcessPoolExecutor, Stdio, TaskError, as_completed};
 mod args;
 
 const USAGE: &str = "\
-Submits a hundred good tasks and five that crash, abort, exit, hang and eat memory, and shows what becomes of each.
+Submits a hundred good tasks and five that crash, abort, exit, hang and exhaust memory, and shows the result of each.
 
 Usage: survive_a_crash";
 
@@ -23,10 +23,10 @@ fn work(n: u64) -> (u32, u64) {
     (process::id(), (0..=n).map(|k| k * k).sum())
 }
 
-/// Writes where nothing is.
+/// Writes to an unmapped address.
 #[allow(unsafe_code)]
 fn segfault(address: usize) -> (u32, u64) {
-    // SAFETY: there is none. What is wrong here is wrong in a process of its own, where nothing maps so low an address.
+    // SAFETY: this is unsound on purpose. It runs in a worker process, in which such a low address is not mapped.
     unsafe { ptr::without_provenance_mut::<u32>(address).write_volatile(1) };
     (process::id(), 0)
 }
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = ProcessPoolExecutor::builder()
         .max_workers(2)
         .memory_limit(1 << 30)
-        // What a worker says before it goes is kept, for the error of the task that it ran.
+        // The output of a worker before its death is kept for the error of its task.
         .stdio(Stdio::Capture)
         .env_remove("RUST_BACKTRACE")
         .build()?;
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Err(error) => {
                 println!("{name}: {error}");
-                // `WorkerExit` has all of that in parts, too.
+                // `WorkerExit` also has methods for each part of this.
                 if let TaskError::WorkerDied(exit) = error {
                     workers.insert(exit.pid());
                 }
@@ -100,9 +100,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("{good} good results, in {:.3} s.", start.elapsed().as_secs_f64());
 
-    // The end of the pool is the end of its workers, and it waits for them.
+    // Dropping the pool ends its workers and waits for them.
     drop(pool);
-    // A zombie still has its place there, and so has a process that has lost its parent.
+    // Zombies and orphaned processes are still listed there.
     let left = workers.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).count();
     println!("Of {} worker processes {left} are left, be it as zombies or orphans.", workers.len());
     println!("Open descriptors: {descriptors} before, {} after.", open_descriptors()?);

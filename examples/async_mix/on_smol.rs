@@ -1,4 +1,4 @@
-//! The runtime is smol: its reactor, and the crates around it.
+//! Uses smol as the runtime: its reactor, and related crates.
 
 use std::future::Future;
 use std::io;

@@ -1,4 +1,4 @@
-//! The runtime is tokio, with one thread.
+//! Uses tokio as the runtime, with one thread.
 
 use std::future::Future;
 use std::io;

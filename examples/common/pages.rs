@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use concurrent_futures::ThreadPoolExecutor;
 
-/// Starts the server, which goes on until the program ends, and returns where it is: `http://127.0.0.1:PORT`.
+/// Starts the server, which runs until the program ends, and returns its address: `http://127.0.0.1:PORT`.
 ///
-/// `/bytes/N` is a page of N bytes, `/delay/N` one that comes after N milliseconds; nothing else is there.
+/// `/bytes/N` is a page of N bytes, `/delay/N` one that is sent after N milliseconds; there are no others.
 pub(crate) fn serve() -> io::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = format!("http://{}", listener.local_addr()?);
     let pool = ThreadPoolExecutor::builder().name("server").build().map_err(io::Error::other)?;
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
-            // The handle is not needed: a connection that fails concerns its client alone.
+            // The handle is not needed: a failed connection affects only its client.
             drop(pool.submit(move || answer(&connection)));
         }
     });
@@ -26,7 +26,7 @@ pub(crate) fn serve() -> io::Result<String> {
 fn answer(mut connection: &TcpStream) -> io::Result<()> {
     let mut lines = BufReader::new(connection).lines();
     let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    // The headers do not matter, but a connection that is closed on unread bytes is reset.
+    // The headers are ignored, but must be read: closing a connection with unread bytes resets it.
     for header in lines {
         if header?.is_empty() {
             break;
@@ -41,7 +41,7 @@ fn answer(mut connection: &TcpStream) -> io::Result<()> {
     connection.write_all(&page)
 }
 
-/// The page that a request such as `GET /bytes/300 HTTP/1.1` asks for.
+/// The page that is requested by, for example, `GET /bytes/300 HTTP/1.1`.
 fn page(request: &str) -> Option<Vec<u8>> {
     let path = request.split(' ').nth(1)?;
     let (kind, number) = path.strip_prefix('/')?.split_once('/')?;

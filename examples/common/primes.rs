@@ -1,4 +1,4 @@
-//! Trial division, and six numbers that keep it busy for a while.
+//! Trial division, and six numbers for which it takes a while.
 
 /// Five primes and, at the end, a composite number.
 pub(crate) const PRIMES: [u64; 6] = [

@@ -1,4 +1,4 @@
-//! The plot: how much faster than one worker, against the number of workers. Both axes double at every line.
+//! The plot: the speed-up over one worker, against the number of workers. Both axes are logarithmic, to base 2.
 
 use std::error::Error;
 use std::fs;
@@ -74,7 +74,7 @@ fn chart(area: &DrawingArea<SVGBackend<'_>, Shift>, rows: &[Row]) -> Result<(), 
     Ok(())
 }
 
-/// The number behind a logarithm: 8 for 3.
+/// Two to the power of its argument: 8 for 3.
 fn doubled(exponent: &f64) -> String {
     exponent.exp2().to_string()
 }

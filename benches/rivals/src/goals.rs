@@ -1,8 +1,8 @@
-//! The ratios to reach, and how far we are.
+//! The target ratios, and which of them are met.
 
 use crate::measure::{Role, Row, Table};
 
-/// What our figure is compared with.
+/// The figure that ours is compared with.
 #[derive(Debug, Clone, Copy)]
 enum Against {
     /// The rival with the best median.
@@ -79,7 +79,7 @@ const GOALS: &[Goal] = &[
     goal("P7",      "private", "ours",        Named("concurrent.futures"),       0.167),
 ];
 
-/// One goal, and what became of it.
+/// One goal, and its result.
 pub(crate) struct Outcome {
     pub(crate) workload: &'static str,
     pub(crate) figure: &'static str,
@@ -98,7 +98,7 @@ impl Outcome {
     }
 }
 
-/// Those of the goals whose workloads have been run.
+/// The goals whose workloads have been run.
 pub(crate) fn outcomes(tables: &[Table]) -> Vec<Outcome> {
     GOALS.iter().filter_map(|goal| outcome(goal, tables)).collect()
 }

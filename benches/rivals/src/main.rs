@@ -1,6 +1,6 @@
-//! The pools beside their rivals, all in one run: for every workload the contenders take turns, A B C A B C, so that
-//! whatever the machine does meanwhile happens to all of them. What comes out are ratios; absolute figures differ from
-//! machine to machine and from hour to hour. Nothing here asserts a time.
+//! Compares the pools with their rivals in one run: for every workload the contenders take turns, A B C A B C, so that
+//! other load on the machine affects all of them. The results are ratios, because absolute figures differ between
+//! machines and over time. Nothing here asserts a time.
 //!
 //! ```text
 //! cargo run --release -p rivals -- [T1 P2 ...] [--full] [--rounds N] [--tasks N] [--workers N]
@@ -8,20 +8,20 @@
 //! ```
 //!
 //! Workloads whose names begin with T are for pools of threads, those with P for pools of processes (Linux only). The
-//! latter have two rivals in Python, for which `python3` has to be in the `PATH`; without it they are left out. P6list needs
+//! latter have two rivals in Python, for which `python3` must be in the `PATH`; without it they are skipped. P6list needs
 //! some 10 GB of memory and a minute, so it is run only if it is named, or with `--full`.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `settings` | the command line |
 //! | `pools`, `process_pools` | the contenders, one file each, behind one trait |
-//! | `../python` | what the contenders in Python run |
-//! | `workloads` | what they are made to do, one file a group |
+//! | `../python` | the code of the contenders in Python |
+//! | `workloads` | the workloads, one file per group |
 //! | `measure` | rounds, medians, CPU time |
-//! | `memory` | the allocator, which can count |
-//! | `goals` | the ratios to reach |
-//! | `report` | what is printed |
-//! | `watchdog` | who hangs |
+//! | `memory` | a counting allocator |
+//! | `goals` | the target ratios |
+//! | `report` | output |
+//! | `watchdog` | ends a run that hangs |
 
 mod goals;
 mod measure;
@@ -44,7 +44,7 @@ use settings::{Mode, Settings};
 static ALLOCATOR: memory::Counting = memory::Counting;
 
 fn main() {
-    // The processes that contenders start are this program.
+    // The contenders' worker processes run this program.
     #[cfg(target_os = "linux")]
     process_pools::serve_if_started_by_one();
     let settings = match Settings::parse(std::env::args().skip(1)) {
@@ -75,7 +75,7 @@ fn compare(settings: &Settings, benches: impl Iterator<Item = Bench>) {
     report::print_goals(&tables);
 }
 
-/// One contender, over and over: something to point a profiler at.
+/// Runs one contender repeatedly, for a profiler.
 fn profile(benches: impl Iterator<Item = Bench>, contender: &str, time: Duration) {
     for mut bench in benches {
         let Some(mut run) = bench.take(contender) else {

@@ -1,4 +1,4 @@
-//! Contenders in turns, and what is made of their figures.
+//! Runs contenders in turns, and summarises their figures.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,29 +8,29 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::pools::Pool;
 use crate::watchdog::watch;
 
-/// Between two contenders: long enough for the workers of the one before to stop looking for work.
+/// The pause between two contenders: long enough for the workers of the previous one to stop spinning.
 const PAUSE: Duration = Duration::from_millis(1);
 
 type Run = Box<dyn FnMut() -> Vec<f64>>;
 
-/// What a contender's figures count for.
+/// How a contender's figures are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Ours,
     Rival,
-    /// A limit or a variant: shown, and compared with only by name.
+    /// A limit or a variant: shown, but compared with only if a goal names it.
     Reference,
 }
 
-/// A workload and those who are to do it.
+/// A workload and its contenders.
 pub(crate) struct Bench {
     pub(crate) name: &'static str,
     pub(crate) what: String,
-    /// What a run returns, figure by figure.
+    /// The names of the figures that a run returns.
     pub(crate) columns: &'static [&'static str],
     entries: Vec<(&'static str, Role, Run)>,
     once: bool,
-    /// Run only if it is asked for.
+    /// Run only on request.
     pub(crate) is_rare: bool,
 }
 
@@ -61,19 +61,19 @@ impl Bench {
         Self { name, what: what.into(), columns, entries: Vec::new(), once: false, is_rare: false }
     }
 
-    /// For what does not vary, and would on a second go (a queue that keeps its memory): one round, no warm-up.
+    /// For figures that do not vary, but would in a second run (a queue keeps its memory): one round, no warm-up.
     pub(crate) fn once(mut self) -> Self {
         self.once = true;
         self
     }
 
-    /// For what takes long.
+    /// For long workloads.
     pub(crate) fn rare(mut self) -> Self {
         self.is_rare = true;
         self
     }
 
-    /// A pool takes part, under its name.
+    /// Adds a pool under its name.
     pub(crate) fn add<P: Pool, R: Into<Vec<f64>>>(&mut self, _: &P, run: impl FnMut() -> R + 'static) {
         let role = if P::NAME == "ours" { Role::Ours } else { Role::Rival };
         self.add_as(P::NAME, role, run);
@@ -97,7 +97,7 @@ impl Bench {
         Some(self.entries.swap_remove(at).2)
     }
 
-    /// One round to warm up, then the rounds that count.
+    /// One warm-up round, then the measured rounds.
     pub(crate) fn measure(mut self, rounds: usize) -> Table {
         let (warm_up, rounds) = if self.once { (0, 1) } else { (1, rounds) };
         let mut samples = vec![Vec::new(); self.entries.len()];
@@ -125,12 +125,12 @@ impl Spread {
     }
 }
 
-/// Of sorted values.
+/// The median of sorted values.
 pub(crate) fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[((sorted.len() - 1) as f64 * q).round() as usize]
 }
 
-/// Time per task in nanoseconds: on the clock, and on all CPUs together.
+/// Time per task in nanoseconds: elapsed time, and CPU time of all threads.
 pub(crate) fn per_task(tasks: usize, f: impl FnOnce()) -> [f64; 2] {
     let (start, cpu) = (Instant::now(), cpu_time());
     f();
@@ -138,7 +138,7 @@ pub(crate) fn per_task(tasks: usize, f: impl FnOnce()) -> [f64; 2] {
     [wall, cpu].map(|time| time.as_nanos() as f64 / tasks as f64)
 }
 
-/// What this process has used of all CPUs so far.
+/// The CPU time that this process has used so far.
 pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

@@ -1,4 +1,4 @@
-//! The system's allocator, which counts while it is told to.
+//! The system's allocator, with counting that can be switched on.
 
 #![allow(unsafe_code)]
 
@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::Relaxed};
 
 pub(crate) struct Counting;
 
-// Statistics, read by the thread that switches the counting on and off: hence Relaxed.
+// Statistics, read by the thread that switches counting on and off: hence Relaxed.
 static ON: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicIsize = AtomicIsize::new(0);
 static GIVEN: AtomicIsize = AtomicIsize::new(0);
 
-// SAFETY: everything goes to `System`, as it came.
+// SAFETY: all calls are passed to `System` unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's contract is that of `System`.
@@ -55,10 +55,10 @@ fn count(block: *mut u8, layout: Layout, sign: isize) {
     }
 }
 
-/// What a block really takes, the allocator's header included.
+/// The actual size of a block, including the allocator's header.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn chunk(block: *mut u8, _: Layout) -> usize {
-    // SAFETY: the block has come from malloc, which is what `System` is here, and is not freed yet.
+    // SAFETY: the block was allocated by malloc, which `System` uses here, and is not freed yet.
     unsafe { libc::malloc_usable_size(block.cast()) + size_of::<usize>() }
 }
 
@@ -67,7 +67,7 @@ fn chunk(_: *mut u8, layout: Layout) -> usize {
     layout.size()
 }
 
-/// What `f` allocates and does not free: as asked for, and with what the allocator adds (where that is known).
+/// The bytes that `f` allocates and does not free: as requested, and including the allocator's overhead (if known).
 pub(crate) fn kept_by<T>(f: impl FnOnce() -> T) -> (T, [f64; 2]) {
     let before = [&ASKED, &GIVEN].map(|sum| sum.load(Relaxed));
     ON.store(true, Relaxed);

@@ -1,4 +1,4 @@
-//! What is printed.
+//! Prints the results.
 
 use crate::goals::{self, Outcome};
 use crate::measure::{Row, Spread, Table};

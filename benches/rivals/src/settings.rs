@@ -8,7 +8,7 @@ workloads: T1 T2 T2b T3 T4 T5 T6 T7 T8 T9 T10 (or one of their parts, as T9-64),
            P1 P1b P2 P2map P3 P4 P5 P6 P6list P7; without any: all but P6list
 
   --full         more rounds, and P6list
-  --rounds N     so many rounds
+  --rounds N     N rounds
   --tasks N      how many tasks T1, T3 and T6 submit (200000)
   --workers N    threads or processes of each pool, at least 2 (2)";
 
@@ -60,14 +60,14 @@ impl Settings {
         Ok(Self { mode, workloads, full, rounds, tasks, workers })
     }
 
-    /// Was this workload asked for? "T9" stands for all its parts. A rare one has to be named, or everything asked for.
+    /// Was this workload requested? "T9" includes all its parts. A rare one must be named, or `--full` given.
     pub(crate) fn wants(&self, name: &str, is_rare: bool) -> bool {
         let whole = name.split('-').next();
         let is_named = self.workloads.iter().any(|asked| asked == name || Some(asked.as_str()) == whole);
         is_named || self.workloads.is_empty() && (!is_rare || self.full)
     }
 
-    /// Was any workload asked for that begins with this letter?
+    /// Was any workload requested that begins with this letter?
     pub(crate) fn wants_any(&self, letter: char) -> bool {
         self.workloads.is_empty() || self.workloads.iter().any(|asked| asked.starts_with(letter))
     }

@@ -1,15 +1,15 @@
-//! A contender that never comes back would otherwise leave nothing behind but silence.
+//! Reports a contender that hangs, and ends the process.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No run takes nearly as long, whatever else the machine does.
+/// Much longer than any run, even on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(180);
 
 static RUNNING: Mutex<Option<(Instant, String)>> = Mutex::new(None);
 
-/// Starts the thread that looks, now and then, whether a run hangs: then it says which, and ends the process.
+/// Starts a thread that checks periodically whether a run hangs; if so, it prints which, and ends the process.
 pub(crate) fn start() {
     thread::spawn(|| {
         loop {
@@ -23,7 +23,7 @@ pub(crate) fn start() {
     });
 }
 
-/// Runs `f`, watched, under a name.
+/// Runs `f` under a name, supervised by the watchdog.
 pub(crate) fn watch<T>(workload: &str, contender: &str, f: impl FnOnce() -> T) -> T {
     let set = |what| *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = what;
     set(Some((Instant::now(), format!("{workload}, {contender},"))));

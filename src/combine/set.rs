@@ -582,18 +582,23 @@ impl<S: Completable> CompletionSet<S> {
     /// done.
     fn is_really_over(&mut self, count: usize) -> bool {
         // AcqRel: what has completed before this is on the stack, and a failure from now on is enough again.
-        if !self.shared.failure_is_enough || !self.shared.failed.swap(false, AcqRel) {
-            return true;
+        while self.shared.failure_is_enough && self.shared.failed.swap(false, AcqRel) {
+            let mut completed = Vec::new();
+            self.drain(&mut completed);
+            let has_failed = |index: usize| {
+                self.refused.contains(&index)
+                    || self.items[index].as_ref().is_some_and(|item| item.source().has_failed())
+            };
+            if completed.into_iter().any(has_failed) {
+                return true;
+            }
+            let balance = self.shared.balance.fetch_sub(ENOUGH - 1, AcqRel) - (ENOUGH - 1);
+            if balance < count as isize {
+                return false;
+            }
+            // All are done, or another one that may have failed has completed meanwhile.
         }
-        let mut completed = Vec::new();
-        self.drain(&mut completed);
-        let has_failed = |index: usize| {
-            self.refused.contains(&index) || self.items[index].as_ref().is_some_and(|item| item.source().has_failed())
-        };
-        if completed.into_iter().any(has_failed) {
-            return true;
-        }
-        self.shared.balance.fetch_sub(ENOUGH - 1, AcqRel) - (ENOUGH - 1) >= count as isize
+        true
     }
 
     /// Takes an item whose future is done.

@@ -7,7 +7,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use concurrent_futures::{ProcessPoolExecutor, ReturnWhen, Shutdown, ShutdownError, Stdio, wait};
+use concurrent_futures::{ProcessPoolExecutor, ReturnWhen, SharedFuture, Shutdown, ShutdownError, Stdio, wait};
 use parking_lot::Mutex;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -263,6 +263,50 @@ fn what_cannot_be_decoded_is_a_failure_to_those_who_wait_for_one() {
         queued.push(bad.submit(|()| Even, ()));
         let waited = concurrent_futures::block_on(concurrent_futures::wait_async(queued, ReturnWhen::FirstException));
         assert!(waited.done.into_iter().any(|future| future.result().is_err()));
+    });
+}
+
+/// The number of a stage. In the host, stage 0 is decoded until stage 1 has completed, and stage 1 lets stage 2 complete.
+struct Stage(u32);
+
+static STAGE_1: Mutex<Option<(ProcessPoolExecutor, Plug, SharedFuture<Stage>)>> = Mutex::new(None);
+static STAGE_2: Mutex<Option<Plug>> = Mutex::new(None);
+
+impl Serialize for Stage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Stage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stage = u32::deserialize(deserializer)?;
+        if stage == 0 {
+            let (pool, plug, next) = STAGE_1.lock().take().unwrap();
+            plug.release();
+            poll(|| next.is_done());
+            // So that those who wait for it have been told.
+            pool.submit(|()| (), ()).result().unwrap();
+        } else if stage == 1 {
+            STAGE_2.lock().take().unwrap().release();
+        }
+        Ok(Self(stage))
+    }
+}
+
+// The second one completes while the first is looked at, and both might have been failures.
+#[test]
+fn a_result_that_comes_while_another_is_looked_at_does_not_end_the_wait() {
+    guarded(|| {
+        let (zero, one, two) = (pool(1), pool(1), pool(1));
+        let (plug_1, plug_2) = (Plug::new(&one), Plug::new(&two));
+        let [first, second, third] = [(&zero, 0), (&one, 1), (&two, 2)]
+            .map(|(pool, stage)| pool.submit(|stage: u32| Stage(stage), stage).shared());
+        *STAGE_2.lock() = Some(plug_2);
+        *STAGE_1.lock() = Some((one, plug_1, second.clone()));
+        let waited = wait([first, second, third], None, ReturnWhen::FirstException);
+        assert_eq!((waited.done.len(), waited.not_done.len()), (3, 0));
+        assert!(waited.done.iter().zip(0..).all(|(future, stage)| future.get().is_ok_and(|value| value.0 == stage)));
     });
 }
 

@@ -106,7 +106,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+    #[cfg(all(feature = "process", target_os = "linux", any(not(loom), test)))]
     pub(crate) fn into_inner(self) -> T {
         self.lock.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

@@ -161,3 +161,46 @@ fn completions_one_by_one() {
         assert!(alarm.wakes.load(SeqCst) <= 2);
     });
 }
+
+#[cfg(feature = "process")]
+mod decoded {
+    use super::*;
+    use crate::error::TaskError;
+    use crate::future::models::Strict;
+    use crate::future::{Decode, RemoteTask};
+
+    /// A value that may fail when it is looked at, and does if it is odd.
+    struct Even;
+
+    impl Decode<u32> for Even {
+        type Value = u32;
+
+        fn is_plain() -> bool {
+            false
+        }
+
+        fn check(raw: u32) -> Result<u32, TaskError> {
+            Ok(raw)
+        }
+
+        fn decode(raw: u32) -> Result<u32, TaskError> {
+            if raw % 2 == 0 { Ok(raw) } else { Err(TaskError::Abandoned) }
+        }
+    }
+
+    // One completes while another is looked at; neither has failed, so the wait goes on.
+    #[test]
+    fn wait_for_the_first_failure_of_values_that_are_looked_at() {
+        loom::model(|| {
+            let [(first, one), (second, two), (third, three)] = [(); 3].map(|()| RemoteTask::new::<Even, _>(Strict));
+            let producer = thread::spawn(move || {
+                for (task, raw) in [(first, 2), (second, 4), (third, 5)] {
+                    assert!(task.settle(raw).is_none());
+                }
+            });
+            let waited = wait([one, two, three], None, ReturnWhen::FirstException);
+            assert!(waited.done.into_iter().any(|future| future.result().is_err()));
+            producer.join().unwrap();
+        });
+    }
+}

@@ -292,7 +292,7 @@ pub(super) unsafe fn settle_with<V: Stored, O: Owner>(
 ///
 /// # Safety
 /// As [`settle_with`], with the phase that it returned for this cell.
-#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+#[cfg(all(feature = "process", target_os = "linux", any(not(loom), test)))]
 pub(super) unsafe fn publish_later<V: Stored, O: Owner>(cell: NonNull<Header>, phase: Phase) {
     let running = current::Running::enter(cell.addr().get());
     // SAFETY: `settle_with` won `start` and filled the payload as `phase` says; the reference is passed on.

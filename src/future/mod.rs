@@ -47,7 +47,7 @@ mod park;
 mod poll;
 mod poll_state;
 mod promise;
-#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+#[cfg(all(feature = "process", target_os = "linux", any(not(loom), test)))]
 mod remote;
 mod shared;
 mod shells;
@@ -66,7 +66,9 @@ pub(crate) use offload::{Offload, Offloaded, SpareHost, StartSpare, Wakers};
 pub(crate) use park::{Unparker, only_unparks, park};
 pub use promise::{Promise, promise};
 #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
-pub(crate) use remote::{Decode, RemoteTask, Unpublished};
+pub(crate) use remote::Unpublished;
+#[cfg(all(feature = "process", target_os = "linux", any(not(loom), test)))]
+pub(crate) use remote::{Decode, RemoteTask};
 pub use shared::SharedFuture;
 pub(crate) use shells::{Shells, Sweep};
 pub(crate) use spawned::{Scheduler, spawned};

@@ -68,12 +68,14 @@ impl<C: Send + 'static> RemoteTask<C> {
     }
 
     /// True if the future has been cancelled, so that the outcome will not be used.
+    #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn is_cancelled(&self) -> bool {
         // SAFETY: this half's reference keeps the cell alive.
         matches!(unsafe { self.cell.as_ref() }.state.phase(), Phase::Cancelled | Phase::Cancelling)
     }
 
     /// Cancels the task; its callbacks run here.
+    #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn cancel(self) {
         let cell = self.cell;
         mem::forget(self);
@@ -234,6 +236,7 @@ unsafe impl Send for Unpublished {}
 
 impl Unpublished {
     /// Runs the callbacks and resolves the future.
+    #[cfg_attr(loom, allow(dead_code))]
     pub(crate) fn publish(self) {
         drop(self);
     }

@@ -4,6 +4,9 @@
 mod futures;
 mod tasks;
 
+#[cfg(feature = "process")]
+pub(crate) use tasks::Strict;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -26,7 +26,7 @@ impl Owner for Open {
 
 /// An executor that lets no thread claim.
 #[derive(Clone, Copy)]
-struct Strict;
+pub(crate) struct Strict;
 
 impl Owner for Strict {
     fn may_claim(self) -> bool {

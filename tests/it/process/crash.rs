@@ -584,6 +584,31 @@ fn the_output_of_the_task_before_is_not_told() {
     });
 }
 
+// A thread that waits may collect the reply to it before the supervisor has read that the worker is ready.
+#[test]
+fn the_output_of_the_first_task_of_a_worker_is_not_told() {
+    guarded(|| {
+        let pool = ProcessPoolExecutor::builder().max_workers(1).stdio(Stdio::Capture).build().unwrap();
+        let say = |word: String| eprintln!("{word}");
+        let last_words = |word: String| -> () {
+            eprintln!("{word}");
+            std::process::abort();
+        };
+        for round in 0..20 {
+            let old = pool.worker_pids();
+            let crash = pool.submit(last_words, "last".to_owned());
+            let after = pool.submit(say, "after".to_owned());
+            exit_of(crash.result());
+            // The next worker has been handed the task, so this thread waits for the worker itself.
+            poll(|| pool.worker_pids().iter().any(|pid| !old.contains(pid)));
+            after.result().unwrap();
+            let (before, crash) = (pool.submit(say, "before".to_owned()), pool.submit(last_words, "last".to_owned()));
+            before.result().unwrap();
+            assert_eq!(exit_of(crash.result()).stderr(), Some("last\n"), "{round}");
+        }
+    });
+}
+
 #[test]
 fn a_process_that_may_have_run_out_of_memory_is_told_as_one() {
     guarded(|| {

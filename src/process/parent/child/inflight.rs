@@ -99,6 +99,11 @@ impl Inflight {
         self.calls.is_empty()
     }
 
+    /// Returns `true` if a reply has arrived.
+    pub(super) fn has_answered(&self) -> bool {
+        self.pace.is_some()
+    }
+
     /// How many calls there are, not counting the initializer: that one takes no place from a task, which can wait behind it.
     pub(crate) fn load(&self) -> usize {
         self.calls.len() - usize::from(self.has_initializer())

@@ -268,10 +268,11 @@ impl Child {
         Ok(())
     }
 
-    /// Discards output that the worker wrote while it was idle: it does not belong to the next task. Output from its start is
-    /// kept, because it may explain why the worker never becomes ready.
+    /// Discards what the worker wrote before it became idle: it does not belong to the next task. Output from its start is kept,
+    /// because it may explain why the worker never becomes ready. A worker that has answered a call has become ready, even if
+    /// the message that says so has not been read.
     fn forget_output(&mut self) {
-        if self.life == Life::Ready && self.is_idle() {
+        if (self.life == Life::Ready || self.inflight.has_answered()) && self.is_idle() {
             if let Some(output) = &mut self.output {
                 output.forget();
             }

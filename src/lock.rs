@@ -11,12 +11,15 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{self, PoisonError};
 use std::time::Instant;
 
 #[derive(Default)]
 pub(crate) struct Mutex<T: ?Sized> {
     order: Order,
+    /// How many threads sleep until they get the lock.
+    waiting: AtomicU32,
     lock: sync::Mutex<T>,
 }
 
@@ -28,6 +31,10 @@ pub(crate) struct MutexGuard<'a, T: ?Sized> {
 
 /// The number of times a thread yields before it sleeps for a lock.
 const YIELDS: usize = 8;
+
+/// About as long as it takes to wake a thread.
+#[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+const PAUSE: std::time::Duration = std::time::Duration::from_micros(50);
 
 const HELD: &str = "the lock is held as long as there is a guard";
 
@@ -72,7 +79,7 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
 
 impl<T> Mutex<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Self { order: Order::NEW, lock: sync::Mutex::new(value) }
+        Self { order: Order::NEW, waiting: AtomicU32::new(0), lock: sync::Mutex::new(value) }
     }
 
     #[inline]
@@ -94,7 +101,19 @@ impl<T> Mutex<T> {
                 return guard;
             }
         }
-        MutexGuard::new(&self.order, self.lock.lock().unwrap_or_else(PoisonError::into_inner))
+        self.waiting.fetch_add(1, Relaxed);
+        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Relaxed);
+        MutexGuard::new(&self.order, held)
+    }
+
+    /// For a thread that takes the lock again and again: pauses if other threads sleep for it. The lock of std is not fair: it would be
+    /// taken again before a thread that is woken can run.
+    #[cfg(all(feature = "process", target_os = "linux", not(loom)))]
+    pub(crate) fn yield_to_waiters(&self) {
+        if self.waiting.load(Relaxed) > 0 {
+            std::thread::sleep(PAUSE);
+        }
     }
 
     #[inline]

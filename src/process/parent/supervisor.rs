@@ -100,6 +100,8 @@ impl Supervisor<'_> {
             let busy = deferred.settle.len() >= MANY && !state.children.iter().any(Child::is_streaming);
             deferred.wake_supervisor = false;
             self.inner.release(state, deferred);
+            // A worker that sends messages without end must not keep the program from the pool.
+            self.inner.state.yield_to_waiters();
             if starts {
                 self.start_one();
                 self.wait(Some(Duration::ZERO))?;
